@@ -1,0 +1,42 @@
+# Every target creates the virtual environment first if it is missing.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help
+help:  ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-24s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.PHONY: setup
+setup: $(READY)  ## Create the virtual environment
+
+.PHONY: test
+test: $(READY)  ## Format check, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+.PHONY: format
+format: $(READY)  ## Format and sort the code in place
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: reproduce-table-c reproduce-table-1 reproduce-table-e
+reproduce-table-c: $(READY)  ## Table C: op counts of base, temporal, token-wise and STGT
+	$(BIN)/python -m evt.reproduce table=c $(ARGS)
+reproduce-table-1: $(READY)  ## Table 1: spatial redundancy at 1024
+	$(BIN)/python -m evt.reproduce table=1 $(ARGS)
+reproduce-table-e: $(READY)  ## Table E: spatial redundancy at 672
+	$(BIN)/python -m evt.reproduce table=e $(ARGS)
+
+.PHONY: clean
+clean:  ## Remove the virtual environment and caches; results and runs stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist

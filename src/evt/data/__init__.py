@@ -1,0 +1,1 @@
+"""Videos with their ground truth. Knows no model."""

@@ -1,0 +1,53 @@
+"""What every data set of this package yields: videos of frames, each with its ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+class DataError(ValueError):
+    """A file or folder that cannot be used; the message names it, says what is wrong and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The objects of one frame.
+
+    boxes: (n, 4) float32, x0 y0 x1 y1 in pixels of the frame as stored.
+    labels: (n,) int64, zero-based classes.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a video.
+
+    image: (3, H, W) uint8, RGB.
+    name: the file (and index) it came from, for messages and results.
+    first: a new sequence begins here, so the streams that read it flush.
+    target: its ground truth, None where there is none.
+    """
+
+    image: Tensor
+    name: str
+    first: bool
+    target: Boxes | None = None
+
+
+class Video(Protocol):
+    """A named list of frames, read in order and one at a time."""
+
+    @property
+    def name(self) -> str:
+        """A name that is unique in its data set."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Frame]: ...

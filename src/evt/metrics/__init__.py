@@ -1,0 +1,1 @@
+"""Accuracy measures. Know no model and no data set."""

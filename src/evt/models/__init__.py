@@ -1,0 +1,1 @@
+"""The networks the Eventful mechanism is applied to."""
