@@ -1,0 +1,22 @@
+"""The Eventful mechanism (paper, section 4). It imports torch and nothing else of this project."""
+
+from evt.eventful.block import Block, BlockState, init_weights
+from evt.eventful.counting import KINDS, count_ops
+from evt.eventful.policy import Policy, Selection, Threshold, TopR
+from evt.eventful.stream import Stream
+from evt.eventful.variant import VARIANTS, Variant
+
+__all__ = [
+    "KINDS",
+    "VARIANTS",
+    "Block",
+    "BlockState",
+    "Policy",
+    "Selection",
+    "Stream",
+    "Threshold",
+    "TopR",
+    "Variant",
+    "count_ops",
+    "init_weights",
+]

@@ -1,0 +1,129 @@
+"""The Transformer block, dense and Eventful in one (section 4.2, figure 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evt.eventful.attention import Attention, AttentionState, Grid
+from evt.eventful.counting import add, linear
+from evt.eventful.gate import Buffer, Gate, STGTGate
+from evt.eventful.policy import Policy, Selection
+from evt.eventful.variant import Variant
+
+TokenOperation = Callable[[Tensor], Tensor]
+
+
+class TokenwiseState:
+    """A gate and a buffer around a sequence of token-wise operations (figure 3), or nothing in a dense block."""
+
+    def __init__(self, variant: Variant) -> None:
+        self.gate: Gate | STGTGate | None = None
+        if variant.gate is not None:
+            self.gate = Gate() if variant.gate == "reference" else STGTGate()
+            self.buffer = Buffer()
+        self.gate_before_norm = variant.gate_before_norm
+
+    def __call__(
+        self, x: Tensor, norm: TokenOperation, operations: TokenOperation, policy: Policy | None
+    ) -> tuple[Tensor, Selection | None]:
+        """Apply norm and operations where tokens changed, (B, N, D) to (B, N, D').
+
+        Returns the result for all tokens, and which of them are new; None when all are.
+        """
+        if self.gate is None:
+            return operations(norm(x)), None
+        if self.gate_before_norm:
+            c, selection = self.gate(x, policy)
+            c = norm(c)
+        else:
+            c, selection = self.gate(norm(x), policy)
+        return self.buffer(operations(c), selection), selection
+
+
+class BlockState:
+    """All that one block keeps between the frames of one batch of streams."""
+
+    def __init__(self, variant: Variant) -> None:
+        self.variant = variant
+        self.qkv = TokenwiseState(variant)
+        self.attn = AttentionState(variant)
+        self.proj = TokenwiseState(variant)
+        self.mlp = TokenwiseState(variant)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens, (..., D) to (..., D)."""
+        return linear(self.fc2, F.gelu(linear(self.fc1, x)))
+
+
+class Block(nn.Module):
+    """norm1 -> qkv -> attention -> proj -> norm2 -> mlp, with the two skip connections (equations 1 and 2).
+
+    Args:
+        dim: width D of a token.
+        num_heads: heads of self-attention.
+        mlp_ratio: hidden width of the MLP over D.
+        grid, window_size, rel_pos_grid: see `Attention`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4,
+        grid: Grid | None = None,
+        window_size: int | None = None,
+        rel_pos_grid: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, num_heads, grid, window_size, rel_pos_grid)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def state(self, variant: Variant) -> BlockState:
+        """An empty state for this block under a variant."""
+        return BlockState(variant if self.attn.window_size is None else variant.windowed())
+
+    def forward(self, x: Tensor, state: BlockState | None = None, policy: Policy | None = None) -> Tensor:
+        """Map the tokens of one frame of each stream, (B, N, D) to (B, N, D).
+
+        Args:
+            x: tokens of all streams in the batch.
+            state: what the block keeps between frames; None computes this frame densely and keeps nothing.
+            policy: which tokens the gates let through; not needed on a first frame or without gates.
+        """
+        state = state or self.state(Variant())
+        qkv, selection = state.qkv(x, self.norm1, partial(linear, self.attn.qkv), policy)
+        y = self.attn(qkv, selection, state.variant, state.attn)
+        y, _ = state.proj(y, _identity, partial(linear, self.attn.proj), policy)
+        x = add(y, x)
+        z, _ = state.mlp(x, self.norm2, self.mlp, policy)
+        return add(z, x)
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+def init_weights(module: nn.Module) -> None:
+    """The initialisation of ViT: truncated normal weights of deviation 0.02, zero biases. Use with `apply`."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    if isinstance(module, Attention) and module.rel_pos_h is not None and module.rel_pos_w is not None:
+        nn.init.trunc_normal_(module.rel_pos_h, std=0.02)
+        nn.init.trunc_normal_(module.rel_pos_w, std=0.02)

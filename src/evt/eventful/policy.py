@@ -1,0 +1,106 @@
+"""Which tokens a gate lets through (section 4.3)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The tokens that a policy selected in each stream of a batch, which may be of different number.
+
+    index: (K,) int64, positions in the batch's tokens laid end to end: stream * N + token.
+    counts: how many of them belong to each stream, in order; their sum is K.
+    n_tokens: N, the tokens of one stream.
+    """
+
+    index: Tensor
+    counts: tuple[int, ...]
+    n_tokens: int
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Take the selected tokens, (B, N, D) to (K, D)."""
+        return x.flatten(0, 1).index_select(0, self.index)
+
+    def scatter_(self, x: Tensor, values: Tensor) -> None:
+        """Write (K, D) values to the selected tokens of a contiguous (B, N, D) tensor."""
+        x.view(-1, x.shape[-1]).index_copy_(0, self.index, values)
+
+    def per_stream(self) -> list[Tensor]:
+        """For each stream the positions of its selected tokens among its own N."""
+        parts = self.index.split(self.counts)
+        return [part - stream * self.n_tokens for stream, part in enumerate(parts)]
+
+
+class TopR:
+    """Select the r tokens with the largest L2 error norm; `r` may change before any frame.
+
+    Raises:
+        ValueError: r is not a whole number of at least 0 or, at selection, is larger than the token count.
+    """
+
+    def __init__(self, r: int) -> None:
+        self.r = r
+
+    def __repr__(self) -> str:
+        return f"TopR(r={self.r})"
+
+    @property
+    def r(self) -> int:
+        """The budget: tokens of each stream that pass a gate, from 0 to the token count."""
+        return self._r
+
+    @r.setter
+    def r(self, r: int) -> None:
+        if isinstance(r, bool) or not isinstance(r, int) or r < 0:
+            raise ValueError(f"policy.r is {r!r}; it must be a whole number of tokens, 0 or more")
+        self._r = r
+
+    def __call__(self, error: Tensor) -> Selection:
+        """Select by the errors e of a gate, (B, N, D)."""
+        batch, n_tokens, _ = error.shape
+        if self.r > n_tokens:
+            raise ValueError(
+                f"policy.r is {self.r}, but there are {n_tokens} tokens: r must be at most {n_tokens}"
+            )
+        norm = torch.linalg.vector_norm(error, dim=-1)  # (B, N)
+        index = norm.topk(self.r, dim=-1, sorted=False).indices  # (B, r)
+        index = index + n_tokens * torch.arange(batch, device=index.device).unsqueeze(-1)
+        return Selection(index.flatten(), (self.r,) * batch, n_tokens)
+
+
+class Threshold:
+    """Select every token whose L2 error norm is greater than h; `h` may change before any frame.
+
+    Raises:
+        ValueError: h is not a finite number of at least 0.
+    """
+
+    def __init__(self, h: float) -> None:
+        self.h = h
+
+    def __repr__(self) -> str:
+        return f"Threshold(h={self.h})"
+
+    @property
+    def h(self) -> float:
+        """The error norm that a token must exceed to be selected."""
+        return self._h
+
+    @h.setter
+    def h(self, h: float) -> None:
+        if isinstance(h, bool) or not isinstance(h, int | float) or not math.isfinite(h) or h < 0:
+            raise ValueError(f"policy.h is {h!r}; it must be a finite number, 0 or more")
+        self._h = float(h)
+
+    def __call__(self, error: Tensor) -> Selection:
+        """Select by the errors e of a gate, (B, N, D)."""
+        mask = torch.linalg.vector_norm(error, dim=-1) > self.h  # (B, N)
+        return Selection(mask.flatten().nonzero().flatten(), tuple(mask.sum(-1).tolist()), mask.shape[-1])
+
+
+Policy = TopR | Threshold

@@ -1,0 +1,54 @@
+"""What is switched on in a block: the paper's method, its ablations and its baselines, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which parts of a block reuse the previous frame.
+
+    gate: around token-wise operations; "reference" compares with each token's last passed value (section 4.1),
+        "previous" with the previous frame (STGT).
+    sparse_qk, sparse_av: update the query-key and the attention-value product sparsely (section 4.2).
+    pool: side of the square over which k and v are averaged in global blocks (section 5.3); 1 is none.
+    gate_before_norm: the gates see tokens before the layer norm instead of after it (supplement, section B).
+
+    Raises:
+        ValueError: a sparse product without a gate, or a pool of less than 1.
+    """
+
+    gate: Literal["reference", "previous"] | None = None
+    sparse_qk: bool = False
+    sparse_av: bool = False
+    pool: int = 1
+    gate_before_norm: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gate is None and (self.sparse_qk or self.sparse_av or self.gate_before_norm):
+            raise ValueError(
+                "a variant without a gate knows of no changed tokens: give it one, or no sparse product"
+            )
+        if self.pool < 1:
+            raise ValueError(f"pool is {self.pool}; it must be at least 1")
+
+    def windowed(self) -> Variant:
+        """What of this variant applies where attention is windowed: token-wise gating only (section 5.1)."""
+        return replace(self, sparse_qk=False, sparse_av=False, pool=1)
+
+
+VARIANTS = {
+    "base": Variant(),
+    "temporal": Variant(gate="reference", sparse_qk=True, sparse_av=True),
+    "temporal_qk_only": Variant(gate="reference", sparse_qk=True),
+    "temporal_gate_before_norm": Variant(
+        gate="reference", sparse_qk=True, sparse_av=True, gate_before_norm=True
+    ),
+    "tokenwise": Variant(gate="reference"),
+    "stgt": Variant(gate="previous"),
+    "spatial": Variant(pool=2),
+    "spatiotemporal": Variant(gate="reference", sparse_qk=True, sparse_av=True, pool=2),
+}
+"""The paper's variants, under the names of its tables."""

@@ -1,0 +1,59 @@
+"""What tests share: where the shared files are, small models, and frames."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from evt.eventful import init_weights
+from evt.models.vit import ViT
+
+ROOT = Path(__file__).parents[1]
+CONFORMANCE = ROOT / "tests" / "conformance"
+SHARED = Path(os.environ.get("EVT_SHARED", ROOT.parent / "shared"))
+VID_FRAMES = SHARED / "data/vid/ILSVRC2015/Data/VID/val/ILSVRC2015_val_00007010"
+CLIP = SHARED / "data/clips/arm_wrestling.mp4"
+
+needs_vid_frames = pytest.mark.skipif(not VID_FRAMES.is_dir(), reason="the shared VID frames are not here")
+needs_clip = pytest.mark.skipif(not CLIP.is_file(), reason="the shared clips are not here")
+
+
+def small_vit(grid: tuple[int, int] = (6, 6), seed: int = 0) -> ViT:
+    """Three windowed blocks, padded, and a global one, with weights large enough that tokens influence each other."""
+    torch.manual_seed(seed)
+    net = ViT(
+        grid,
+        4,
+        dim=24,
+        depth=4,
+        num_heads=3,
+        window_size=4,
+        window_blocks=(0, 2),
+        pretrain_grid=5,
+        rel_pos_grid=6,
+    )
+    net.apply(init_weights)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return net.eval()
+
+
+def small_frames(
+    n: int, grid: tuple[int, int] = (6, 6), batch: int = 1, changed: int = 3, seed: int = 1
+) -> list[Tensor]:
+    """Frames (B, 3, H, W) of noise, of which `changed` random patches are drawn anew from frame to frame."""
+    generator = torch.Generator().manual_seed(seed)
+    frame = torch.randn(batch, 3, 4 * grid[0], 4 * grid[1], generator=generator)
+    frames = [frame]
+    for _ in range(n - 1):
+        frame = frame.clone()
+        for stream in frame:
+            for patch in torch.randperm(grid[0] * grid[1], generator=generator)[:changed].tolist():
+                top, left = 4 * (patch // grid[1]), 4 * (patch % grid[1])
+                stream[:, top : top + 4, left : left + 4] = torch.randn(3, 4, 4, generator=generator)
+        frames.append(frame)
+    return frames

@@ -1,0 +1,238 @@
+"""What the mechanism promises whatever the weights, frames and budgets are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from evt.eventful import VARIANTS, Policy, Stream, Threshold, TopR, Variant
+from tests.common import small_frames, small_vit
+
+GATED = {name: variant for name, variant in VARIANTS.items() if variant.gate is not None}
+GRIDS = [(6, 6), (5, 7), (8, 4)]
+
+grids = st.sampled_from(GRIDS)
+seeds = st.integers(0, 1000)
+variants = st.sampled_from(sorted(GATED))
+
+
+def dense_counterpart(variant: Variant) -> Variant:
+    return Variant(pool=variant.pool)
+
+
+def run(stream: Stream, frames: list[Tensor]) -> list[Tensor]:
+    return [stream(frame) for frame in frames]
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("name", sorted(GATED))
+@pytest.mark.parametrize("policy", ["top_r", "threshold"])
+def test_updating_all_tokens_is_the_dense_model(name: str, grid: tuple[int, int], policy: str) -> None:
+    """Else a user who raises the budget to the full would still lose accuracy."""
+    net, frames = small_vit(grid), small_frames(4, grid, changed=grid[0] * grid[1])
+    everything: Policy = TopR(grid[0] * grid[1]) if policy == "top_r" else Threshold(0)
+    out = run(net.stream(GATED[name], everything), frames)
+    dense = run(net.stream(dense_counterpart(GATED[name])), frames)
+    for ours, theirs in zip(out, dense, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
+
+
+@settings(deadline=None, max_examples=25)
+@given(name=variants, grid=grids, r=st.integers(0, 28), seed=seeds)
+def test_a_frame_that_does_not_change_changes_nothing(
+    name: str, grid: tuple[int, int], r: int, seed: int
+) -> None:
+    """Else a still camera would see its detections wander."""
+    net = small_vit(grid, seed)
+    frame = small_frames(1, grid, seed=seed)[0]
+    stream = net.stream(GATED[name], TopR(r))
+    first = stream(frame).clone()
+    for _ in range(3):
+        torch.testing.assert_close(stream(frame), first, atol=2e-5, rtol=1e-4)
+
+
+@settings(deadline=None, max_examples=15)
+@given(name=variants, r=st.integers(1, 20), seed=seeds)
+def test_streams_on_the_same_weights_do_not_touch_each_other(name: str, r: int, seed: int) -> None:
+    """Else one camera's picture would leak into another's result."""
+    net = small_vit(seed=seed)
+    one, other = small_frames(4, seed=seed), small_frames(4, seed=seed + 1)
+    alone = [out.clone() for out in run(net.stream(GATED[name], TopR(r)), one)]
+    stream, beside = net.stream(GATED[name], TopR(r)), net.stream(GATED[name], TopR(r))
+    for frame, noise, expected in zip(one, other, alone, strict=True):
+        out = stream(frame)
+        beside(noise)
+        assert torch.equal(out, expected)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    name=variants,
+    grid=grids,
+    seed=seeds,
+    policy=st.sampled_from([TopR(5), TopR(20), Threshold(1.5), Threshold(4)]),
+)
+def test_a_batch_of_streams_equals_its_members_alone(
+    name: str, grid: tuple[int, int], seed: int, policy: TopR | Threshold
+) -> None:
+    """Else results would depend on what else a server happens to run; a threshold's selections differ in number."""
+    net = small_vit(grid, seed)
+    still = small_frames(1, grid, seed=seed + 1)[0]
+    batches = small_frames(4, grid, batch=2, seed=seed)
+    batches = [
+        torch.cat([frames, still]) for frames in batches
+    ]  # a stream without any change beside two with
+    together = run(net.stream(GATED[name], policy), batches)
+    for member in range(3):
+        alone = run(net.stream(GATED[name], policy), [frames[member : member + 1] for frames in batches])
+        for ours, theirs in zip(together, alone, strict=True):
+            torch.testing.assert_close(ours[member : member + 1], theirs, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(GATED))
+def test_a_smaller_budget_computes_less_and_errs_more(name: str) -> None:
+    """Else r would not steer what it is for."""
+    net, frames = small_vit(), small_frames(6, changed=20)
+    dense = run(net.stream(dense_counterpart(GATED[name])), frames)
+    errors = []
+    for r in (36, 18, 2):
+        out = run(net.stream(GATED[name], TopR(r)), frames)
+        errors.append(sum(float((a - b).norm()) for a, b in zip(out, dense, strict=True)))
+    assert errors[0] < errors[1] < errors[2]
+
+
+def test_the_budget_may_change_before_any_frame() -> None:
+    """Else a system under load could not lower it; the last frame, at full budget, must be exact again."""
+    net, frames = small_vit(), small_frames(4, changed=10)
+    stream = net.stream(VARIANTS["tokenwise"], TopR(2))
+    for r, frame in zip((2, 5, 0, 36), frames, strict=True):
+        assert isinstance(stream.policy, TopR)
+        stream.policy.r = r
+        out = stream(frame)
+    torch.testing.assert_close(out, net.stream(VARIANTS["base"])(frames[-1]), atol=2e-5, rtol=1e-4)
+
+
+def test_the_policy_may_be_exchanged_before_any_frame() -> None:
+    """Else a running system could not go from a budget to a threshold."""
+    net, frames = small_vit(), small_frames(3, changed=10)
+    stream = net.stream(VARIANTS["temporal"], TopR(2))
+    run(stream, frames[:2])
+    stream.policy = Threshold(0)
+    changed = stream(frames[2])
+    stream = net.stream(VARIANTS["temporal"], TopR(2))
+    run(stream, frames[:2])
+    assert not torch.equal(stream(frames[2]), changed)
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_reset_forgets_all_frames(name: str) -> None:
+    """Else the first frame after a cut would be computed from the scene before it."""
+    net, frames = small_vit(), small_frames(3, changed=36)
+    policy = TopR(3) if VARIANTS[name].gate else None
+    stream = net.stream(VARIANTS[name], policy)
+    run(stream, frames[:2])
+    stream.reset()
+    assert stream.nbytes == 0
+    assert torch.equal(stream(frames[2]), net.stream(VARIANTS[name], policy)(frames[2]))
+
+
+@pytest.mark.parametrize("name", sorted(GATED))
+def test_a_saved_stream_continues_where_it_stopped(name: str) -> None:
+    """Else a service could not move a camera to another machine without a flush."""
+    net, frames = small_vit(), small_frames(4, changed=10)
+    stream = net.stream(GATED[name], TopR(5))
+    run(stream, frames[:2])
+    copy = net.stream(GATED[name], TopR(5))
+    copy.load_state_dict({key: x.clone() for key, x in stream.state_dict().items()})
+    assert copy.nbytes == stream.nbytes
+    for frame in frames[2:]:
+        assert torch.equal(copy(frame), stream(frame))
+
+
+def test_a_stream_of_another_variant_is_not_loaded() -> None:
+    net = small_vit()
+    stream = net.stream(VARIANTS["tokenwise"], TopR(5))
+    stream(small_frames(1)[0])
+    with pytest.raises(ValueError, match="of another variant or network"):
+        net.stream(VARIANTS["temporal"], TopR(5)).load_state_dict(stream.state_dict())
+
+
+def test_the_caller_may_reuse_its_frame_and_the_output() -> None:
+    """Else writing the next frame into the same memory would hide its changes from the gates."""
+    for name, variant in GATED.items():
+        net, frames = small_vit(), small_frames(4, changed=10)
+        expected = [out.clone() for out in run(net.stream(variant, TopR(5)), [f.clone() for f in frames])]
+        stream, memory = net.stream(variant, TopR(5)), torch.empty_like(frames[0])
+        for frame, wanted in zip(frames, expected, strict=True):
+            out = stream(memory.copy_(frame))
+            assert torch.equal(out, wanted), name
+            out.fill_(7)
+
+
+def test_a_frame_of_another_shape_needs_a_reset() -> None:
+    net = small_vit()
+    stream = net.stream(VARIANTS["temporal"], TopR(5))
+    stream(small_frames(1)[0])
+    with pytest.raises(
+        ValueError, match=r"shape \(1, 3, 24, 24\) and was given one of shape \(2, 3, 24, 24\)"
+    ):
+        stream(small_frames(1, batch=2)[0])
+
+
+def test_a_frame_that_fails_leaves_a_stream_that_flushes() -> None:
+    """Else half of the gates would hold a frame that the others never saw."""
+    net, frames = small_vit(), small_frames(3, changed=10)
+    stream = net.stream(VARIANTS["temporal"], TopR(5))
+    stream(frames[0])
+    assert isinstance(stream.policy, TopR)
+    stream.policy.r = 100
+    with pytest.raises(ValueError, match=r"policy.r is 100, but there are 36 tokens"):
+        stream(frames[1])
+    stream.policy.r = 5
+    assert torch.equal(stream(frames[2]), net.stream(VARIANTS["base"])(frames[2]))
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "message"),
+    [
+        ("base", TopR(3), "has no gates"),
+        ("spatial", Threshold(1), "has no gates"),
+        ("temporal", None, "needs a policy"),
+    ],
+)
+def test_gates_and_policies_go_together(name: str, policy: Policy | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        small_vit().stream(VARIANTS[name], policy)
+
+
+@pytest.mark.parametrize("r", [-1, 1.5, True, "3", None])
+def test_an_impossible_budget_is_refused(r: object) -> None:
+    with pytest.raises(ValueError, match=r"policy\.r is"):
+        TopR(r)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("h", [-0.1, float("nan"), float("inf"), True, "3", None])
+def test_an_impossible_threshold_is_refused(h: object) -> None:
+    with pytest.raises(ValueError, match=r"policy\.h is"):
+        Threshold(h)  # type: ignore[arg-type]
+
+
+def test_a_sparse_product_needs_a_gate() -> None:
+    with pytest.raises(ValueError, match="without a gate"):
+        Variant(sparse_qk=True)
+
+
+def test_windowed_blocks_gate_token_wise_operations_only() -> None:
+    """The paper leaves attention in windows dense (section 5.1)."""
+    assert VARIANTS["spatiotemporal"].windowed() == VARIANTS["tokenwise"]
+
+
+def test_pooling_needs_a_grid() -> None:
+    from evt.eventful import Block
+
+    block = Block(24, 3, grid=None)
+    with pytest.raises(ValueError, match="form no grid"):
+        block(torch.randn(1, 9, 24), block.state(VARIANTS["spatial"]))
