@@ -1,0 +1,108 @@
+"""The plain Vision Transformer of ViTDet: patches, absolute positions, windowed and global blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evt.eventful import Block, BlockState, Policy, Stream, Variant
+from evt.eventful.counting import add
+
+
+class PatchEmbed(nn.Module):
+    """Map each square patch of a picture to a token by one linear transform."""
+
+    def __init__(self, patch_size: int, dim: int, in_chans: int = 3) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_chans, dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed pictures, (B, C, H, W) to (B, N, D). Not counted, as in the paper."""
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class ViT(nn.Module):
+    """The backbone of ViTDet (Li et al. 2022), under the parameter names of its published checkpoints.
+
+    Args:
+        grid: tokens of a frame as (rows, columns).
+        patch_size: side of a patch in pixels.
+        dim, depth, num_heads, mlp_ratio: width of a token, number of blocks, and their shape.
+        window_size: side of a window in tokens.
+        window_blocks: the blocks, from 0, whose attention is windowed; the others attend to all tokens.
+        pretrain_grid: side of the grid for which `pos_embed` was made.
+        rel_pos_grid: side of the grid for which the global blocks' relative positions were made.
+
+    Raises:
+        ValueError: a window block that is not a block, or a width that the heads do not divide.
+    """
+
+    def __init__(
+        self,
+        grid: tuple[int, int],
+        patch_size: int = 16,
+        dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4,
+        window_size: int = 14,
+        window_blocks: Sequence[int] = (0, 1, 3, 4, 6, 7, 9, 10),
+        pretrain_grid: int = 14,
+        rel_pos_grid: int = 64,
+    ) -> None:
+        super().__init__()
+        if not set(window_blocks) <= set(range(depth)):
+            raise ValueError(f"window_blocks is {list(window_blocks)}; the blocks are 0 to {depth - 1}")
+        self.grid = grid
+        self.dim = dim
+        self.patch_embed = PatchEmbed(patch_size, dim)
+        # The first position belongs to the class token of pre-training, which ViTDet does not use.
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + pretrain_grid**2, dim))
+        self.blocks = nn.ModuleList(
+            Block(
+                dim,
+                num_heads,
+                mlp_ratio,
+                grid=grid,
+                window_size=window_size if i in window_blocks else None,
+                rel_pos_grid=rel_pos_grid,
+            )
+            for i in range(depth)
+        )
+
+    def states(self, variant: Variant) -> list[BlockState]:
+        """An empty state for every block."""
+        return [block.state(variant) for block in self.blocks]  # type: ignore[operator]
+
+    def stream(self, variant: Variant, policy: Policy | None = None) -> Stream:
+        """A new stream of frames (B, C, H, W) on these weights."""
+        return Stream(self, variant, policy)
+
+    def forward(
+        self, x: Tensor, states: list[BlockState] | None = None, policy: Policy | None = None
+    ) -> Tensor:
+        """Run frames through embedding and blocks, (B, C, H, W) to (B, N, D); densely without states."""
+        return self.forward_tokens(self.patch_embed(x), states, policy)
+
+    def forward_tokens(
+        self, x: Tensor, states: list[BlockState] | None = None, policy: Policy | None = None
+    ) -> Tensor:
+        """Run patch embeddings through positions and blocks, (B, N, D) to (B, N, D)."""
+        x = add(x, self._positions())
+        for i, block in enumerate(self.blocks):
+            x = block(x, states[i] if states else None, policy)
+        return x
+
+    def _positions(self) -> Tensor:
+        # The interpolation is not counted: it is the same for every frame (supplement, "Operation counting").
+        positions = self.pos_embed[:, 1:]  # (1, n, D)
+        side = math.isqrt(positions.shape[1])
+        if self.grid != (side, side):
+            positions = positions.transpose(1, 2).unflatten(-1, (side, side))
+            positions = F.interpolate(positions, self.grid, mode="bicubic", align_corners=False)
+            positions = positions.flatten(2).transpose(1, 2)
+        return positions
