@@ -42,7 +42,7 @@ class Frame:
 
 
 class Video(Protocol):
-    """A named list of frames, read in order and one at a time."""
+    """A named list of frames, read in order and one at a time. Its first frame begins a sequence."""
 
     @property
     def name(self) -> str:

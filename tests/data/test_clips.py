@@ -1,0 +1,146 @@
+"""Clips and folders of frames, good and bad."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from evt.data.clips import Clip, FrameFolder
+from evt.data.generated import MovingSquares
+from evt.data.video import DataError
+from tests.common import CLIP, needs_clip
+
+
+def write_frames(folder: Path, names: list[str], sizes: list[tuple[int, int]] | None = None) -> Path:
+    folder.mkdir(exist_ok=True)
+    for i, name in enumerate(names):
+        height, width = sizes[i] if sizes else (32, 48)
+        Image.fromarray(np.full((height, width, 3), i, np.uint8)).save(folder / name)
+    return folder
+
+
+def write_gif(path: Path, n_frames: int) -> Path:
+    """A clip that needs no video encoder."""
+    pictures = [Image.fromarray(np.full((32, 64, 3), 20 * i, np.uint8)) for i in range(n_frames)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=40)
+    return path
+
+
+def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path, ["f10.png", "f2.png", "f1.png"])
+    (tmp_path / "notes.txt").write_text("not a frame")
+    assert [Path(frame.name).name for frame in FrameFolder(folder)] == ["f1.png", "f2.png", "f10.png"]
+
+
+def test_frames_can_be_chosen(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path, [f"{i:03}.png" for i in range(10)])
+    video = FrameFolder(folder, start=2, stride=3, n_frames=2)
+    assert [int(frame.image[0, 0, 0]) for frame in video] == [2, 5]
+    assert len(video) == 2
+    assert len(FrameFolder(folder, start=8, n_frames=100)) == 2
+
+
+def test_a_frame_is_rgb_bytes(tmp_path: Path) -> None:
+    picture = np.zeros((2, 3, 3), np.uint8)
+    picture[0, 1] = (10, 20, 30)
+    Image.fromarray(picture).save(tmp_path / "0.png")
+    [frame] = FrameFolder(tmp_path)
+    assert frame.image.dtype == torch.uint8
+    assert frame.image.shape == (3, 2, 3)
+    assert frame.image[:, 0, 1].tolist() == [10, 20, 30]
+
+
+def test_a_change_of_size_begins_a_new_sequence(tmp_path: Path) -> None:
+    """Else the stream would meet a frame that does not fit its memory."""
+    sizes = [(32, 48), (32, 48), (48, 32), (48, 32), (32, 48)]
+    folder = write_frames(tmp_path, [f"{i}.png" for i in range(5)], sizes)
+    assert [frame.first for frame in FrameFolder(folder)] == [True, False, True, False, True]
+
+
+def test_a_folder_without_frames_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a frame")
+    with pytest.raises(DataError, match=r"has no frames; files that end in \.jpeg"):
+        FrameFolder(tmp_path)
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="which is not a folder"):
+        FrameFolder(tmp_path / "nowhere")
+
+
+def test_a_truncated_jpeg_is_named(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path, ["0.jpeg", "1.jpeg"])
+    whole = (folder / "1.jpeg").read_bytes()
+    (folder / "1.jpeg").write_bytes(whole[: len(whole) // 2])
+    frames = iter(FrameFolder(folder))
+    next(frames)
+    with pytest.raises(DataError, match=r"1\.jpeg"):
+        next(frames)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"start": 3}, "has 3 frames: it must be below 3"),
+        ({"start": -1}, r"data\.start is -1"),
+        ({"stride": 0}, r"data\.stride is 0"),
+        ({"n_frames": 0}, r"data\.n_frames is 0"),
+    ],
+)
+def test_frames_that_are_not_there_are_refused(tmp_path: Path, choice: dict[str, int], message: str) -> None:
+    folder = write_frames(tmp_path, ["0.png", "1.png", "2.png"])
+    with pytest.raises(DataError, match=message):
+        FrameFolder(folder, **choice)
+
+
+def test_a_clip_is_read_by_decord(tmp_path: Path) -> None:
+    clip = Clip(write_gif(tmp_path / "clip.gif", 8), start=1, stride=2, n_frames=3)
+    frames = list(clip)
+    assert len(clip) == len(frames) == 3
+    assert [frame.name for frame in frames] == ["clip.gif:1", "clip.gif:3", "clip.gif:5"]
+    for frame, level in zip(frames, (20, 60, 100), strict=True):
+        assert abs(int(frame.image.float().mean()) - level) <= 2
+    assert [frame.first for frame in frames] == [True, False, False]
+
+
+def test_a_clip_that_decord_cannot_open_is_named(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"not a video")
+    with pytest.raises(DataError, match=r"clip\.mp4: decord cannot open"):
+        Clip(tmp_path / "clip.mp4")
+    with pytest.raises(DataError, match="which is not a file"):
+        Clip(tmp_path / "nowhere.mp4")
+
+
+@needs_clip
+def test_a_real_clip_is_read() -> None:
+    frames = list(Clip(CLIP, start=5, stride=10, n_frames=4))
+    assert len(frames) == 4
+    assert all(frame.image.float().std() > 10 for frame in frames)
+    assert not torch.equal(frames[0].image, frames[3].image)
+
+
+def test_the_generated_clip_moves_before_a_still_background() -> None:
+    """It stands in for real frames: most of it must stay and some of it change, the same at every call."""
+    frames = [frame.image for frame in MovingSquares(n_frames=4, height=96, width=128)]
+    again = [frame.image for frame in MovingSquares(n_frames=4, height=96, width=128)]
+    assert all(map(torch.equal, frames, again))
+    for before, after in itertools.pairwise(frames):
+        changed = (before != after).any(0).float().mean()
+        assert 0.01 < changed < 0.6
+
+
+def test_squares_stay_in_the_frame() -> None:
+    assert [frame.image.shape for frame in MovingSquares(n_frames=200, height=64, width=70)] == [
+        (3, 64, 70)
+    ] * 200
+
+
+@pytest.mark.parametrize("choice", [{"n_frames": 0}, {"height": 10}, {"width": 10}])
+def test_an_impossible_generated_clip_is_refused(choice: dict[str, int]) -> None:
+    with pytest.raises(DataError, match=f"data.{next(iter(choice))} is"):
+        MovingSquares(**choice)
