@@ -1,0 +1,1 @@
+"""Runs models on data and measures accuracy, operations, time and memory."""

@@ -1,0 +1,89 @@
+"""What the commands share: a Hydra entry point whose errors are one clear sentence."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from evt.data.video import DataError
+from evt.harness.setup import ConfigError
+
+_PACKAGED = Path(__file__).parents[1] / "configs"
+CONFIG_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "configs"
+"""The configs: inside the package where a wheel installed it, at the top of the tree in a checkout."""
+
+
+def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
+    """Run a command's task under Hydra with the process's arguments.
+
+    Exit status 0 when all went well, 2 after an error of the user's, told in one sentence, 130 after Ctrl-C.
+    """
+
+    @functools.wraps(task)
+    def told_in_one_sentence(cfg: DictConfig) -> None:
+        try:
+            task(cfg)
+        except (ConfigError, DataError) as error:
+            _fail(str(error))
+
+    # Hydra then raises what is wrong with the arguments instead of printing it.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    main = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
+    try:
+        main(told_in_one_sentence)()
+    except (HydraException, OmegaConfBaseException) as error:
+        _fail(_explain(error, config_name))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(sentence: str) -> NoReturn:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _explain(error: Exception, config_name: str) -> str:
+    """One sentence for what Hydra says in several."""
+    message = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        return f"{group} is {choice}; allowed are {', '.join(error.options)}"
+    if isinstance(error, OverrideParseException):
+        return f"the argument {error.override} cannot be read; it must be of the form setting=value"
+    if several := re.match(r"Ambiguous value for argument '([^']+)'", message):
+        return f"{several[1]} has several values; add -m to run each of them in turn"
+    if unknown := re.match(r"Could not override '([^']+)'", message):
+        return _unknown_setting(unknown[1], _chosen(config_name))
+    return " ".join(message.split())
+
+
+def _unknown_setting(key: str, chosen: DictConfig) -> str:
+    group, _, _ = key.rpartition(".")
+    if group == "policy" and chosen.policy.name == "none":
+        return f"{key} cannot be set: variant {chosen.variant.name} has no gates, so its policy is none"
+    settings = OmegaConf.select(chosen, group) if group else chosen
+    if not isinstance(settings, DictConfig):
+        return f"{key} is not a setting, since {group} is not a group of them"
+    where = f"{group}={settings.name}" if "name" in settings else group or "the command"
+    names = [str(name) for name in settings if name != "name"]
+    return f"{key} is not a setting; those of {where} are {', '.join(names)}"
+
+
+def _chosen(config_name: str) -> DictConfig:
+    """The config with the groups that the command line chooses, and nothing else of it."""
+    choices = [argument for argument in sys.argv[1:] if (CONFIG_DIR / argument.split("=")[0]).is_dir()]
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return hydra.compose(config_name, overrides=choices)

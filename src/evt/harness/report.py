@@ -1,0 +1,68 @@
+"""Measurements as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+def summary_table(metrics: dict[str, Any]) -> str:
+    """The table that ends a run, from a `Measurement`'s summary."""
+    parts = [metrics["first"], metrics["later"], metrics["mean"]]
+
+    def row(title: str, key: str, form: str) -> list[str]:
+        return [title, *(format(part[key], form) if key in part else "-" for part in parts)]
+
+    rows = [
+        ["", "first frames", "later frames", "mean"],
+        row("frames", "frames", "d"),
+        row("GFlops", "gflops", ".3f"),
+        row("ms a frame (median)", "ms", ".1f"),
+        row("ms of the dense model", "dense_ms", ".1f"),
+        row("relative L2 error", "relative_l2_error", ".2e"),
+        ["state in MB", "", "", f"{metrics['state_bytes'] / 1e6:.1f}"],
+    ]
+    return _align(rows, " ", "  ")
+
+
+def write_table(
+    path: Path, title: str, records: Sequence[dict[str, Any]], notes: Sequence[str], digits: int = 1
+) -> Path:
+    """Write a table as CSV, in full precision, and as Markdown beside it, for reading.
+
+    Args:
+        path: of the CSV file; its folder is made.
+        title, notes: above and below the Markdown table.
+        records: the rows, all with the same columns.
+        digits: of floating-point numbers in the Markdown table.
+
+    Returns:
+        The path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(records).to_csv(path, index=False)
+
+    def cell(x: Any) -> str:
+        return f"{x:.{digits}f}" if isinstance(x, float) else str(x)
+
+    rows = [list(records[0]), *(list(map(cell, record.values())) for record in records)]
+    head, *body = _align(rows, "| ", " | ", " |").splitlines()
+    rule = "".join("|" if c == "|" else "-" for c in head)
+    lines = [f"# {title}", "", head, rule, *body, "", *(f"- {note}" for note in notes)]
+    path.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    return path
+
+
+def _align(rows: Sequence[Sequence[str]], left: str, between: str, right: str = "") -> str:
+    """Columns of text, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        cells[0] = row[0].ljust(widths[0])
+        return left + between.join(cells) + right
+
+    return "\n".join(map(line, rows))

@@ -1,0 +1,149 @@
+"""From a composed config to the things it names. All checks of values that a user chose are here or below."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from evt.data.clips import Clip, FrameFolder
+from evt.data.generated import MovingSquares
+from evt.data.video import DataError, Video
+from evt.eventful import Policy, Threshold, TopR, Variant, init_weights
+from evt.models.vitdet import ViTDet
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be; the message names it, says what was wrong and what is allowed."""
+
+
+def build_device(cfg: DictConfig) -> torch.device:
+    """The device that `device=...` names, after setting torch's thread count by `threads=...`."""
+    if cfg.threads is not None:
+        if not isinstance(cfg.threads, int) or cfg.threads < 1:
+            raise ConfigError(f"threads is {cfg.threads!r}; it must be a whole number of at least 1, or null")
+        torch.set_num_threads(cfg.threads)
+    available = {"cpu": torch.device("cpu")}
+    if torch.cuda.is_available():
+        available["cuda"] = torch.device("cuda")
+    available["auto"] = available.get("cuda", available["cpu"])
+    return _choice(available, "device", cfg.device)
+
+
+def build_variant(cfg: DictConfig) -> Variant:
+    """The variant that `variant=...` names, with its fields as given."""
+    return _call(Variant, "variant", cfg)
+
+
+def build_policy(cfg: DictConfig, variant: Variant, n_tokens: int) -> Policy | None:
+    """The policy that `policy=...` names; None for a variant without gates, which takes none."""
+    policies: dict[str, Callable[..., Policy | None]] = {
+        "top_r": TopR,
+        "threshold": Threshold,
+        "none": _no_policy,
+    }
+    policy = _call(_choice(policies, "policy.name", cfg.name), "policy", cfg)
+    if variant.gate is None and policy is not None:
+        raise ConfigError(f"policy is {cfg.name}, but the variant has no gates; it must be none")
+    if variant.gate is not None and policy is None:
+        raise ConfigError("policy is none, but the variant has gates; it must be top_r or threshold")
+    if isinstance(policy, TopR) and policy.r > n_tokens:
+        raise ConfigError(
+            f"policy.r is {policy.r}, but a frame has {n_tokens} tokens; it must be at most {n_tokens}"
+        )
+    return policy
+
+
+def build_model(cfg: DictConfig, device: torch.device) -> ViTDet:
+    """The model that `model=...` names, in evaluation mode, its weights drawn from its seed."""
+    models = {"vitdet": ViTDet}
+    if not _fits(cfg.seed, int):
+        raise ConfigError(f"model.seed is {cfg.seed!r}; it must be a whole number")
+    with torch.random.fork_rng(), torch.device(device):
+        torch.manual_seed(cfg.seed)
+        model = _call(_choice(models, "model.name", cfg.name), "model", cfg, apart=("seed",))
+        model.apply(init_weights)
+    return model.eval()
+
+
+def build_data(cfg: DictConfig) -> list[Video]:
+    """The videos that `data=...` names."""
+    kinds: dict[str, Callable[..., Video]] = {
+        "generated": MovingSquares,
+        "video": Clip,
+        "frames": FrameFolder,
+    }
+    return [_call(_choice(kinds, "data.name", cfg.name), "data", cfg)]
+
+
+def _no_policy() -> None:
+    return None
+
+
+def _choice(choices: Mapping[str, T], setting: str, name: Any) -> T:
+    if name not in choices:
+        raise ConfigError(f"{setting} is {name}; allowed are {', '.join(sorted(choices))}")
+    return choices[name]
+
+
+def _call(build: Callable[..., T], where: str, cfg: DictConfig, apart: tuple[str, ...] = ()) -> T:
+    """Call `build` with the settings below `where`, less its name and those that are used apart from it."""
+    for key in map(str, cfg):
+        if OmegaConf.is_missing(cfg, key):
+            raise ConfigError(f"{where}.{key} is not set; give it on the command line as {where}.{key}=...")
+    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    del settings["name"]
+    hints = typing.get_type_hints(getattr(build, "__init__", build))
+    allowed = [*inspect.signature(build).parameters, *apart]
+    for key, value in settings.items():
+        if key not in allowed:
+            raise ConfigError(
+                f"{where}.{key} is not a setting; those of {where}={cfg.name} are {', '.join(allowed)}"
+            )
+        if key in hints and not _fits(value, hints[key]):
+            raise ConfigError(f"{where}.{key} is {value!r}; it must be {_described(hints[key])}")
+    try:
+        return build(**{key: value for key, value in settings.items() if key not in apart})
+    except DataError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a config's value is of an annotated type: a whole number is a float, but a bool is no number."""
+    for kind in _alternatives(hint):
+        if typing.get_origin(kind) is Literal:
+            fits = value in typing.get_args(kind)
+        elif typing.get_origin(kind) is Sequence:
+            fits = isinstance(value, list) and all(_fits(x, typing.get_args(kind)[0]) for x in value)
+        elif kind in (int, float):
+            fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
+        else:
+            fits = isinstance(value, kind)
+        if fits:
+            return True
+    return False
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in {typing.Union, types.UnionType} else (hint,)
+
+
+def _described(hint: Any) -> str:
+    """An annotated type in words."""
+    if len(_alternatives(hint)) > 1:
+        return " or ".join(map(_described, _alternatives(hint)))
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) is Sequence:
+        return f"a list, each {_described(typing.get_args(hint)[0])}"
+    words = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+    return words.get(hint, "a text")
