@@ -31,11 +31,11 @@ format: $(READY)  ## Format and sort the code in place
 
 .PHONY: reproduce-table-c reproduce-table-1 reproduce-table-e
 reproduce-table-c: $(READY)  ## Table C: op counts of base, temporal, token-wise and STGT
-	$(BIN)/python -m evt.reproduce table=c $(ARGS)
+	$(BIN)/python -m evt.reproduce table=table_c $(ARGS)
 reproduce-table-1: $(READY)  ## Table 1: spatial redundancy at 1024
-	$(BIN)/python -m evt.reproduce table=1 $(ARGS)
+	$(BIN)/python -m evt.reproduce table=table_1 $(ARGS)
 reproduce-table-e: $(READY)  ## Table E: spatial redundancy at 672
-	$(BIN)/python -m evt.reproduce table=e $(ARGS)
+	$(BIN)/python -m evt.reproduce table=table_e $(ARGS)
 
 .PHONY: clean
 clean:  ## Remove the virtual environment and caches; results and runs stay

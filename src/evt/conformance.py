@@ -1,0 +1,46 @@
+"""python -m evt.conformance DIR [DIR ...]: replay conformance cases and compare with their recorded outputs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from evt.harness.replay import CaseError, replay
+
+
+def main() -> None:
+    """Print a line for each case; exit status 1 if any fails."""
+    parser = argparse.ArgumentParser(prog="python -m evt.conformance", description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a case, or a folder of cases")
+    parser.add_argument(
+        "--tolerance", type=float, help="largest absolute error that passes, instead of the usual"
+    )
+    args = parser.parse_args()
+
+    cases = [case for folder in args.folders for case in _cases(folder)]
+    width = max(len(case.name) for case in cases)
+    failed = 0
+    for case in cases:
+        try:
+            result = replay(case, args.tolerance)
+        except CaseError as error:
+            failed += 1
+            print(f"{case.name:{width}}  FAIL  {error}")
+            continue
+        failed += not result.passed
+        counts = {True: "equal", False: "NOT EQUAL", None: "none recorded"}[result.counts_equal]
+        verdict = "pass" if result.passed else "FAIL"
+        print(f"{case.name:{width}}  {verdict}  largest error {result.error:.2e}  counts {counts}")
+    print(f"{len(cases) - failed} of {len(cases)} cases pass")
+    sys.exit(failed > 0)
+
+
+def _cases(folder: Path) -> list[Path]:
+    """The case in a folder, or those in its subfolders where it holds none itself."""
+    below = sorted(case.parent for case in folder.glob("*/case.json"))
+    return below if below and not (folder / "case.json").exists() else [folder]
+
+
+if __name__ == "__main__":
+    main()

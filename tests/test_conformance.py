@@ -1,0 +1,103 @@
+"""The conformance command on the recorded cases of the published implementation."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from evt import conformance
+from evt.harness.replay import CaseError, replay
+from tests.common import CONFORMANCE
+
+CASES = sorted(case.parent for case in CONFORMANCE.glob("*/case.json"))
+TEMPORAL = CONFORMANCE / "backbone-temporal-top_r"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_case_passes(case: Path) -> None:
+    """Else this is not the paper's method: outputs within tolerance on every frame, counts of every kind equal."""
+    result = replay(case)
+    assert result.passed, result
+    assert result.counts_equal
+
+
+def copy_case(folder: Path, **changes: object) -> Path:
+    """A copy of a case in which some entries of case.json are others."""
+    shutil.copytree(TEMPORAL, folder)
+    case = json.loads((folder / "case.json").read_text())
+    (folder / "case.json").write_text(json.dumps({**case, **changes}))
+    return folder
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr("sys.argv", ["conformance", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        conformance.main()
+    return int(end.value.code or 0)
+
+
+def test_the_command_prints_a_line_a_case(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, TEMPORAL, CONFORMANCE / "backbone-stgt-top_r") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[:2]] == [
+        ["backbone-temporal-top_r", "pass"],
+        ["backbone-stgt-top_r", "pass"],
+    ]
+    assert lines[-1] == "2 of 2 cases pass"
+
+
+def test_a_wrong_output_count_or_number_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Else the command would vouch for anything."""
+    variant = copy_case(tmp_path / "variant", variant="tokenwise")
+    counts = json.loads((TEMPORAL / "case.json").read_text())["counts"]
+    counts[2]["gate"] += 1
+    count = copy_case(tmp_path / "count", counts=counts)
+    number = copy_case(tmp_path / "number")
+    tensors = load_file(number / "tensors.safetensors")
+    tensors["output/tokens"][3, 50, 7] += 2e-4
+    save_file(tensors, number / "tensors.safetensors")
+    nan = copy_case(tmp_path / "nan")
+    tensors["output/tokens"][3, 50, 7] = torch.nan
+    save_file(tensors, nan / "tensors.safetensors")
+    assert run(monkeypatch, variant, count, number, nan, TEMPORAL) == 1
+    out = capsys.readouterr().out
+    assert out.count("FAIL") == 4
+    assert "1 of 5 cases pass" in out
+
+
+def test_what_is_no_case_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    kind = copy_case(tmp_path / "kind", kind="segmenter")
+    assert run(monkeypatch, tmp_path / "empty", kind, TEMPORAL) == 1
+    out = capsys.readouterr().out
+    assert "not a case" in out
+    assert "kind is 'segmenter'" in out
+    assert "1 of 3 cases pass" in out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"variant": "spacial"}, "variant is 'spacial'"),
+        ({"policy": "random"}, "policy is 'random'"),
+        ({"heads": 5}, "multiple of num_heads"),
+        ({"dim": 48}, "weights do not fit"),
+        ({"depth": 5}, "weights do not fit"),
+    ],
+)
+def test_a_case_that_cannot_be_built_says_why(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(CaseError, match=message):
+        replay(copy_case(tmp_path / "case", **changes))
