@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from evt.eventful import VARIANTS, Policy, Threshold, TopR, count_ops
+from evt.harness.replay_vivit import replay_vivit
 from evt.models.vit import ViT
 
 
@@ -64,7 +65,7 @@ def replay(folder: Path, tolerance: float | None = None) -> Replay:
         tensors = load_file(folder / "tensors.safetensors")
     except (OSError, json.JSONDecodeError, SafetensorError) as error:
         raise CaseError(f"not a case: {error}") from error
-    kinds = {"backbone": (_replay_backbone, 1e-4)}
+    kinds = {"backbone": (_replay_backbone, 1e-4), "vivit": (_replay_vivit, 1e-4)}
     if case.get("kind") not in kinds:
         raise CaseError(f"kind is {case.get('kind')!r}; allowed are {', '.join(kinds)}")
     run, usual_tolerance = kinds[case["kind"]]
@@ -89,6 +90,10 @@ def _replay_backbone(case: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[
         errors[f"{t}/tokens"] = max_error(out.squeeze(0), tensors["output/tokens"][t])
         counts.append(ops)
     return errors, [Counter(recorded) for recorded in case["counts"]] == counts
+
+
+def _replay_vivit(case: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, float], bool]:
+    return replay_vivit(case, tensors, _variant(case), policies(case))
 
 
 def backbone_of(case: dict[str, Any], tensors: dict[str, Tensor]) -> ViT:
