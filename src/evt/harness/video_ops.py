@@ -50,4 +50,5 @@ def video_operations(model: ViViT, variant: Variant, policy: TopR | None) -> Vid
         with count_ops() as ops:
             run(x)
         totals.append(ops.total())
-    return VideoOperations(*totals, steps=model.steps, views=len(model.views))
+    first, later, temporal = totals
+    return VideoOperations(first, later, temporal, model.steps, len(model.views))

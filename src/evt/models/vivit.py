@@ -133,12 +133,10 @@ class ViViT(nn.Module):
         Without gradients. The state that V streams keep is dropped at the end.
         """
         stream = Stream(self.spatial, variant, policy)
-        outputs = []
         with torch.no_grad():
             # A step at a time, so that the tokens of all steps are never in memory together.
-            for x in views.split(views.shape[1] // self.steps, dim=1):  # (V, frames of a tubelet, 3, H, W)
-                outputs.append(stream(self.patch_embed(x).squeeze(1)))
-        return torch.stack(outputs, dim=1)
+            steps = views.split(views.shape[1] // self.steps, dim=1)  # (V, frames of a tubelet, 3, H, W) each
+            return torch.stack([stream(self.patch_embed(x).squeeze(1)) for x in steps], dim=1)
 
     def classify(self, spatial: Tensor) -> Tensor:
         """Run the temporal sub-model and the classifier, (V, steps, D) to the logits of each view, (V, classes)."""
