@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evt.eventful import VARIANTS, Policy, Threshold, TopR, init_weights
+from evt.eventful import VARIANTS, Policy, Threshold, TopR
 from evt.models.views import Views
 from evt.models.vivit import ViViT
 from evt.models.vivit_weights import (
@@ -21,21 +21,10 @@ from evt.models.vivit_weights import (
     load_published,
     published_name,
 )
+from tests.vivit import small_vivit
 
 TEMPORAL = VARIANTS["temporal"]
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
-
-
-def small_vivit(temporal_views: int = 2, spatial_views: int = 3) -> ViViT:
-    """Views of 4 frames of 32x32 in steps of 2, with weights large enough that tokens influence each other."""
-    torch.manual_seed(0)
-    model = ViViT(
-        32, 5, 1, 4, temporal_views, spatial_views, (2, 8, 8), 24, 3, spatial_depth=2, temporal_depth=1
-    )
-    model.apply(init_weights)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return model.eval()
 
 
 @cache

@@ -143,7 +143,13 @@ class ViViT(nn.Module):
         return linear(self.head, self.temporal(spatial))
 
     @torch.no_grad()
+    def predict_views(self, views: Tensor, variant: Variant, policy: Policy | None = None) -> Tensor:
+        """The probabilities of a video's classes from its views, (V, t, 3, size, size) to (classes,).
+
+        They are the softmax of the logits' mean over the views.
+        """
+        return self.classify(self.run_spatial(views, variant, policy)).mean(dim=0).softmax(dim=-1)
+
     def predict(self, clip: Clip, variant: Variant, policy: Policy | None = None) -> Tensor:
-        """The probabilities of a video's classes, (classes,): the softmax of the logits' mean over its views."""
-        logits = self.classify(self.run_spatial(self.preprocess(clip), variant, policy))
-        return logits.mean(dim=0).softmax(dim=-1)
+        """The probabilities of a video's classes from its frames, (classes,)."""
+        return self.predict_views(self.preprocess(clip), variant, policy)
