@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import av
 import pytest
+import torch
 
 from evt.data.actions import Segment, find_videos
 from evt.data.epic_kitchens import EpicKitchens, read_segments
 from evt.data.kinetics import Kinetics
 from evt.data.video import DataError
-from tests.common import SHARED
+from tests.common import CLIP, SHARED, needs_clip
 from tests.videos import frame_numbers, write_video
 
 EPIC = SHARED / "data/epic_kitchens"
@@ -59,6 +61,19 @@ def test_frames_are_read_by_position_also_backwards_over_key_frames(video: Path)
     clip = Segment(video, "a", 60)
     assert frame_numbers(clip[[50, 3, 23, 25]]) == [50, 3, 23, 25]
     assert frame_numbers(clip[[11]]) == [11]
+
+
+@needs_clip
+def test_a_real_clip_gives_the_frames_that_pyav_gives() -> None:
+    """28 frames a second shown at 25, against another decoder: position, colours and all."""
+    with av.open(str(CLIP)) as file:
+        pictures = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in file.decode(video=0)]
+    clip = Segment(CLIP, "arm_wrestling", 25)
+    assert len(clip) == 250
+    for k, frame in zip((0, 1, 99, 200, 249), clip[[0, 1, 99, 200, 249]], strict=True):
+        _, nearest = min(pictures, key=lambda picture: abs(picture[0] - pictures[0][0] - k / 25))
+        difference = frame.permute(1, 2, 0).float() - torch.from_numpy(nearest).float()
+        assert difference.abs().mean() < 2, k  # colour conversion rounds differently
 
 
 def test_a_segment_shorter_than_a_frame_has_one(video: Path) -> None:

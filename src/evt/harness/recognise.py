@@ -55,7 +55,7 @@ class Recognition:
         """A line for each clip that is in no average, to be written into the run folder."""
         return [
             *(f"{name}: not on disk" for name in self.missing),
-            *(f"{name}: {reason}" for name, reason in self.skipped.items()),
+            *(f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in self.skipped.items()),
         ]
 
 
