@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from evt.models.vivit import ViViT
 
 @dataclass(frozen=True)
 class VideoOperations:
-    """Operations of the parts of a video; of one view each.
+    """Operations of the parts of a video by kind; of one view each.
 
     first: a view's first step of the spatial sub-model, the flush.
     later: every other step of it.
@@ -20,16 +21,17 @@ class VideoOperations:
     steps, views: of a view and of the video.
     """
 
-    first: int
-    later: int
-    temporal: int
+    first: Counter[str]
+    later: Counter[str]
+    temporal: Counter[str]
     steps: int
     views: int
 
     @property
     def total(self) -> int:
         """Operations of the video."""
-        return self.views * (self.first + (self.steps - 1) * self.later + self.temporal)
+        view = self.first.total() + (self.steps - 1) * self.later.total() + self.temporal.total()
+        return self.views * view
 
 
 @torch.no_grad()
@@ -41,7 +43,7 @@ def video_operations(model: ViViT, variant: Variant, policy: TopR | None) -> Vid
     device, dim = model.head.weight.device, model.head.in_features
     tokens = torch.zeros(1, model.n_tokens - 1, dim, device=device)
     stream = Stream(model.spatial, variant, policy)
-    totals = []
+    counts = []
     for run, x in (
         (stream, tokens),
         (stream, tokens),
@@ -49,6 +51,6 @@ def video_operations(model: ViViT, variant: Variant, policy: TopR | None) -> Vid
     ):
         with count_ops() as ops:
             run(x)
-        totals.append(ops.total())
-    first, later, temporal = totals
+        counts.append(ops)
+    first, later, temporal = counts
     return VideoOperations(first, later, temporal, model.steps, len(model.views))
