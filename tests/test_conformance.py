@@ -91,6 +91,7 @@ def test_what_is_no_case_is_named(
     [
         ({"variant": "spacial"}, "variant is 'spacial'"),
         ({"policy": "random"}, "policy is 'random'"),
+        ({"policy": "top_r_schedule", "value": [3, 3]}, "value has 2 entries, but there is a frame 2"),
         ({"heads": 5}, "multiple of num_heads"),
         ({"dim": 48}, "weights do not fit"),
         ({"depth": 5}, "weights do not fit"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,9 +83,9 @@ def _replay_backbone(case: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[
     net = backbone_of(case, tensors)
     states = net.states(_variant(case))
     errors, counts = {}, []
-    for t, (tokens, policy) in enumerate(zip(tensors["input/tokens"], policies(case), strict=False)):
+    for t, tokens in enumerate(tensors["input/tokens"]):
         with torch.no_grad(), count_ops() as ops:
-            out = net.forward_tokens(tokens.unsqueeze(0), states, policy)
+            out = net.forward_tokens(tokens.unsqueeze(0), states, policy_of(case, t))
         errors[f"{t}/tokens"] = max_error(out.squeeze(0), tensors["output/tokens"][t])
         counts.append(ops)
     return errors, [Counter(recorded) for recorded in case["counts"]] == counts
@@ -120,22 +120,20 @@ def backbone_of(case: dict[str, Any], tensors: dict[str, Tensor]) -> ViT:
     return net.eval()
 
 
-def policies(case: dict[str, Any]) -> Iterator[Policy | None]:
-    """The policy of a case at each of its frames, without end."""
+def policy_of(case: dict[str, Any], t: int) -> Policy | None:
+    """The policy of a case at its frame t."""
     kind, value = case["policy"], case["value"]
-    if kind == "none":
-        while True:
-            yield None
-    elif kind == "top_r_schedule":
-        policy = TopR(0)
-        for policy.r in value:  # the budget of one stream changes from frame to frame
-            yield policy
-    elif kind in {"top_r", "threshold"}:
-        fixed = TopR(value) if kind == "top_r" else Threshold(value)
-        while True:
-            yield fixed
-    else:
-        raise CaseError(f"policy is {kind!r}; allowed are none, top_r, top_r_schedule and threshold")
+    if kind == "top_r_schedule" and t >= len(value):
+        raise CaseError(f"value has {len(value)} entries, but there is a frame {t}; each frame needs its own")
+    choices: dict[str, Callable[[], Policy | None]] = {
+        "none": lambda: None,
+        "top_r": lambda: TopR(value),
+        "top_r_schedule": lambda: TopR(value[t]),
+        "threshold": lambda: Threshold(value),
+    }
+    if kind not in choices:
+        raise CaseError(f"policy is {kind!r}; allowed are {', '.join(choices)}")
+    return choices[kind]()
 
 
 def _variant(case: dict[str, Any]) -> Any:
