@@ -69,7 +69,7 @@ def build_model(cfg: DictConfig, device: torch.device) -> ViTDet:
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(cfg.seed)
         model = _call(_choice(models, "model.name", cfg.name), "model", cfg, apart=("seed",))
-        model.apply(init_weights)
+        model.net.apply(init_weights)  # the detector's layers draw theirs as they are built
     return model.eval()
 
 
