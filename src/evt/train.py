@@ -31,14 +31,14 @@ def run(cfg: DictConfig) -> None:
         device = torch.device("cuda", rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
     recipe = setup.build_recipe(cfg.train)
-    model, weights = setup.build_model(cfg.model, device, partial=True)
+    model, weights = setup.build_model(cfg.model, device, backbone_only=True)
     if rank == 0:
         print(f"weights to begin with: {weights}")
-    videos = [video for part in cfg.data.values() for video in setup.build_data(part)]
+    data = [video for part in cfg.data.values() for video in setup.build_training_data(part)]
     folder = Path(HydraConfig.get().runtime.output_dir)
-    train(model, FrameSamples(videos, cfg.frames_per_video), detection_losses, recipe, folder, device)
+    train(model, FrameSamples(data, cfg.frames_per_video), detection_losses, recipe, folder, device)
     if rank == 0:
-        save_checkpoint(model, folder / "weights.safetensors")
+        save_checkpoint(model.state_dict(), folder / "weights.safetensors")
         print(f"written to {folder / 'weights.safetensors'}")
 
 
@@ -49,7 +49,7 @@ def detection_losses(model: nn.Module, batch: list[Frame]) -> Losses:
     targets = []
     for frame in batch:
         assert frame.target is not None
-        scale = input_scale(frame.image.shape[-2:], model.size)
+        scale = input_scale((frame.image.shape[-2], frame.image.shape[-1]), model.size)
         targets.append(
             Targets((frame.target.boxes * scale).to(images.device), frame.target.labels.to(images.device))
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from evt import run
 from evt.data.clips import FrameFolder
-from evt.data.video import DataError, Frame
-from evt.eventful import VARIANTS, TopR
-from evt.harness import measure
+from evt.data.video import DataError, Frame, Video
+from evt.eventful import VARIANTS, Policy, TopR
 from evt.harness.cli import CONFIG_DIR, run_command
+from evt.harness.ledger import Ledger
+from evt.harness.measure import Measurement, Run, measure
 from evt.harness.setup import build_variant
 from tests.common import CLIP, VID_FRAMES, needs_clip, needs_vid_frames
 from tests.data.test_clips import write_frames
@@ -166,8 +168,13 @@ def test_an_impossible_command_is_refused_in_one_sentence(
     assert sentence in error(monkeypatch, capsys, *arguments)
 
 
-def test_nan_in_a_frame_names_the_frame(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Video:
+def measure_small(variant: str, policy: Policy | None, videos: Sequence[Video], folder: Path) -> Measurement:
+    run = Run(small_model(), VARIANTS[variant], policy)
+    return measure(run, videos, ["a"], Ledger(folder / "videos.jsonl"), "", "")[0]
+
+
+def test_nan_in_a_frame_names_the_frame(tmp_path: Path) -> None:
+    class Broken:
         name = "v"
 
         def __len__(self) -> int:
@@ -177,7 +184,7 @@ def test_nan_in_a_frame_names_the_frame(monkeypatch: pytest.MonkeyPatch, tmp_pat
             yield Frame(torch.full((3, 64, 64), torch.nan), "v:0", first=True)
 
     with pytest.raises(DataError, match="v:0: a frame with NaN"):
-        measure.measure(small_model(), VARIANTS["base"], None, [Video()], "")
+        measure_small("base", None, [Broken()], tmp_path)
 
 
 def test_the_module_is_a_command(tmp_path: Path) -> None:
@@ -221,6 +228,6 @@ def test_a_new_sequence_flushes(tmp_path: Path) -> None:
     folder = write_frames(
         tmp_path / "f", [f"{i}.png" for i in range(4)], [(32, 48), (32, 48), (48, 32), (48, 32)]
     )
-    result = measure.measure(small_model(), VARIANTS["temporal"], TopR(2), [FrameFolder(folder)], "")
-    assert (len(result.first.ops), len(result.later.ops)) == (2, 2)
+    result = measure_small("temporal", TopR(2), [FrameFolder(folder)], tmp_path)
+    assert (len(result.first.seconds), len(result.later.seconds)) == (2, 2)
     assert result.first.error == [0, 0]

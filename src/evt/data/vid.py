@@ -73,6 +73,11 @@ class VIDVideo:
         """Whether frame i begins a new sequence: its number does not follow on that of the frame before."""
         return i == 0 or frame_number(self.files[i]) != frame_number(self.files[i - 1]) + 1
 
+    @property
+    def n_sequences(self) -> int:
+        """How many sequences of consecutive frames the video has."""
+        return sum(map(self.first, range(len(self))))
+
     def __getitem__(self, i: int) -> Frame:
         return Frame(read_image(self.files[i]), self.files[i], self.first(i), self.targets[i])
 

@@ -27,6 +27,10 @@ S_co = TypeVar("S_co", covariant=True)
 Losses = dict[str, Tensor]
 
 
+class TrainingError(ValueError):
+    """Training that cannot begin or go on; the message says why."""
+
+
 class TrainingData(Protocol[S_co]):
     """Samples to train on. All that is random about a sample comes from the generator it is given."""
 
@@ -117,16 +121,16 @@ def train(
         device: of the model.
 
     Raises:
-        ValueError: the data are fewer than a batch, the batch is not a multiple of the processes, the folder holds
+        TrainingError: the data are fewer than a batch, the batch is not a multiple of the processes, the folder holds
             a run of another recipe, or the loss is no longer finite.
     """
     rank, world = processes()
     if len(data) < recipe.batch_size:
-        raise ValueError(
+        raise TrainingError(
             f"there are {len(data)} samples to train on, fewer than train.batch_size, {recipe.batch_size}"
         )
     if recipe.batch_size % world:
-        raise ValueError(
+        raise TrainingError(
             f"train.batch_size is {recipe.batch_size}; it must be a multiple of the {world} processes"
         )
     optimizer = torch.optim.AdamW(_groups(model, recipe.weight_decay), lr=recipe.lr)
@@ -159,7 +163,9 @@ def train(
         loss = torch.stack(list(parts.values())).sum()
         if not torch.isfinite(loss):
             values = ", ".join(f"{name} {part.item():g}" for name, part in parts.items())
-            raise ValueError(f"the loss of step {step} is not finite ({values}); a lower train.lr may help")
+            raise TrainingError(
+                f"the loss of step {step} is not finite ({values}); a lower train.lr may help"
+            )
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         if recipe.clip_norm is not None:
@@ -267,7 +273,7 @@ def _resume(
     last = torch.load(path, map_location=device, weights_only=True)
     if last["recipe"] != _identity(recipe):
         changed = [name for name, value in _identity(recipe).items() if last["recipe"].get(name) != value]
-        raise ValueError(
+        raise TrainingError(
             f"{folder} holds a run with another {', '.join(f'train.{name}' for name in changed)}; "
             "give another folder, or the settings that it was begun with"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,6 +131,18 @@ class DetectionMetrics:
         for name in _BOXES:
             arrays[name] = arrays[name].reshape(-1, 4)
         self._add(_Part(records["frames"], **arrays))
+
+    def detections(self) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+        """Each frame's name, and the boxes (m, 4), scores (m,) and labels (m,) detected in it."""
+        part = self._merged()
+        ends = part.n_detections.cumsum()
+        for frame, start, end in zip(part.frames, ends - part.n_detections, ends, strict=True):
+            yield (
+                frame,
+                part.detected_boxes[start:end],
+                part.scores[start:end],
+                part.detected_labels[start:end],
+            )
 
     def compute(self) -> DetectionResult:
         """Evaluate all frames."""
