@@ -168,7 +168,8 @@ def picture_files(folder: str | Path) -> list[str]:
     """The pictures in a folder, in no order; none where the folder is missing."""
     if not os.path.isdir(folder):
         return []
-    return [os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(PICTURE_ENDINGS)]
+    prefix = f"{folder}{os.sep}"
+    return [prefix + name for name in os.listdir(folder) if name.endswith(PICTURE_ENDINGS)]
 
 
 def annotated_pictures(root: Path) -> Iterator[tuple[str, str, bytes]]:
