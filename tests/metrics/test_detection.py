@@ -178,7 +178,7 @@ def test_numbers_equal_pycocotools_used_in_the_plain_way() -> None:
     assert 0 < plain.stats[0] < 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(cuts=st.lists(st.integers(0, 12), max_size=3), order=st.randoms(use_true_random=False))
 def test_records_give_identical_numbers_however_they_are_split(cuts: list[int], order: object) -> None:
     """A run that was killed and resumed, or ran in shards, must end in the same table."""
