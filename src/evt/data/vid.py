@@ -173,7 +173,8 @@ def picture_files(folder: str | Path) -> list[str]:
     """The pictures in a folder, in no order; none where the folder is missing."""
     if not os.path.isdir(folder):
         return []
-    return [os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(PICTURE_ENDINGS)]
+    prefix = f"{folder}{os.sep}"
+    return [prefix + name for name in os.listdir(folder) if name.endswith(PICTURE_ENDINGS)]
 
 
 def annotated_pictures(root: Path) -> Iterator[tuple[str, str, bytes]]:
@@ -181,15 +182,20 @@ def annotated_pictures(root: Path) -> Iterator[tuple[str, str, bytes]]:
     tree = os.path.join(root, "Annotations", SPLITS["det"])
     for folder, _, names in os.walk(tree):
         relative = os.path.relpath(folder, tree)
-        data = os.path.join(root, "Data", SPLITS["det"], relative)
+        data = os.path.normpath(os.path.join(root, "Data", SPLITS["det"], relative))
         pictures = {os.path.splitext(file)[0]: file for file in picture_files(data)}
-        for name in names:
+        for name in sorted(names):
             if name.endswith(".xml"):
                 stem = name.removesuffix(".xml")
                 # A picture that is missing is named as it should be, for the message when it is read.
                 file = pictures.get(os.path.join(data, stem), os.path.join(data, stem + ".JPEG"))
                 content = Path(folder, name).read_bytes()
                 yield os.path.normpath(os.path.join(relative, stem)), file, content
+
+
+def has_object_of_a_class(xml: bytes) -> bool:
+    """Whether an XML file has an object of the 30 classes, or was cut short, which is to be found on reading it."""
+    return bool(_OBJECT_OF_A_CLASS.search(xml)) or not xml.rstrip().endswith(b"</annotation>")
 
 
 def _folders(folder: Path) -> list[str]:
@@ -223,8 +229,7 @@ def _det_pictures(root: Path, split: str, require_annotations: bool) -> list[VID
             ),
         )
         for name, file, xml in annotated_pictures(root)
-        # A file that was cut short is kept, so that it is named when it is read.
-        if _OBJECT_OF_A_CLASS.search(xml) or not xml.rstrip().endswith(b"</annotation>")
+        if has_object_of_a_class(xml)
     ]
 
 
@@ -235,7 +240,7 @@ def _listed_in_json(root: Path, split: str, path: Path) -> list[VIDVideo]:
     if not listed:
         return []
     for base in bases:
-        if (base / listed[0].files[0]).exists():
+        if any((base / video.files[0]).exists() for video in listed):
             return [
                 VIDVideo(
                     video.name.removeprefix(f"{folder}/"),

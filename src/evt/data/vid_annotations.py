@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -68,10 +67,11 @@ def frame_number(file: str) -> int:
     Raises:
         DataError: there are none.
     """
-    match = re.search(r"(\d+)\.[^./]*$", file)
-    if match is None:
+    stem = file.rpartition(".")[0]
+    digits = stem[len(stem.rstrip("0123456789")) :]
+    if not digits:
         raise DataError(f"{file}: the name has no frame number; names such as 000012.JPEG are needed")
-    return int(match[1])
+    return int(digits)
 
 
 def read_xml(path: str | Path, other_synsets: bool = False) -> Boxes:

@@ -101,7 +101,7 @@ def read_coco(path: str | Path, pictures: bool = False) -> list[CocoVideo]:
     labels = looked_up(labels_of_ids, "category_id", "a category with a class name of ImageNet VID")
     images = looked_up(image_of_id, "image_id", "the images")
     try:
-        boxes = np.array(column("annotations", "bbox"), np.float64).reshape(-1, 4)
+        boxes = np.array(column("annotations", "bbox"), np.float64).reshape(len(labels), 4)
         boxes[:, 2:] += boxes[:, :2]
         sizes = np.array([column("images", "width"), column("images", "height")], np.float64).T  # (images, 2)
     except (ValueError, TypeError) as error:
@@ -124,17 +124,23 @@ def read_coco(path: str | Path, pictures: bool = False) -> list[CocoVideo]:
                 )
             frames_of[name_of_id[video_id]].append(i)
 
-    # Objects in the order of their images; those of image i lie between starts[i] and starts[i + 1].
-    order = np.flatnonzero(kept)[np.argsort(images[kept], kind="stable")]
-    starts = np.searchsorted(images[order], np.arange(len(files) + 1))
-    videos = []
-    for name, frames in frames_of.items():
+    for frames in frames_of.values():
         if not pictures:
             frames.sort(key=lambda i: frame_number(files[i]))
-        objects = np.concatenate([order[starts[i] : starts[i + 1]] for i in frames])
-        ends = np.cumsum([starts[i + 1] - starts[i] for i in frames])
-        targets = CocoTargets(boxes[objects].astype(np.float32), labels[objects], ends)
+    in_order = [i for frames in frames_of.values() for i in frames]
+    place = np.zeros(len(files), np.int64)
+    place[in_order] = np.arange(len(in_order))
+    objects = np.flatnonzero(kept)
+    objects = objects[np.argsort(place[images[objects]], kind="stable")]
+    # The objects of the frame at place k lie between starts[k] and starts[k + 1].
+    starts = np.searchsorted(place[images[objects]], np.arange(len(in_order) + 1))
+    videos, k = [], 0
+    for name, frames in frames_of.items():
+        mine = objects[starts[k] : starts[k + len(frames)]]
+        ends = starts[k + 1 : k + len(frames) + 1] - starts[k]
+        targets = CocoTargets(boxes[mine].astype(np.float32), labels[mine], ends)
         videos.append(CocoVideo(name, [files[i] for i in frames], targets))
+        k += len(frames)
     return videos
 
 

