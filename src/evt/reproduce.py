@@ -81,8 +81,10 @@ def reproduce(cfg: DictConfig) -> None:
     flush_rate = _flush_rate(cfg, videos)
     records = [_record(row, cells, cells.flush_rate if accuracy else flush_rate) for row, cells in filled]
     data = videos[0].name
-    if isinstance(videos, VID):
-        data = f"VID {cfg.data.split}" + (f", first {len(videos)} videos" if cfg.data.n_videos else "")
+    if accuracy:
+        assert isinstance(videos, VID)
+        quick = len(videos) < videos.n_found
+        data = f"VID {cfg.data.split}" + (f", first {len(videos)} of {videos.n_found} videos" if quick else "")
     for record in records:
         record["data"] = data if record["frames"] else ""
         record["checkpoint"] = Path(cfg.model.checkpoint).name if trained and record["frames"] else ""

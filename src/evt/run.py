@@ -35,9 +35,9 @@ def run(cfg: DictConfig) -> None:
     if not isinstance(cfg.compare, bool):
         raise setup.ConfigError(f"compare is {cfg.compare!r}; it must be true or false")
     variant = setup.build_variant(cfg.variant)
+    videos = setup.build_data(cfg.data)
     model, weights = setup.build_model(cfg.model, device)
     policy = setup.build_policy(cfg.policy, variant, model.n_tokens)
-    videos = setup.build_data(cfg.data)
     what = Run(model, variant, policy, cfg.compare, detect=weights.trained)
     label = f"{cfg.variant.name} {policy or ''}".strip()
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))

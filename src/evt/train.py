@@ -23,7 +23,7 @@ from evt.models.checkpoints import save_checkpoint
 from evt.models.vitdet import ViTDet, input_scale
 
 
-def run(cfg: DictConfig) -> None:
+def train_task(cfg: DictConfig) -> None:
     """Train what the task names; a run that was killed goes on from its last checkpoint."""
     rank, _ = processes()
     device = setup.build_device(cfg)
@@ -57,4 +57,4 @@ def detection_losses(model: nn.Module, batch: list[Frame]) -> Losses:
 
 
 if __name__ == "__main__":
-    run_command("train", run)
+    run_command("train", train_task)

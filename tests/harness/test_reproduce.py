@@ -20,8 +20,7 @@ def test_table_c_equals_the_paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     """All 38 GFlops to the printed digit, in the paper's order."""
     command(
         monkeypatch,
-        reproduce,
-        "reproduce",
+        reproduce.reproduce,
         "table=table_c",
         f"out={tmp_path}",
         f"hydra.run.dir={tmp_path}/run",
@@ -78,7 +77,7 @@ def test_rows_that_depend_on_frames_are_measured_and_say_on_which(
         "data.n_frames=3",
         *SMALL,
     ]
-    command(monkeypatch, reproduce, "reproduce", *arguments)
+    command(monkeypatch, reproduce.reproduce, *arguments)
     table = pd.read_csv(tmp_path / "table_1.csv", keep_default_na=False, dtype=str)
     assert list(table["frames"]) == ["", "3", "3"]
     assert list(table["data"]) == ["", "generated", "generated"]
@@ -103,7 +102,7 @@ def test_a_killed_table_resumes_at_its_last_finished_row(
 
     monkeypatch.setattr(reproduce, "cells_from_shapes", count_until_killed)
     with pytest.raises(SystemExit) as end:
-        command(monkeypatch, reproduce, "reproduce", *arguments, f"out={tmp_path}/a")
+        command(monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/a")
     assert end.value.code == 130
     with (tmp_path / "run/rows.jsonl").open("a") as file:
         file.write('["cut sho')
@@ -113,9 +112,9 @@ def test_a_killed_table_resumes_at_its_last_finished_row(
         return count(model, row)  # type: ignore[arg-type]
 
     monkeypatch.setattr(reproduce, "cells_from_shapes", count_the_rest)
-    command(monkeypatch, reproduce, "reproduce", *arguments, f"out={tmp_path}/a")
+    command(monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/a")
     monkeypatch.setattr(reproduce, "cells_from_shapes", count)
-    command(monkeypatch, reproduce, "reproduce", *arguments, f"out={tmp_path}/b")
+    command(monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/b")
     assert (tmp_path / "a/table_c.csv").read_bytes() == (tmp_path / "b/table_c.csv").read_bytes()
 
 

@@ -97,7 +97,7 @@ class VID(Sequence[VIDVideo]):
         annotations: a COCO-style json that is read instead of the XML files. Only the frames that it lists are in
             the data set; where others are left out, a new sequence begins. Its `file_name` are relative to
             Data/VID (for DET, Data/DET), the split's folder in there, the root, or the json's own folder.
-        n_videos: how many videos at most.
+        n_videos: how many videos at most; `n_found` says how many there are.
         require_annotations: frames without an XML file are an error; else they come without ground truth.
 
     Raises:
@@ -126,6 +126,7 @@ class VID(Sequence[VIDVideo]):
             videos = list_videos(Path(root), split, require_annotations)
         if not videos:
             raise DataError(f"{root}: split {split} has no videos with frames of the 30 classes")
+        self.n_found = len(videos)
         self._videos = sorted(videos, key=lambda video: video.name)[:n_videos]
 
     def __len__(self) -> int:

@@ -120,8 +120,8 @@ def _load(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: Path) 
             wrong.append(f"{name} is missing, which must be of shape {_shape(x)}")
         elif tensors[name].shape != x.shape:
             wrong.append(f"{name} is of shape {_shape(tensors[name])}, and must be of shape {_shape(x)}")
-            if name == _CLASSES:
-                found, expected = len(tensors[name]) - 1, len(x) - 1
+            found, expected = len(tensors[name]) - 1, len(x) - 1
+            if name == _CLASSES and found != expected:
                 wrong.insert(0, f"{wrong.pop()}: it is for {found} classes, and the model has {expected}")
     if wrong:
         more = f" (and {len(wrong) - 1} more parameters do not fit)" if len(wrong) > 1 else ""
