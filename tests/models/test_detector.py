@@ -181,7 +181,21 @@ def test_losses_on_a_picture_without_objects() -> None:
     # An untrained detector: log 2 for each of 256 anchors, and log 4 for four classes.
     assert losses["loss_rpn_cls"].item() == pytest.approx(math.log(2), abs=0.05)
     assert losses["loss_cls"].item() == pytest.approx(math.log(4), abs=0.1)
-    sum(losses.values()).backward()  # type: ignore[union-attr]
+    torch.stack(list(losses.values())).sum().backward()
+    for name, parameter in model.named_parameters():  # training on several GPUs waits for each of them
+        assert parameter.grad is not None, name
+
+
+def test_losses_under_mixed_precision_are_near_those_in_float32() -> None:
+    model, image = small_detector(), torch.randn(1, 3, 64, 64)
+    targets = [Targets(tensor([20, 10, 50, 40]), torch.tensor([2]))]
+    torch.manual_seed(1)
+    full = model.losses(image, targets)
+    torch.manual_seed(1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = model.losses(image, targets)
+    for name in ("loss_rpn_cls", "loss_rpn_loc", "loss_cls"):
+        assert mixed[name].item() == pytest.approx(full[name].item(), rel=0.05), name
 
 
 def test_a_small_detector_learns_a_frame() -> None:

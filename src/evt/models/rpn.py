@@ -103,9 +103,8 @@ class RPN(nn.Module):
             classification = classification + F.binary_cross_entropy_with_logits(
                 logits[i, drawn], truth, reduction="sum"
             )
-            if len(positive):
-                wanted = encode(anchors[positive], target.boxes[index[positive]], _WEIGHTS)
-                location = location + (deltas[i, positive] - wanted).abs().sum()
+            wanted = encode(anchors[positive], target.boxes[index[positive]], _WEIGHTS)
+            location = location + (deltas[i, positive] - wanted).abs().sum()
         n = _SAMPLES * len(targets)
         with torch.no_grad():
             proposals = self._propose(outputs, levels, input_size, 2 * self.pre_nms_top)
@@ -124,7 +123,7 @@ class RPN(nn.Module):
             top, index = logits.topk(min(pre_nms_top, logits.shape[1]), dim=1)  # (B, k)
             moved = deltas.gather(1, index[..., None].expand(-1, -1, 4))
             boxes.append(decode(cells[index], moved, _WEIGHTS))
-            scores.append(top)
+            scores.append(top.float())  # half under mixed precision, which suppression does not take
             levels.append(torch.full_like(index[0], level))
         all_levels = torch.cat(levels)
         return [
@@ -145,23 +144,23 @@ class RPN(nn.Module):
         return Proposals(boxes[keep], logits[keep])
 
 
-def anchors(height: int, width: int, stride: int) -> Tensor:
+def anchors(height: int, width: int, stride: int, device: torch.device | None = None) -> Tensor:
     """The anchors of a level in detectron2's order: row by row, cell by cell, one for each aspect ratio.
 
     Returns:
         (height * width * 3, 4), the first cell's centred on the corner of the picture.
     """
     size = 8 * stride
-    widths = torch.tensor([(size**2 / ratio) ** 0.5 for ratio in ASPECT_RATIOS])
-    heights = widths * torch.tensor(ASPECT_RATIOS)
+    widths = torch.tensor([(size**2 / ratio) ** 0.5 for ratio in ASPECT_RATIOS], device=device)
+    heights = widths * torch.tensor(ASPECT_RATIOS, device=device)
     cell = torch.stack([-widths, -heights, widths, heights], -1) / 2  # (A, 4)
-    y = torch.arange(height)[:, None].expand(-1, width) * stride
-    x = torch.arange(width).expand(height, -1) * stride
+    y = torch.arange(height, device=device)[:, None].expand(-1, width) * stride
+    x = torch.arange(width, device=device).expand(height, -1) * stride
     return (torch.stack([x, y, x, y], -1)[:, :, None] + cell).reshape(-1, 4)
 
 
 def _anchors_of(features: Sequence[Tensor]) -> list[Tensor]:
     return [
-        anchors(x.shape[-2], x.shape[-1], stride).to(x.device)
+        anchors(x.shape[-2], x.shape[-1], stride, x.device)
         for x, stride in zip(features, STRIDES, strict=True)
     ]
