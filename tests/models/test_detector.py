@@ -99,8 +99,9 @@ def test_boxes_are_pooled_on_the_level_of_their_size() -> None:
     boxes = tensor(
         [0, 0, 1, 1], [0, 0, 111, 111], [0, 0, 113, 113], [0, 0, 225, 225], [0, 0, 449, 449], [0, 0, 900, 900]
     )
-    assert pyramid_level(boxes).tolist() == [0, 0, 1, 2, 3, 3]
-    assert pyramid_level(tensor([0, 0, 1024, 10], [3, 3, 3, 3])).tolist() == [0, 0]
+    assert pyramid_level(boxes, 16).tolist() == [0, 0, 1, 2, 3, 3]
+    assert pyramid_level(boxes / 2, 8).tolist() == [0, 0, 1, 2, 3, 3]
+    assert pyramid_level(tensor([0, 0, 1024, 10], [3, 3, 3, 3]), 16).tolist() == [0, 0]
 
 
 def test_boxes_match_as_by_hand() -> None:
