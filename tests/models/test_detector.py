@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evt.models.boxes import Targets, clip, decode, encode, giou_loss, pairwise_iou
@@ -19,7 +19,7 @@ from evt.models.vitdet import ViTDet
 has_detectron2 = importlib.util.find_spec("detectron2") is not None
 
 
-def small_detector(**settings: object) -> ViTDet:
+def small_detector(**changes: object) -> ViTDet:
     torch.manual_seed(0)
     model = ViTDet(
         size=64,
@@ -34,7 +34,7 @@ def small_detector(**settings: object) -> ViTDet:
         fpn_channels=16,
         fc_dim=32,
         post_nms_top=50,
-        **settings,  # type: ignore[arg-type]
+        **changes,  # type: ignore[arg-type]
     )
     return model.eval()
 
@@ -70,6 +70,7 @@ def test_a_box_grows_by_a_bounded_factor() -> None:
 _corners = st.tuples(st.floats(-50, 50), st.floats(-50, 50), st.floats(1, 60), st.floats(1, 60))
 
 
+@settings(deadline=None)
 @given(_corners, _corners, st.sampled_from([(1, 1, 1, 1), (10, 10, 5, 5)]))
 def test_decode_is_the_inverse_of_encode(
     first: tuple[float, ...], second: tuple[float, ...], weights: tuple[float, ...]
