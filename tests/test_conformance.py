@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def test_a_case_passes(case: Path) -> None:
         assert result.counts_equal
 
 
-def copy_case(folder: Path, source: Path = TEMPORAL, **changes: object) -> Path:
+def copy_case(folder: Path, source: Path = TEMPORAL, **changes: Any) -> Path:
     """A copy of a case in which some entries of case.json are others."""
     shutil.copytree(source, folder)
     case = json.loads((folder / "case.json").read_text())
@@ -101,7 +102,7 @@ def test_a_wrong_number_at_any_stage_of_the_detector_fails(tmp_path: Path) -> No
     ],
 )
 def test_a_detector_that_cannot_be_built_says_why(
-    tmp_path: Path, changes: dict[str, object], message: str
+    tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(CaseError, match=message):
         replay(copy_case(tmp_path / "case", DETECTOR, **changes))
@@ -129,8 +130,6 @@ def test_what_is_no_case_is_named(
         ({"depth": 5}, "weights do not fit"),
     ],
 )
-def test_a_case_that_cannot_be_built_says_why(
-    tmp_path: Path, changes: dict[str, object], message: str
-) -> None:
+def test_a_case_that_cannot_be_built_says_why(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(CaseError, match=message):
         replay(copy_case(tmp_path / "case", **changes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -17,6 +18,15 @@ from evt.models.rpn import anchors
 from evt.models.vitdet import ViTDet
 
 has_detectron2 = importlib.util.find_spec("detectron2") is not None
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """What is this small waits for its threads longer than it computes."""
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
 
 
 def small_detector(**changes: object) -> ViTDet:
