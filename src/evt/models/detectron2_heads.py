@@ -5,13 +5,15 @@ detectron2 is not on PyPI; its project says how it is built. Nothing here is use
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from evt.models.boxes import Detections, Proposals, Targets
-from evt.models.rpn import ASPECT_RATIOS, STRIDES
+from evt.models.pyramid import strides
+from evt.models.rpn import ASPECT_RATIOS
 
 _LEVELS = ("p2", "p3", "p4", "p5", "p6")
 
@@ -58,16 +60,16 @@ def classes() -> tuple[Any, Any]:
         ]
 
     class Detectron2RPN(RPN):
-        def __init__(self, channels: int, pre_nms_top: int, post_nms_top: int) -> None:
+        def __init__(self, channels: int, pre_nms_top: int, post_nms_top: int, patch_size: int) -> None:
             super().__init__(
                 in_features=list(_LEVELS),
                 head=StandardRPNHead(
                     in_channels=channels, num_anchors=len(ASPECT_RATIOS), conv_dims=[-1, -1]
                 ),
                 anchor_generator=DefaultAnchorGenerator(
-                    sizes=[[8 * stride] for stride in STRIDES],
+                    sizes=[[8 * stride] for stride in strides(patch_size)],
                     aspect_ratios=list(ASPECT_RATIOS),
-                    strides=list(STRIDES),
+                    strides=strides(patch_size),
                     offset=0.0,
                 ),
                 anchor_matcher=Matcher([0.3, 0.7], [0, -1, 1], allow_low_quality_matches=True),
@@ -85,7 +87,7 @@ def classes() -> tuple[Any, Any]:
             found, _ = super().forward(image_list(features, input_size), named(features))
             return [Proposals(x.proposal_boxes.tensor, x.objectness_logits) for x in found]
 
-        def losses(
+        def training_losses(
             self, features: Sequence[Tensor], input_size: tuple[int, int], targets: Sequence[Targets]
         ) -> tuple[list[Proposals], dict[str, Tensor]]:
             self.train()
@@ -97,7 +99,13 @@ def classes() -> tuple[Any, Any]:
 
     class Detectron2ROIHeads(StandardROIHeads):
         def __init__(
-            self, channels: int, fc_dim: int, n_classes: int, score_threshold: float, max_detections: int
+            self,
+            channels: int,
+            fc_dim: int,
+            n_classes: int,
+            score_threshold: float,
+            max_detections: int,
+            patch_size: int,
         ) -> None:
             super().__init__(
                 num_classes=n_classes,
@@ -107,9 +115,11 @@ def classes() -> tuple[Any, Any]:
                 box_in_features=list(_LEVELS[:4]),
                 box_pooler=ROIPooler(
                     output_size=7,
-                    scales=[1 / stride for stride in STRIDES[:4]],
+                    scales=[1 / stride for stride in strides(patch_size)[:4]],
                     sampling_ratio=0,
                     pooler_type="ROIAlignV2",
+                    canonical_box_size=14 * patch_size,
+                    canonical_level=round(math.log2(patch_size)),
                 ),
                 box_head=FastRCNNConvFCHead(
                     ShapeSpec(channels=channels, height=7, width=7),
@@ -138,7 +148,7 @@ def classes() -> tuple[Any, Any]:
             )
             return [Detections(x.pred_boxes.tensor, x.scores, x.pred_classes) for x in found]
 
-        def losses(
+        def training_losses(
             self,
             features: Sequence[Tensor],
             input_size: tuple[int, int],

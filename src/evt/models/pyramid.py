@@ -31,7 +31,7 @@ class ConvNorm(nn.Conv2d):
 
 
 def add_pyramid(backbone: nn.Module, dim: int, channels: int) -> None:
-    """Give a backbone the layers `simfp_2` to `simfp_5` of a pyramid; their names end in log2 of the stride.
+    """Give a backbone the layers `simfp_2` to `simfp_5` of a pyramid; named after the levels they make.
 
     Args:
         backbone: the module that gets them, beside its `net`.
@@ -61,10 +61,15 @@ def pyramid(backbone: nn.Module, x: Tensor) -> list[Tensor]:
 
     Args:
         backbone: what `add_pyramid` was given.
-        x: (B, D, H, W) of stride 16.
+        x: (B, D, H, W).
 
     Returns:
-        Five maps (B, channels, h, w) of strides 4, 8, 16, 32 and 64.
+        Five maps (B, channels, h, w); see `strides`.
     """
     levels = [backbone.get_submodule(f"simfp_{i}")(x) for i in (2, 3, 4, 5)]
     return [*levels, F.max_pool2d(levels[-1], kernel_size=1, stride=2)]
+
+
+def strides(patch_size: int) -> list[float]:
+    """Pixels of the input between the cells of p2 to p6: 4, 8, 16, 32 and 64 for the patches of 16 as published."""
+    return [patch_size * factor for factor in (0.25, 0.5, 1, 2, 4)]

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from evt.models.boxes import Detections, Proposals, Targets, area, clip, decode, giou_loss
 from evt.models.matching import match, sample
 from evt.models.ops import batched_nms, roi_align
-from evt.models.pyramid import ConvNorm
+from evt.models.pyramid import ConvNorm, strides
 
-_STRIDES = (4, 8, 16, 32)
+_LEVELS = 4
+"""Regions are pooled from p2 to p5."""
 _OUTPUT_SIZE = 7
 _WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 _NMS_IOU = 0.5
@@ -66,6 +67,7 @@ class ROIHeads(nn.Module):
         n_classes: without the background.
         score_threshold: a detection's score must be greater.
         max_detections: of a picture.
+        patch_size: of the backbone, in pixels; the pyramid's strides are in proportion to it.
     """
 
     def __init__(
@@ -75,11 +77,13 @@ class ROIHeads(nn.Module):
         n_classes: int,
         score_threshold: float = 0.05,
         max_detections: int = 100,
+        patch_size: int = 16,
     ) -> None:
         super().__init__()
         self.box_head = BoxHead(channels, fc_dim)
         self.box_predictor = BoxPredictor(fc_dim, n_classes)
         self.n_classes = n_classes
+        self.patch_size = patch_size
         self.score_threshold = score_threshold
         self.max_detections = max_detections
 
@@ -104,7 +108,7 @@ class ROIHeads(nn.Module):
             for picture in zip(boxes, logits.softmax(-1).split(counts), deltas.split(counts), strict=True)
         ]
 
-    def losses(
+    def training_losses(
         self,
         features: Sequence[Tensor],
         input_size: tuple[int, int],
@@ -143,13 +147,15 @@ class ROIHeads(nn.Module):
     def _predict(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (n, K + 1) and deltas (n, K, 4) of the boxes of all pictures, one after the other."""
         rois = torch.cat([F.pad(x, (1, 0), value=i) for i, x in enumerate(boxes)])  # (n, 5)
-        level = pyramid_level(rois[:, 1:])
+        level = pyramid_level(rois[:, 1:], self.patch_size)
         # The heads see the regions level by level, so that nothing of the size of the pooled regions is reordered.
         order = level.argsort(stable=True)
-        counts = torch.bincount(level, minlength=len(_STRIDES)).tolist()
+        counts = torch.bincount(level, minlength=_LEVELS).tolist()
         pooled = [
             roi_align(x, part, _OUTPUT_SIZE, 1 / stride)
-            for x, part, stride in zip(features, rois[order].split(counts), _STRIDES, strict=False)
+            for x, part, stride in zip(
+                features[:_LEVELS], rois[order].split(counts), strides(self.patch_size)[:_LEVELS], strict=True
+            )
         ]
         logits, deltas = self.box_predictor(self.box_head(torch.cat(pooled)))
         back = order.argsort()
@@ -168,10 +174,10 @@ class ROIHeads(nn.Module):
         return Detections(moved[keep], score[keep], label[keep])
 
 
-def pyramid_level(boxes: Tensor) -> Tensor:
+def pyramid_level(boxes: Tensor, patch_size: int) -> Tensor:
     """The level on which each box (n, 4) is pooled, 0 for p2 to 3 for p5 (Lin et al. 2017, equation 1).
 
-    Boxes of 224 x 224 pixels go to p4.
+    Boxes of 14 x 14 patches go to p4.
     """
-    level = torch.floor(4 + torch.log2(area(boxes).sqrt() / 224 + 1e-8))
+    level = torch.floor(4 + torch.log2(area(boxes).sqrt() / (14 * patch_size) + 1e-8))
     return level.clamp(2, 5).long() - 2

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from evt.models.boxes import Proposals, Targets, clip, decode, encode
 from evt.models.matching import match, sample
 from evt.models.ops import batched_nms
+from evt.models.pyramid import strides
 
-STRIDES = (4, 8, 16, 32, 64)
-"""Pixels of the input between cells of p2 to p6; the anchors of a level are 8 strides large."""
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 """Height by width of the anchors at a cell."""
 
@@ -55,10 +54,14 @@ class RPN(nn.Module):
         channels: of every level.
         pre_nms_top: proposals of each level that suppression sees; twice as many in training.
         post_nms_top: proposals of all levels that remain.
+        patch_size: of the backbone, in pixels; the pyramid's strides and the anchors are in proportion to it.
     """
 
-    def __init__(self, channels: int, pre_nms_top: int = 1000, post_nms_top: int = 1000) -> None:
+    def __init__(
+        self, channels: int, pre_nms_top: int = 1000, post_nms_top: int = 1000, patch_size: int = 16
+    ) -> None:
         super().__init__()
+        self.strides = strides(patch_size)
         self.rpn_head = RPNHead(channels)
         self.pre_nms_top = pre_nms_top
         self.post_nms_top = post_nms_top
@@ -74,9 +77,9 @@ class RPN(nn.Module):
             The proposals of each picture.
         """
         outputs = [self.rpn_head(x) for x in features]
-        return self._propose(outputs, _anchors_of(features), input_size, self.pre_nms_top)
+        return self._propose(outputs, self._anchors(features), input_size, self.pre_nms_top)
 
-    def losses(
+    def training_losses(
         self, features: Sequence[Tensor], input_size: tuple[int, int], targets: Sequence[Targets]
     ) -> tuple[list[Proposals], dict[str, Tensor]]:
         """The losses of one batch, and its proposals, through which no gradient flows.
@@ -89,46 +92,50 @@ class RPN(nn.Module):
             both as sums divided by 256 and by the number of pictures.
         """
         outputs = [self.rpn_head(x) for x in features]
-        levels = _anchors_of(features)
-        anchors = torch.cat(levels)
+        levels = self._anchors(features)
+        cells = torch.cat(levels)
         logits = torch.cat([x for x, _ in outputs], 1)  # (B, n)
         deltas = torch.cat([x for _, x in outputs], 1)  # (B, n, 4)
         classification, location = logits.new_zeros(()), logits.new_zeros(())
         for i, target in enumerate(targets):
             with torch.no_grad():
-                index, kind = match(anchors, target.boxes, 0.3, 0.7, keep_best=True)
+                index, kind = match(cells, target.boxes, 0.3, 0.7, keep_best=True)
                 positive, negative = sample(kind, _SAMPLES, _POSITIVE_FRACTION)
                 drawn = torch.cat([positive, negative])
                 truth = (kind[drawn] == 1).to(logits.dtype)
             classification = classification + F.binary_cross_entropy_with_logits(
                 logits[i, drawn], truth, reduction="sum"
             )
-            if len(positive):
-                wanted = encode(anchors[positive], target.boxes[index[positive]], _WEIGHTS)
-                location = location + (deltas[i, positive] - wanted).abs().sum()
+            wanted = encode(cells[positive], target.boxes[index[positive]], _WEIGHTS)
+            location = location + (deltas[i, positive] - wanted).abs().sum()
         n = _SAMPLES * len(targets)
         with torch.no_grad():
             proposals = self._propose(outputs, levels, input_size, 2 * self.pre_nms_top)
         return proposals, {"loss_rpn_cls": classification / n, "loss_rpn_loc": location / n}
 
+    def _anchors(self, features: Sequence[Tensor]) -> list[Tensor]:
+        return [
+            anchors(x.shape[-2], x.shape[-1], stride, x.device)
+            for x, stride in zip(features, self.strides, strict=True)
+        ]
+
     def _propose(
         self,
         outputs: Sequence[tuple[Tensor, Tensor]],
-        anchors: Sequence[Tensor],
+        levels: Sequence[Tensor],
         input_size: tuple[int, int],
         pre_nms_top: int,
     ) -> list[Proposals]:
-        boxes, scores, levels = [], [], []
-        for level, ((logits, deltas), cells) in enumerate(zip(outputs, anchors, strict=True)):
+        boxes, scores, level = [], [], []
+        for i, ((logits, deltas), cells) in enumerate(zip(outputs, levels, strict=True)):
             # Only those that suppression sees are decoded.
             top, index = logits.topk(min(pre_nms_top, logits.shape[1]), dim=1)  # (B, k)
             moved = deltas.gather(1, index[..., None].expand(-1, -1, 4))
             boxes.append(decode(cells[index], moved, _WEIGHTS))
-            scores.append(top)
-            levels.append(torch.full_like(index[0], level))
-        all_levels = torch.cat(levels)
+            scores.append(top.float())  # half under mixed precision, which suppression does not take
+            level.append(torch.full_like(index[0], i))
         return [
-            self._suppress(*picture, all_levels, input_size)
+            self._suppress(*picture, torch.cat(level), input_size)
             for picture in zip(torch.cat(boxes, 1), torch.cat(scores, 1), strict=True)
         ]
 
@@ -145,23 +152,18 @@ class RPN(nn.Module):
         return Proposals(boxes[keep], logits[keep])
 
 
-def anchors(height: int, width: int, stride: int) -> Tensor:
+def anchors(height: int, width: int, stride: float, device: torch.device | None = None) -> Tensor:
     """The anchors of a level in detectron2's order: row by row, cell by cell, one for each aspect ratio.
+
+    They are as large as a square of 8 strides.
 
     Returns:
         (height * width * 3, 4), the first cell's centred on the corner of the picture.
     """
     size = 8 * stride
-    widths = torch.tensor([(size**2 / ratio) ** 0.5 for ratio in ASPECT_RATIOS])
-    heights = widths * torch.tensor(ASPECT_RATIOS)
+    widths = torch.tensor([(size**2 / ratio) ** 0.5 for ratio in ASPECT_RATIOS], device=device)
+    heights = widths * torch.tensor(ASPECT_RATIOS, device=device)
     cell = torch.stack([-widths, -heights, widths, heights], -1) / 2  # (A, 4)
-    y = torch.arange(height)[:, None].expand(-1, width) * stride
-    x = torch.arange(width).expand(height, -1) * stride
+    y = torch.arange(height, device=device)[:, None].expand(-1, width) * stride
+    x = torch.arange(width, device=device).expand(height, -1) * stride
     return (torch.stack([x, y, x, y], -1)[:, :, None] + cell).reshape(-1, 4)
-
-
-def _anchors_of(features: Sequence[Tensor]) -> list[Tensor]:
-    return [
-        anchors(x.shape[-2], x.shape[-1], stride).to(x.device)
-        for x, stride in zip(features, STRIDES, strict=True)
-    ]

@@ -85,8 +85,10 @@ class ViTDet(nn.Module):
             rpn, roi_heads = detectron2_heads.classes()
         else:
             rpn, roi_heads = RPN, ROIHeads
-        self.proposal_generator: RPN = rpn(fpn_channels, pre_nms_top, post_nms_top)
-        self.roi_heads: ROIHeads = roi_heads(fpn_channels, fc_dim, n_classes, score_threshold, max_detections)
+        self.proposal_generator: RPN = rpn(fpn_channels, pre_nms_top, post_nms_top, patch_size)
+        self.roi_heads: ROIHeads = roi_heads(
+            fpn_channels, fc_dim, n_classes, score_threshold, max_detections, patch_size
+        )
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
 
@@ -162,11 +164,11 @@ class ViTDet(nn.Module):
             targets: the objects of each, in pixels of the input: those of the frame times `input_scale`.
 
         Returns:
-            `loss_rpn_cls` and `loss_rpn_loc` (see `RPN.losses`), `loss_cls` and `loss_box_reg` (`ROIHeads.losses`).
+            `loss_rpn_cls` and `loss_rpn_loc` (see `RPN`), `loss_cls` and `loss_box_reg` (see `ROIHeads`).
         """
         features, size = self.pyramid(self.net(images)), (self.size, self.size)
-        proposals, losses = self.proposal_generator.losses(features, size, targets)
-        return {**losses, **self.roi_heads.losses(features, size, proposals, targets)}
+        proposals, losses = self.proposal_generator.training_losses(features, size, targets)
+        return {**losses, **self.roi_heads.training_losses(features, size, proposals, targets)}
 
 
 def resized(height: int, width: int, size: int) -> tuple[int, int]:
