@@ -10,20 +10,12 @@ from typing import overload
 import numpy as np
 import torch
 
-from evt.data.sprites.rendering import (
-    Camera,
-    Disturbance,
-    Pose,
-    check_settings,
-    cut_out,
-    disturbance_of,
-    expose,
-    paste,
-)
+from evt.data.sprites.filming import Filming
+from evt.data.sprites.rendering import Pose, paste
+from evt.data.sprites.settings import SCENE, Recipe, recipes
 from evt.data.sprites.shapes import CLASSES, Sprite, draw_background, draw_sprite
-from evt.data.video import Boxes, DataError, Frame
+from evt.data.video import Boxes, Frame
 
-SPLITS = ("train", "val", "test")
 DIAMETERS = (24.0, 120.0)
 """Of objects, in pixels; the larger ones are drawn smaller in frames whose shorter edge is below 300."""
 
@@ -31,29 +23,6 @@ MIN_VISIBLE = 1 / 3
 """An object of which less than this fraction is visible carries no box: its outline could be another's."""
 MIN_PIXELS = 96
 """An object that shows fewer pixels than this carries no box."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that a video is made from. Two videos of equal recipe are equal.
-
-    key: seed, split and number; under another setting, the same key shows the same objects on the same ways.
-    n_frames, size: see `SpriteVideos`.
-    setting: see `SpriteVideos`.
-    """
-
-    key: tuple[int, int, int]
-    n_frames: int
-    size: tuple[int, int]
-    setting: str
-
-    def rng(self, *purpose: int) -> np.random.Generator:
-        """Random numbers for one purpose, independent of all others."""
-        return np.random.default_rng((*self.key, *purpose))
-
-
-# The purposes of random numbers.
-_SCENE, _CAMERA, _SETTING, _NOISE = range(4)
 
 
 @dataclass(frozen=True)
@@ -99,7 +68,7 @@ class Scene:
 def _scene(recipe: Recipe, number: int, margin: int) -> Scene:
     """Scene `number` of a video, whose background goes on for `margin` pixels outside the frame."""
     height, width = recipe.size
-    rng = recipe.rng(_SCENE, number)
+    rng = recipe.rng(SCENE, number)
     labels = [int(label) for label in rng.integers(len(CLASSES), size=rng.integers(4, 9))]
     labels += [-1] * int(rng.integers(1, 4))  # distractors
     rng.shuffle(labels)
@@ -147,12 +116,8 @@ class SpriteVideo:
 
     def __init__(self, name: str, recipe: Recipe) -> None:
         self.name = name
-        self.disturbance: Disturbance = disturbance_of(recipe.setting, recipe.rng(_SETTING))
         self._recipe = recipe
-        rng = recipe.rng(_CAMERA)
-        self._light_phase = rng.uniform(0, 2 * np.pi)
-        self._cut_offset = int(rng.integers(self.disturbance.cut_every)) if self.disturbance.cut_every else 0
-        self._camera = Camera(rng, self.disturbance)
+        self._filming = Filming(recipe)
 
     def __len__(self) -> int:
         return self._recipe.n_frames
@@ -168,7 +133,7 @@ class SpriteVideo:
 
     def cuts(self) -> list[int]:
         """The frames that begin another scene."""
-        return [i for i in range(1, len(self)) if self._scene_of(i) != self._scene_of(i - 1)]
+        return [i for i in range(1, len(self)) if self._filming.scene(i)[1].start == i]
 
     def render(self, i: int) -> tuple[np.ndarray, np.ndarray, Boxes]:
         """Make a frame.
@@ -177,11 +142,10 @@ class SpriteVideo:
             The image (H, W, 3) uint8; for each pixel the number of the sprite that it shows, (H, W) int16, -1 for
             the background; and the boxes, from back to front. Distractors are sprites too, but have no box.
         """
-        recipe = self._recipe
-        scene = _scene(recipe, self._scene_of(i), self._camera.margin)
-        camera = self._camera.place(i)
-        x, y = camera + self._camera.margin
-        image = cut_out(scene.background, x, y, recipe.size)
+        recipe, filming = self._recipe, self._filming
+        scene = _scene(recipe, filming.scene(i)[0], filming.camera.margin)
+        camera = filming.camera.place(i)
+        image = filming.frame(scene.background, i)
         ids = np.full(recipe.size, -1, np.int16)
         poses = [way.pose(i, camera, recipe.size, sprite.radius) for sprite, way in scene.sprites]
         for number, ((sprite, _), pose) in enumerate(zip(scene.sprites, poses, strict=True)):
@@ -192,13 +156,8 @@ class SpriteVideo:
             if box is not None:
                 boxes.append(box)
                 labels.append(sprite.label)
-        image = expose(image, self.disturbance, self._light_phase, i, recipe.rng(_NOISE, i))
         target = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.tensor(labels).long())
-        return image, ids, target
-
-    def _scene_of(self, i: int) -> int:
-        every = self.disturbance.cut_every
-        return (i + self._cut_offset) // every if every else 0
+        return filming.expose(image, i), ids, target
 
 
 def _box(ids: np.ndarray, number: int, sprite: Sprite, pose: Pose) -> tuple[int, int, int, int] | None:
@@ -248,15 +207,9 @@ class SpriteVideos(Sequence[SpriteVideo]):
         split: str = "val",
         setting: str = "mixed",
     ) -> None:
-        check_settings(("n_videos", n_videos), n_frames, size, seed, setting)
-        if split not in SPLITS:
-            raise DataError(f"data.split is {split!r}; allowed are {', '.join(SPLITS)}")
         self._videos = [
-            SpriteVideo(
-                f"sprites_{split}_{i:06d}",
-                Recipe((seed, SPLITS.index(split), i), n_frames, (size[0], size[1]), setting),
-            )
-            for i in range(n_videos)
+            SpriteVideo(f"sprites_{split}_{i:06d}", recipe)
+            for i, recipe in enumerate(recipes(("n_videos", n_videos), n_frames, size, seed, split, setting))
         ]
 
     def __len__(self) -> int:
