@@ -1,15 +1,19 @@
 """Clips whose class is a motion: the small counterpart of EPIC-Kitchens and Kinetics.
 
 Each scene has two actors, a few things at rest and a background, all drawn without knowledge of the class. In its
-middle frame they are where they were drawn, whatever the class; the class says only how the actors get there and
-go on. So that frame tells nothing, and all others little: an actor that moves left is as likely to be anywhere.
+middle frame the actors are where they were drawn, whatever the class; the class says how they get there and go on.
+
+No other frame may tell the class either (an actor that moves left must not end at the left more often), so actors
+that leave the frame on one side enter it on the other, and the two keep their distance. Their places are then
+equally likely in every frame of every class. Size alone cannot be made so: at its ends a clip of "approaching"
+shows smaller or larger actors than others on average.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
@@ -35,8 +39,10 @@ ACTIONS = (
     "bouncing",
     "shaking",
 )
-ACTOR_SCALE = 0.57
-"""Actors are drawn larger than they appear in the middle, so that they can approach: 0.57 = exp(-1.12 / 2)."""
+GROWTH = (0.5, 0.7)
+"""Of approaching and receding: the logarithm of the factor of the size over a scene."""
+ACTOR_SCALE = float(np.exp(-GROWTH[1] / 2))
+"""Of actors in the middle of the scene; they are drawn as large as they can become."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,10 @@ class Act:
     """How an action is done; every scene has one for every action.
 
     speed: of moving, in pixels a frame.
-    turn: of turning and orbiting, in radians a scene.
-    sense: of orbiting and exchanging, clockwise (1) or counterclockwise (-1).
-    growth: of approaching and receding, the logarithm of the size's factor over a scene.
-    height: of bouncing, and four times the amplitude of shaking, in pixels.
+    turn: of turning, in radians a scene. Exchanging turns by 1.25 times as much, orbiting by 0.7 times.
+    sense: of exchanging and orbiting, clockwise (1) or counterclockwise (-1).
+    growth: see GROWTH.
+    height: of bouncing, and three times the amplitude of shaking, in pixels.
     phase: of bouncing and shaking, in radians.
     """
 
@@ -85,39 +91,47 @@ def act_out(action: str, act: Act, first: Pose, second: Pose, when: float, n: in
         n: frames of the scene.
     """
     a, b = np.array([first.x, first.y]), np.array([second.x, second.y])
-    scale, angle = first.scale, first.angle
+    shift, scale, angle = (0.0, 0.0), 1.0, 0.0
     match action:
-        case "moving left" | "moving right" | "moving up" | "moving down":
-            direction = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}[action.split()[1]]
-            a = a + act.speed * when * np.array(direction)
+        case "moving left":
+            shift = (-act.speed * when, 0)
+        case "moving right":
+            shift = (act.speed * when, 0)
+        case "moving up":
+            shift = (0, -act.speed * when)
+        case "moving down":
+            shift = (0, act.speed * when)
         case "turning clockwise":
-            angle += act.turn * when / n
+            angle = act.turn * when / n
         case "turning counterclockwise":
-            angle -= act.turn * when / n
+            angle = -act.turn * when / n
         case "approaching":
-            scale *= np.exp(act.growth * when / n)
+            scale = np.exp(act.growth * when / n)
         case "receding":
-            scale *= np.exp(-act.growth * when / n)
+            scale = np.exp(-act.growth * when / n)
         case "exchanging places":
-            # On a narrow ellipse around the point between them, three quarters of a turn in all.
-            middle, half = (a + b) / 2, (a - b) / 2
-            turn = 1.5 * np.pi * when / n
-            aside = act.sense * 0.4 * np.array([-half[1], half[0]])
-            half = half * np.cos(turn) + aside * np.sin(turn)
+            middle, half = (a + b) / 2, _turned((a - b) / 2, 1.25 * act.sense * act.turn * when / n)
             a, b = middle + half, middle - half
         case "orbiting":
-            turn, (x, y) = act.sense * act.turn * when / n, a - b
-            a = b + np.array([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)])
+            a = b + _turned(a - b, 0.7 * act.sense * act.turn * when / n)
         case "bouncing":
-            # Two bounces; a ball's height is not a sine's, but has the same sharp turn at the floor.
-            phase = 2 * np.pi * when / n + act.phase
-            a = a - np.array([0, act.height * (abs(np.sin(phase)) - abs(np.sin(act.phase)))])
+            # Two bounces; a ball's height is not a sine's, but turns as sharply at the floor.
+            height = act.height * (abs(np.sin(2 * np.pi * when / n + act.phase)) - abs(np.sin(act.phase)))
+            shift = (0, -height)
         case "shaking":
-            phase = 5 * np.pi * when / n + act.phase
-            a = a + np.array([act.height / 4 * (np.sin(phase) - np.sin(act.phase)), 0])
-    return Pose(float(a[0]), float(a[1]), float(scale), angle), Pose(
-        float(b[0]), float(b[1]), second.scale, second.angle
+            aside = act.height / 3 * (np.sin(5 * np.pi * when / n + act.phase) - np.sin(act.phase))
+            shift = (aside, 0)
+    a, b = a + np.array(shift), b + np.array(shift)
+    return (
+        Pose(float(a[0]), float(a[1]), float(first.scale * scale), first.angle + angle),
+        Pose(float(b[0]), float(b[1]), float(second.scale * scale), second.angle + angle),
     )
+
+
+def _turned(vector: np.ndarray, angle: float) -> np.ndarray:
+    """A vector (x, y) turned clockwise."""
+    (x, y), cos, sin = vector, np.cos(angle), np.sin(angle)
+    return np.array([x * cos - y * sin, x * sin + y * cos])
 
 
 @functools.lru_cache(maxsize=4)
@@ -130,11 +144,11 @@ def _scene(recipe: Recipe, number: int, n: int, margin: int) -> Scene:
     def sprite(diameter: float) -> Sprite:
         return draw_sprite(rng, int(rng.integers(len(CLASSES))), diameter / 2)
 
-    # The actors are apart by a quarter to a third of the frame, around a point near its middle.
-    middle = np.array([width, height]) * rng.uniform(0.35, 0.65, 2)
+    middle = rng.uniform(0, (width, height))
     direction, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.26, 0.36) * side
     half = distance / 2 * np.array([np.cos(direction), np.sin(direction)])
-    sprites = [sprite(rng.uniform(0.2, 0.3) * side / ACTOR_SCALE) for _ in range(2)]
+    # In the middle of the scene, actors are as large as 0.14 to 0.36 of the frame.
+    sprites = [sprite(0.14 * (0.36 / 0.14) ** rng.uniform() * side / ACTOR_SCALE) for _ in range(2)]
     poses = [
         Pose(float(x), float(y), ACTOR_SCALE, rng.uniform(0, 2 * np.pi))
         for x, y in (middle + half, middle - half)
@@ -146,8 +160,8 @@ def _scene(recipe: Recipe, number: int, n: int, margin: int) -> Scene:
         speed=float(np.clip(rng.uniform(0.3, 0.55) * side / n, 0.5, 4)),
         turn=rng.uniform(0.7, 1.2) * np.pi,
         sense=int(rng.choice((-1, 1))),
-        growth=rng.uniform(0.7, 1.1),
-        height=rng.uniform(0.14, 0.22) * side,
+        growth=rng.uniform(*GROWTH),
+        height=rng.uniform(0.12, 0.18) * side,
         phase=rng.uniform(0, 2 * np.pi),
     )
     return Scene(draw_background(rng, height + 2 * margin, width + 2 * margin), sprites, poses, act)
@@ -186,14 +200,26 @@ class SpriteClip:
         number, shown = filming.scene(i)
         scene = _scene(self._recipe, number, len(shown), filming.camera.margin)
         image = filming.frame(scene.background, i)
-        camera_x, camera_y = filming.camera.place(i)
+        camera = filming.camera.place(i)
         action, when = ACTIONS[self.label], i - shown[len(shown) // 2]
-        first, second, *others = scene.poses
-        poses = [*act_out(action, scene.act, first, second, when, len(shown)), *others]
-        # From back to front: what rests, then the second actor, then the first.
-        for sprite, pose in reversed(list(zip(scene.sprites, poses, strict=True))):
-            paste(image, None, 0, sprite, Pose(pose.x - camera_x, pose.y - camera_y, pose.scale, pose.angle))
+        first, second, *resting = scene.poses
+        actors = act_out(action, scene.act, first, second, when, len(shown))
+        for sprite, pose in zip(scene.sprites[2:], resting, strict=True):
+            paste(image, None, 0, sprite, _seen(pose, camera))
+        height, width = self._recipe.size
+        for sprite, pose in reversed(list(zip(scene.sprites[:2], actors, strict=True))):
+            seen = _seen(pose, camera)
+            x, y = seen.x % width, seen.y % height
+            # What sticks out on one side comes in on the other.
+            for shift_x in (-width, 0, width):
+                for shift_y in (-height, 0, height):
+                    paste(image, None, 0, sprite, replace(seen, x=x + shift_x, y=y + shift_y))
         return filming.expose(image, i)
+
+
+def _seen(pose: Pose, camera: np.ndarray) -> Pose:
+    """A pose in the scene as a camera at (x, y) sees it."""
+    return replace(pose, x=float(pose.x - camera[0]), y=float(pose.y - camera[1]))
 
 
 class SpriteClips(Sequence[SpriteClip]):
