@@ -79,13 +79,13 @@ def disturbance_of(setting: str, rng: np.random.Generator) -> Disturbance:
     if setting != MIXED:
         return DISTURBANCES[setting]
     camera = str(rng.choice(["static", "pan", "jitter"]))
-    noise, light, cuts = rng.random(3) < (0.5, 0.5, 0.25)
+    noise, light, cuts = (rng.random(3) < (0.5, 0.5, 0.25)).tolist()
     return Disturbance(
         pan=DISTURBANCES[camera].pan,
         jitter=DISTURBANCES[camera].jitter,
         noise=DISTURBANCES["noise"].noise * noise,
         light=DISTURBANCES["light"].light * light,
-        cut_every=DISTURBANCES["cuts"].cut_every * int(cuts),
+        cut_every=DISTURBANCES["cuts"].cut_every * cuts,
     )
 
 

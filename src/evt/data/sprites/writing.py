@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from PIL import Image
@@ -16,7 +17,10 @@ from evt.data.sprites.shapes import CLASSES
 from evt.data.vid_annotations import CLASSES_FILE
 from evt.data.video import Boxes, DataError, Frame
 
-FORMATS = {"png": (".png", {"compress_level": 1}), "jpeg": (".JPEG", {"quality": 95})}
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    "png": (".png", {"compress_level": 1}),
+    "jpeg": (".JPEG", {"quality": 95}),
+}
 """The ending of a frame's file and how Pillow writes it. PNG keeps every pixel."""
 FPS = 25
 
@@ -31,7 +35,7 @@ def write_vid(videos: Iterable[SpriteVideo], root: str | Path, split: str, pictu
         picture_format: png or jpeg.
 
     Raises:
-        DataError: the split or the format is none of these.
+        DataError: the split or the format is none of these, or a video is there already.
     """
     if split not in ("train", "val"):
         raise DataError(f"split {split!r} has no place in an ILSVRC2015 tree; allowed are train, val")
@@ -42,8 +46,8 @@ def write_vid(videos: Iterable[SpriteVideo], root: str | Path, split: str, pictu
     below = f"VID/{split}" if split == "val" else f"VID/{split}/sprites"
     for video in videos:
         pictures, annotations = (Path(root, tree, below, video.name) for tree in ("Data", "Annotations"))
-        pictures.mkdir(parents=True, exist_ok=True)
-        annotations.mkdir(parents=True, exist_ok=True)
+        _make(pictures)
+        _make(annotations)
         for i, frame in enumerate(video):
             picture = Image.fromarray(frame.image.permute(1, 2, 0).numpy())
             picture.save(pictures / f"{i:06d}{ending}", **options)
@@ -74,6 +78,15 @@ def _add(element: ElementTree.Element, entries: dict[str, str] | dict[str, int])
         ElementTree.SubElement(element, tag).text = str(value)
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise DataError(
+            f"{folder} is there already; frames of two runs must not mix, so remove it first"
+        ) from None
+
+
 def write_kinetics(clips: Iterable[SpriteClip], root: str | Path, split: str) -> None:
     """Write clips as root/<split>/<name>_<start>_<end>.mp4 beside root/<split>.csv, as Kinetics is distributed.
 
@@ -83,7 +96,8 @@ def write_kinetics(clips: Iterable[SpriteClip], root: str | Path, split: str) ->
         split: names the subfolder and the csv.
 
     Raises:
-        DataError: PyAV is not installed, or a side of the frames is odd, which the codec cannot store.
+        DataError: PyAV is not installed, the split is there already, or a side of the frames is odd, which the
+            codec cannot store.
     """
     # Imported here: PyAV is not needed to read what it wrote.
     try:
@@ -91,7 +105,7 @@ def write_kinetics(clips: Iterable[SpriteClip], root: str | Path, split: str) ->
     except ImportError:
         raise DataError("PyAV is needed to write mp4 files; pip install av") from None
     folder = Path(root, split)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     with open(Path(root, f"{split}.csv"), "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["label", "youtube_id", "time_start", "time_end", "split"])
