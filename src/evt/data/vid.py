@@ -4,6 +4,7 @@
     Data/VID/train/<part>/<video>/000000.JPEG       Annotations/VID/train/<part>/<video>/000000.xml
     Data/DET/train/<any folders>/<picture>.JPEG     Annotations/DET/train/<any folders>/<picture>.xml
 
+A tree of this layout may have classes of its own: see `labels_of_tree`.
 Boxes are x0 y0 x1 y1 = xmin ymin xmax ymax of the XML, without the +1 of inclusive pixels: see `read_annotation`.
 """
 
@@ -11,13 +12,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
 from evt.data.images import read_image
-from evt.data.vid_annotations import SYNSETS, frame_number, read_xml
+from evt.data.vid_annotations import LABEL_OF_SYNSET, SYNSETS, frame_number, labels_of_tree, read_xml
 from evt.data.vid_coco import CocoTargets, read_coco
 from evt.data.video import Boxes, DataError, Frame
 
@@ -35,13 +36,14 @@ class XmlTargets:
     folder: where the XML files are.
     files: those of the frames.
     required: a missing file is an error; else its frame has no ground truth.
-    other_synsets: see `read_annotation`.
+    other_synsets, labels: see `read_annotation`.
     """
 
     folder: str
     files: list[str]
     required: bool
     other_synsets: bool
+    labels: Mapping[str, int]
 
     def path(self, i: int) -> str:
         """The XML file of frame i."""
@@ -50,7 +52,9 @@ class XmlTargets:
 
     def __getitem__(self, i: int) -> Boxes | None:
         path = self.path(i)
-        return read_xml(path, self.other_synsets) if self.required or os.path.exists(path) else None
+        if not self.required and not os.path.exists(path):
+            return None
+        return read_xml(path, self.other_synsets, self.labels)
 
 
 @dataclass(frozen=True)
@@ -206,14 +210,14 @@ def _folders(folder: Path) -> list[str]:
 
 def _videos(root: Path, split: str, require_annotations: bool) -> list[VIDVideo]:
     data, annotations = root / "Data" / SPLITS[split], root / "Annotations" / SPLITS[split]
-    videos = []
+    labels, videos = labels_of_tree(root), []
     for name in video_folders(data, split):
         files = sorted(picture_files(data / name), key=frame_number)
         if not files:
             raise DataError(f"{data / name} has no frames; files such as 000000.JPEG are needed")
         if require_annotations and not (annotations / name).is_dir():
             raise DataError(f"{annotations / name}: no such folder; the XML files of video {name} are needed")
-        targets = XmlTargets(str(annotations / name), files, require_annotations, other_synsets=False)
+        targets = XmlTargets(str(annotations / name), files, require_annotations, False, labels)
         videos.append(VIDVideo(name, files, targets))
     return videos
 
@@ -226,7 +230,7 @@ def _det_pictures(root: Path, split: str, require_annotations: bool) -> list[VID
             name,
             [file],
             XmlTargets(
-                str((root / "Annotations" / SPLITS[split] / name).parent), [file], True, other_synsets=True
+                str((root / "Annotations" / SPLITS[split] / name).parent), [file], True, True, LABEL_OF_SYNSET
             ),
         )
         for name, file, xml in annotated_pictures(root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -46,6 +47,8 @@ LABELLED_SYNSETS = {
 SYNSETS = tuple(LABELLED_SYNSETS)
 CLASSES = tuple(LABELLED_SYNSETS.values())
 LABEL_OF_SYNSET = {synset: label for label, synset in enumerate(SYNSETS)}
+CLASSES_FILE = "classes.txt"
+"""In the root of a tree with other classes than ImageNet VID's: their names, one a line."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,31 @@ def frame_number(file: str) -> int:
     return int(digits)
 
 
-def read_xml(path: str | Path, other_synsets: bool = False) -> Boxes:
+def labels_of_tree(root: str | Path) -> Mapping[str, int]:
+    """The label of each name that objects of a tree may have: those in its classes.txt, else VID's synsets.
+
+    Raises:
+        DataError: classes.txt is empty or names a class twice.
+    """
+    path = Path(root, CLASSES_FILE)
+    if not path.is_file():
+        return LABEL_OF_SYNSET
+    names = path.read_text().split()
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"{path} is empty or names a class twice; one name a line is needed, each once")
+    return {name: label for label, name in enumerate(names)}
+
+
+def read_xml(
+    path: str | Path, other_synsets: bool = False, labels: Mapping[str, int] = LABEL_OF_SYNSET
+) -> Boxes:
     """The objects of a frame; see `read_annotation`."""
-    return read_annotation(path, other_synsets).target
+    return read_annotation(path, other_synsets, labels).target
 
 
-def read_annotation(path: str | Path, other_synsets: bool = False) -> Annotation:
+def read_annotation(
+    path: str | Path, other_synsets: bool = False, labels: Mapping[str, int] = LABEL_OF_SYNSET
+) -> Annotation:
     """Read the XML file of a frame.
 
     A box is (xmin, ymin, xmax, ymax) as the file has it. ILSVRC counts the pixel at xmax as covered, but the usual
@@ -88,7 +110,8 @@ def read_annotation(path: str | Path, other_synsets: bool = False) -> Annotation
 
     Args:
         path: the file.
-        other_synsets: objects of none of the 30 classes are left out (DET has 200), instead of refused.
+        other_synsets: objects of none of the classes are left out (DET has 200), instead of refused.
+        labels: the label of each name that objects may have.
 
     Raises:
         DataError: the file is missing, broken or lacks an entry, or an object is of an unknown synset, reaches
@@ -101,20 +124,21 @@ def read_annotation(path: str | Path, other_synsets: bool = False) -> Annotation
     except (ElementTree.ParseError, OSError) as error:
         raise DataError(f"{path}: not whole XML ({error}); an ILSVRC annotation is needed") from error
     width, height = (int(_number(root, f"size/{side}", str(path))) for side in ("width", "height"))
-    boxes, labels = [], []
+    boxes, found = [], []
     for i, element in enumerate(root.iterfind("object"), 1):
         synset = (element.findtext("name") or "").strip()
         where = f"{path}: object {i} ({synset or 'no name'})"
-        if synset not in LABEL_OF_SYNSET:
+        if synset not in labels:
             if other_synsets:
                 continue
-            raise DataError(f"{where} is of an unknown synset; allowed are the 30 of ImageNet VID")
+            allowed = "the 30 of ImageNet VID" if labels is LABEL_OF_SYNSET else ", ".join(labels)
+            raise DataError(f"{where} is of an unknown synset; allowed are {allowed}")
         box = [_number(element, f"bndbox/{edge}", where) for edge in ("xmin", "ymin", "xmax", "ymax")]
         if problem := box_problem(box, width, height):
             raise DataError(f"{where} {problem}")
         boxes.append(box)
-        labels.append(LABEL_OF_SYNSET[synset])
-    return Annotation(width, height, as_boxes(boxes, labels))
+        found.append(labels[synset])
+    return Annotation(width, height, as_boxes(boxes, found))
 
 
 def box_problem(box: list[float], width: float, height: float) -> str | None:
