@@ -84,7 +84,9 @@ def reproduce(cfg: DictConfig) -> None:
     if accuracy:
         assert isinstance(videos, VID)
         quick = len(videos) < videos.n_found
-        data = f"VID {cfg.data.split}" + (f", first {len(videos)} of {videos.n_found} videos" if quick else "")
+        data = f"VID {cfg.data.split}" + (
+            f", first {len(videos)} of {videos.n_found} videos" if quick else ""
+        )
     for record in records:
         record["data"] = data if record["frames"] else ""
         record["checkpoint"] = Path(cfg.model.checkpoint).name if trained and record["frames"] else ""

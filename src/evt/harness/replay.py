@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from evt.eventful import VARIANTS, Policy, Threshold, TopR, count_ops
+from evt.harness.replay_vivit import vivit_outputs
 from evt.models.vit import ViT
 from evt.models.vitdet import ViTDet
 
@@ -72,6 +73,7 @@ def replay(folder: Path, tolerance: float | None = None) -> Replay:
     kinds: dict[str, tuple[_Run, float]] = {
         "backbone": (_replay_backbone, 1e-4),
         "detector": (_replay_detector, 1e-3),
+        "vivit": (_replay_vivit, 1e-4),
     }
     if case.get("kind") not in kinds:
         raise CaseError(f"kind is {case.get('kind')!r}; allowed are {', '.join(kinds)}")
@@ -97,6 +99,13 @@ def _replay_backbone(case: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[
         errors[f"{t}/tokens"] = max_error(out.squeeze(0), tensors["output/tokens"][t])
         counts.append(ops)
     return errors, [Counter(recorded) for recorded in case["counts"]] == counts
+
+
+def _replay_vivit(case: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, float], bool]:
+    with count_ops() as ops:
+        outputs = vivit_outputs(case, tensors, _variant(case), policy_of(case, 0))
+    errors = {name: max_error(x, tensors[f"output/{name}"]) for name, x in outputs.items()}
+    return errors, Counter(case["counts"]) == ops
 
 
 def backbone_of(case: dict[str, Any], tensors: dict[str, Tensor]) -> ViT:

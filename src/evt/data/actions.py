@@ -1,0 +1,213 @@
+"""What an action recognition data set is: short clips of videos, each with one label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from evt.data.video import DataError
+
+VIDEO_SUFFIXES = frozenset(
+    (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
+)
+"""The endings of files that are taken for videos, in small or capital letters. MPEG transport streams are not
+among them, because decord gives other frames of them than those asked for."""
+
+OVERHANG = 1.0
+"""Seconds by which a segment may end after its video does, as annotated times are rounded and drift."""
+
+
+class Frames(Protocol):
+    """The frames of a clip, decoded when they are read."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, positions: list[int], /) -> Tensor:
+        """Frames by position, (n, 3, H, W) uint8, RGB."""
+
+
+@dataclass(frozen=True)
+class LabelledClip:
+    """One clip.
+
+    name: unique in its data set.
+    label: its class, from 0.
+    frames: nothing is opened before they are counted or read; both raise DataError where that fails.
+    """
+
+    name: str
+    label: int
+    frames: Frames
+
+
+class ActionData(Protocol):
+    """An action recognition data set: clips, those whose video is not on disk apart."""
+
+    @property
+    def name(self) -> str:
+        """A short name, for messages."""
+
+    @property
+    def missing(self) -> Sequence[str]:
+        """The names of the clips whose video is not on disk; they are not among the clips."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> LabelledClip: ...
+
+    def __iter__(self) -> Iterator[LabelledClip]: ...
+
+
+class VideoFile:
+    """A video that decord decodes frame by frame.
+
+    Opening reads all of the file once, to find its frames.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        times: (n,) when each frame appears, in seconds from the first.
+        end: when the last frame has been shown.
+
+    Raises:
+        DataError: decord cannot open or decode the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # Imported here, so that all else works where no build of decord exists.
+        import decord
+
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; a video is needed")
+        self._path = path
+        try:
+            self._reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+            shown = self._reader.get_frame_timestamp(list(range(len(self._reader))))  # (n, 2): from, to
+        except Exception as error:  # decord raises RuntimeError and DECORDError, with a C++ trace as message
+            raise DataError(f"{path}: decord cannot open this file as a video; is it complete?") from error
+        if len(shown) == 0:
+            raise DataError(f"{path}: the video has no frames; at least 1 is needed")
+        if (np.diff(shown[:, 0]) <= 0).any():
+            # As with H.264 in AVI, of which decord would also give other frames than those asked for.
+            raise DataError(
+                f"{path}: the file does not say when each frame appears; convert it to .mp4 or .mkv"
+            )
+        self.times = shown[:, 0].astype(np.float64) - shown[0, 0]
+        self.end = float(shown[-1, 1] - shown[0, 0])
+
+    def read(self, positions: list[int]) -> Tensor:
+        """Decode frames, (n, 3, H, W) uint8, RGB."""
+        try:
+            pixels = self._reader.get_batch(positions).asnumpy()  # (n, H, W, 3)
+        except Exception as error:
+            raise DataError(
+                f"{self._path}: decord cannot decode frames {positions[0]} to {positions[-1]}; is the file complete?"
+            ) from error
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=1)
+def open_video(path: Path) -> VideoFile:
+    """A video; the last one stays open, as the segments of a long video follow one another."""
+    return VideoFile(path)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The frames of a video between two times, at a frame rate that need not be the video's.
+
+    Frame k is the one that the video shows nearest to `start + k / fps`.
+
+    path: the video.
+    name: for messages.
+    fps: frames a second.
+    start, stop: in seconds from the first frame; the whole video where stop is None.
+
+    Raises (when counted or read):
+        DataError: the video is broken, or the segment is empty or not in the video.
+    """
+
+    path: Path
+    name: str
+    fps: float
+    start: float = 0.0
+    stop: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._positions())
+
+    def __getitem__(self, positions: list[int], /) -> Tensor:
+        in_video = self._positions()
+        return open_video(self.path).read([int(in_video[i]) for i in positions])
+
+    def _positions(self) -> np.ndarray:
+        """The video's frame at each of this segment's."""
+        if self.stop is not None and self.stop <= self.start:
+            raise DataError(
+                f"{self.name}: the segment starts at {self.start:g} s and stops at {self.stop:g} s; "
+                "it must stop after it starts"
+            )
+        video = open_video(self.path)
+        stop = video.end if self.stop is None else self.stop
+        if self.start >= video.end or stop > video.end + OVERHANG:
+            raise DataError(
+                f"{self.name}: the segment from {self.start:g} to {stop:g} s is not in {self.path}, "
+                f"which is {video.end:.2f} s long; it must end with the video or before"
+            )
+        # Times are float32 in decord, so a whole number of frames may come out as a little more.
+        n = max(1, math.ceil((min(stop, video.end) - self.start) * self.fps - 1e-2))
+        times = self.start + np.arange(n) / self.fps
+        after = np.searchsorted(video.times, times).clip(1, max(1, len(video.times) - 1))
+        if len(video.times) == 1:
+            return np.zeros(n, np.int64)
+        nearer_before = times - video.times[after - 1] <= video.times[after] - times
+        return after - nearer_before
+
+
+def find_videos(folders: Sequence[Path]) -> dict[str, Path]:
+    """The video files directly in some folders, by name without ending; folders that do not exist have none.
+
+    Raises:
+        DataError: two files of one name, of which only one can be meant.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.suffix.lower() not in VIDEO_SUFFIXES:
+                continue
+            if path.stem in found:
+                raise DataError(f"{found[path.stem]} and {path} are both {path.stem}; keep one of them")
+            found[path.stem] = path
+    return found
+
+
+def read_annotations(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read columns of a csv file as text.
+
+    Raises:
+        DataError: the file is missing, is no csv, has no rows, or lacks a column.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); a csv file is needed") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a csv file ({error}); a csv file is needed") from error
+    lacking = [column for column in columns if column not in table.columns]
+    if lacking:
+        raise DataError(
+            f"{path}: has no column {', '.join(lacking)}; its columns are {', '.join(map(str, table.columns))}"
+        )
+    if table.empty:
+        raise DataError(f"{path}: has no rows; at least 1 is needed")
+    return table[list(columns)]

@@ -1,0 +1,93 @@
+"""EPIC-Kitchens 100: verbs in segments of full-length videos (section 5.2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from evt.data.actions import LabelledClip, Segment, find_videos, read_annotations
+from evt.data.video import DataError
+
+N_VERBS = 97
+FPS = 30.0
+"""The frame rate for which the published ViViT takes every frame; videos are stored at 50 or 60."""
+
+
+class EpicKitchens:
+    """The segments of one split, in the order of its csv, labelled with their verbs.
+
+    Videos are found, under any usual ending, in `videos/` and in the folders in which they are distributed:
+    `P01/videos/`, also below `EPIC-KITCHENS/`.
+
+    Args:
+        root: the folder that holds `EPIC_100_<split>.csv` and the videos.
+        split: which csv.
+
+    Raises:
+        DataError: the csv is missing, lacks a column or has a value that cannot be, or no video is there.
+    """
+
+    def __init__(self, root: str | Path, split: Literal["train", "validation"] = "validation") -> None:
+        self.name = f"EPIC-Kitchens 100 {split}"
+        root = Path(root)
+        segments = read_segments(root / f"EPIC_100_{split}.csv")
+        folders = [
+            root / "videos",
+            *sorted(root.glob("P*/videos")),
+            root / "EPIC-KITCHENS" / "videos",
+            *sorted(root.glob("EPIC-KITCHENS/P*/videos")),
+        ]
+        videos = find_videos(folders)
+        self._segments = [
+            (name, verb, videos[video], start, stop)
+            for name, video, verb, start, stop in segments
+            if video in videos
+        ]
+        self.missing = [name for name, video, *_ in segments if video not in videos]
+        if not self._segments:
+            raise DataError(
+                f"{root}: none of the {len({video for _, video, *_ in segments})} videos of EPIC_100_{split}.csv "
+                "is in videos/, P*/videos/ or EPIC-KITCHENS/P*/videos/; at least 1 is needed"
+            )
+
+    def __len__(self) -> int:
+        return len(self._segments)
+
+    def __getitem__(self, i: int) -> LabelledClip:
+        name, verb, path, start, stop = self._segments[i]
+        return LabelledClip(name, verb, Segment(path, name, FPS, start, stop))
+
+    def __iter__(self) -> Iterator[LabelledClip]:
+        return (self[i] for i in range(len(self)))
+
+
+def read_segments(path: Path) -> list[tuple[str, str, int, float, float]]:
+    """The rows of an EPIC-Kitchens 100 csv: narration, video, verb class, start and stop in seconds.
+
+    Raises:
+        DataError: see `EpicKitchens`; the message names file and line.
+    """
+    columns = ["narration_id", "video_id", "verb_class", "start_timestamp", "stop_timestamp"]
+    segments = []
+    for line, (name, video, verb, start, stop) in enumerate(
+        read_annotations(path, columns).itertuples(index=False), start=2
+    ):
+        if not verb.isdecimal() or int(verb) >= N_VERBS:
+            raise DataError(
+                f"{path}, line {line}: verb_class is {verb!r}; verbs are whole numbers from 0 to {N_VERBS - 1}"
+            )
+        seconds = (_seconds(start, f"{path}, line {line}"), _seconds(stop, f"{path}, line {line}"))
+        segments.append((name, video, int(verb), *seconds))
+    return segments
+
+
+def _seconds(timestamp: str, where: str) -> float:
+    match = re.fullmatch(r"(\d+):([0-5]?\d):([0-5]?\d(?:\.\d*)?)", timestamp)
+    if match is None:
+        raise DataError(
+            f"{where}: {timestamp!r} is no time; hours:minutes:seconds is needed, as in 00:01:02.50"
+        )
+    hours, minutes, seconds = match.groups()
+    return 3600 * int(hours) + 60 * int(minutes) + float(seconds)

@@ -1,0 +1,117 @@
+"""Classifies the clips of an action recognition data set, and resumes where it stopped."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from evt.data.actions import ActionData
+from evt.data.video import DataError
+from evt.eventful import Policy, Variant, count_ops
+from evt.harness.ledger import Ledger
+from evt.harness.measure import timed
+from evt.metrics.accuracy import Prediction, accuracy
+from evt.models.vivit import ViViT
+
+log = logging.getLogger(__name__)
+
+OnError = Literal["skip", "fail"]
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """A data set's predictions.
+
+    predictions: of every clip that could be read, in the data set's order.
+    ops, seconds: of the model on each of them, all views; reading and resizing are not in it.
+    skipped: the clips that could not be read, with why.
+    missing: the clips whose video is not on disk.
+    """
+
+    predictions: Sequence[Prediction]
+    ops: Sequence[int]
+    seconds: Sequence[float]
+    skipped: dict[str, str]
+    missing: Sequence[str]
+
+    def summary(self) -> dict[str, Any]:
+        """All figures, for metrics.json; no accuracy where there was no clip."""
+        n = len(self.predictions)
+        figures: dict[str, Any] = {"clips": n, "skipped": len(self.skipped), "missing": len(self.missing)}
+        if n:
+            figures |= {
+                "top1": 100 * accuracy(self.predictions, 1),
+                "top5": 100 * accuracy(self.predictions, 5),
+                "tflops": sum(self.ops) / n / 1e12,
+                "seconds": sum(self.seconds) / n,
+            }
+        return figures
+
+    def left_out(self) -> list[str]:
+        """A line for each clip that is in no average, to be written into the run folder."""
+        return [
+            *(f"{name}: not on disk" for name in self.missing),
+            *(f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in self.skipped.items()),
+        ]
+
+
+def recognise(
+    model: ViViT,
+    variant: Variant,
+    policy: Policy | None,
+    data: ActionData,
+    ledger: Ledger,
+    key: str,
+    on_error: OnError = "skip",
+) -> Recognition:
+    """Classify every clip of a data set.
+
+    Args:
+        ledger: where each clip is recorded when it is done, and looked up before it is begun.
+        key: names all that a prediction depends on beside the clip: weights, variant, policy, views.
+        on_error: what to do with a clip that cannot be read: leave it out, or stop.
+
+    Raises:
+        DataError: a clip cannot be read, and `on_error` is "fail".
+    """
+    if data.missing:
+        log.warning(
+            "%s: %d of %d clips are not on disk and in no average, the first %s",
+            data.name,
+            len(data.missing),
+            len(data.missing) + len(data),
+            data.missing[0],
+        )
+    predictions, ops, seconds, skipped = [], [], [], {}
+    for clip in tqdm(data, total=len(data), desc=key, unit="clip"):
+        entry = f"{key} {clip.name}"
+        if entry not in ledger:
+            try:
+                views = model.preprocess(clip.frames)
+            except DataError as error:
+                if on_error == "fail":
+                    raise
+                log.warning("left out: %s", error)
+                skipped[clip.name] = str(error)
+                continue
+            with count_ops() as counted:
+                probabilities, taken = timed(lambda x: model.predict_views(x, variant, policy), views)
+            prediction = Prediction.of(clip.name, clip.label, probabilities)
+            ledger.put(
+                entry,
+                {
+                    "label": clip.label,
+                    "top": prediction.top,
+                    "ops": counted.total(),
+                    "seconds": round(taken, 6),
+                },
+            )
+        done = ledger[entry]
+        predictions.append(Prediction(clip.name, done["label"], tuple(done["top"])))
+        ops.append(done["ops"])
+        seconds.append(done["seconds"])
+    return Recognition(predictions, ops, seconds, skipped, data.missing)

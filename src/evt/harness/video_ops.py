@@ -1,0 +1,54 @@
+"""The operations of ViViT on a video, from shapes alone (tables A and D)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from evt.eventful import Stream, TopR, Variant, count_ops
+from evt.models.vivit import ViViT
+
+
+@dataclass(frozen=True)
+class VideoOperations:
+    """Operations of the parts of a video; of one view each.
+
+    first: a view's first step of the spatial sub-model, the flush.
+    later: every other step of it.
+    temporal: the temporal sub-model and the classifier.
+    steps, views: of a view and of the video.
+    """
+
+    first: int
+    later: int
+    temporal: int
+    steps: int
+    views: int
+
+    @property
+    def total(self) -> int:
+        """Operations of the video."""
+        return self.views * (self.first + (self.steps - 1) * self.later + self.temporal)
+
+
+@torch.no_grad()
+def video_operations(model: ViViT, variant: Variant, policy: TopR | None) -> VideoOperations:
+    """Count a video of as many views as the model takes, on whatever device it is; the meta device is enough.
+
+    A threshold has no such count: what it selects depends on the frames.
+    """
+    device, dim = model.head.weight.device, model.head.in_features
+    tokens = torch.zeros(1, model.n_tokens - 1, dim, device=device)
+    stream = Stream(model.spatial, variant, policy)
+    totals = []
+    for run, x in (
+        (stream, tokens),
+        (stream, tokens),
+        (model.classify, torch.zeros(1, model.steps, dim, device=device)),
+    ):
+        with count_ops() as ops:
+            run(x)
+        totals.append(ops.total())
+    first, later, temporal = totals
+    return VideoOperations(first, later, temporal, model.steps, len(model.views))

@@ -1,0 +1,116 @@
+"""How a video becomes the views that ViViT classifies (section 5.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+READ_AT_ONCE = 16
+"""Frames in memory at their stored size, which may be far larger than a view: 16 of 1920x1080 are 100 MB."""
+
+
+class Clip(Protocol):
+    """Frames that are read by position: a tensor (t, 3, H, W), or a reader that decodes only what is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, positions: list[int], /) -> Tensor:
+        """Frames by position, each position once and rising, (n, 3, H, W) RGB in [0, 255]."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which frames and which squares of them the views of a video are.
+
+    frames: of a view.
+    size: side of a view in pixels.
+    temporal_stride: from frame to frame of a view.
+    temporal: views spread evenly from the first to the last frame; a single one is central.
+    spatial: squares spread evenly along the longer edge; a single one is central.
+
+    Raises:
+        ValueError: a number is less than 1.
+    """
+
+    frames: int = 32
+    size: int = 224
+    temporal_stride: int = 2
+    temporal: int = 4
+    spatial: int = 3
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} of the views is {value!r}; it must be a whole number of at least 1")
+
+    def __len__(self) -> int:
+        return self.temporal * self.spatial
+
+    def positions(self, length: int) -> list[list[int]]:
+        """The frames of each temporal view of a video of `length` frames; a short one repeats its last frame."""
+        span = self.frames * self.temporal_stride
+        starts = _spread(max(length, span) - span, self.temporal)
+        return [
+            [min(start + i * self.temporal_stride, length - 1) for i in range(self.frames)]
+            for start in starts
+        ]
+
+    def cut(self, clip: Clip) -> Tensor:
+        """Resize and cut a video, (temporal * spatial, frames, 3, size, size) float32 in [0, 1].
+
+        All temporal views of the first square come first, then those of the second. Only the frames that some
+        view shows are read, each once and in order.
+
+        Raises:
+            ValueError: the clip has no frames, or frames that are not (3, H, W) or not finite.
+        """
+        if len(clip) == 0:
+            raise ValueError("a clip without frames; at least 1 is needed")
+        positions = self.positions(len(clip))
+        needed = sorted({i for view in positions for i in view})
+        resized = torch.cat(
+            [
+                self._resize(clip[needed[first : first + READ_AT_ONCE]])
+                for first in range(0, len(needed), READ_AT_ONCE)
+            ]
+        )  # (n, 3, h, w), the shorter edge = size
+        place = {i: row for row, i in enumerate(needed)}
+        rows = torch.tensor([[place[i] for i in view] for view in positions])  # (temporal, frames)
+        height, width = resized.shape[-2:]
+        corners = zip(
+            _spread(height - self.size, self.spatial), _spread(width - self.size, self.spatial), strict=True
+        )
+        return torch.cat(
+            [
+                resized[..., top : top + self.size, left : left + self.size][rows.to(resized.device)]
+                for top, left in corners
+            ]
+        )
+
+    def _resize(self, frames: Tensor) -> Tensor:
+        """Resize (n, 3, H, W) so that the square just fits, bilinear with antialiasing."""
+        if frames.ndim != 4 or frames.shape[1] != 3:
+            raise ValueError(f"frames of shape {tuple(frames.shape)}; they must be (n, 3, H, W)")
+        if frames.is_floating_point() and not torch.isfinite(frames).all():
+            raise ValueError("a frame with NaN or infinite pixels; all must be finite numbers in [0, 255]")
+        height, width = frames.shape[-2:]
+        scale = self.size / min(height, width)
+        new = (round(scale * height), round(scale * width))
+        resized = []
+        for frame in frames.split(1):  # one at a time: as float a frame is four times as large
+            x = frame.float() / 255
+            if new != (height, width):
+                x = F.interpolate(x, new, mode="bilinear", antialias=True, align_corners=False)
+            resized.append(x)
+        return torch.cat(resized)
+
+
+def _spread(room: int, n: int) -> list[int]:
+    """`n` whole places spread evenly from 0 to `room`, rounded down; a single one in the middle."""
+    if n == 1:
+        return [room // 2]
+    return [int(k * (room / (n - 1))) for k in range(n)]

@@ -1,0 +1,155 @@
+"""Factorised ViViT: a spatial Transformer for each moment of a video, and a temporal one over its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from evt.eventful import Block, BlockState, Policy, Stream, Variant
+from evt.eventful.counting import add, linear
+from evt.models.views import Clip, Views
+
+# Of pixels in [0, 1], the same for red, green and blue, as the published ViViT-B was trained.
+PIXEL_MEAN = 0.45
+PIXEL_STD = 0.225
+
+
+class TubeletEmbed(nn.Module):
+    """Map each tubelet, a square patch over some successive frames, to a token by one linear transform."""
+
+    def __init__(self, tubelet: tuple[int, int, int], dim: int, in_chans: int = 3) -> None:
+        super().__init__()
+        self.proj = nn.Conv3d(in_chans, dim, kernel_size=tubelet, stride=tubelet)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed frames, (B, t, C, H, W) to (B, steps, N, D). Not counted, as in the paper."""
+        return self.proj(x.transpose(1, 2)).flatten(3).permute(0, 2, 3, 1)
+
+
+class SubModel(nn.Module):
+    """A Transformer with a class token: tokens in, the class token's output out (ViViT's two sub-models).
+
+    Args:
+        n_tokens: N, without the class token.
+        dim, depth, num_heads, mlp_ratio: width D of a token, number of blocks, and their shape.
+    """
+
+    def __init__(self, n_tokens: int, dim: int, depth: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + n_tokens, dim))
+        self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+
+    def states(self, variant: Variant) -> list[BlockState]:
+        """An empty state for every block."""
+        return [block.state(variant) for block in self.blocks]  # type: ignore[operator]
+
+    def forward(
+        self, x: Tensor, states: list[BlockState] | None = None, policy: Policy | None = None
+    ) -> Tensor:
+        """Run embedded tokens, (B, N, D) to (B, D); densely without states."""
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1 + N, D)
+        x = add(x, self.pos_embed)
+        for i, block in enumerate(self.blocks):
+            x = block(x, states[i] if states else None, policy)
+        return self.norm(x[:, 0])
+
+
+class ViViT(nn.Module):
+    """The factorised ViViT-B of the paper (section 5.2; Arnab et al. 2021, model 2).
+
+    The spatial sub-model runs step by step over a view, Eventful or not, and the temporal one, always dense, over
+    the outputs of all steps. The views of a video are one batch of streams.
+
+    Args:
+        size: side of a view in pixels.
+        classes: of the classifier; 97 verbs (EPIC-Kitchens 100) or 400 actions (Kinetics-400).
+        temporal_stride: from frame to frame of a view; 1 for EPIC-Kitchens at 30 frames a second, 2 for Kinetics.
+        view_frames, temporal_views, spatial_views: see `Views`.
+        tubelet: frames, rows and columns of pixels that make a token.
+        dim, num_heads, mlp_ratio: width D of a token, and the shape of a block.
+        spatial_depth, temporal_depth: blocks of the two sub-models.
+
+    Raises:
+        ValueError: a view is not made of whole tubelets, or the heads do not divide D.
+    """
+
+    def __init__(
+        self,
+        size: int = 224,
+        classes: int = 400,
+        temporal_stride: int = 2,
+        view_frames: int = 32,
+        temporal_views: int = 4,
+        spatial_views: int = 3,
+        tubelet: Sequence[int] = (2, 16, 16),
+        dim: int = 768,
+        num_heads: int = 12,
+        mlp_ratio: float = 4,
+        spatial_depth: int = 12,
+        temporal_depth: int = 4,
+    ) -> None:
+        super().__init__()
+        self.views = Views(view_frames, size, temporal_stride, temporal_views, spatial_views)
+        frames, height, width = tubelet
+        if size % height or size % width:
+            raise ValueError(
+                f"model.size is {size}; it must be a multiple of the tubelet's {height} by {width} pixels"
+            )
+        if view_frames % frames:
+            raise ValueError(
+                f"model.view_frames is {view_frames}; it must be a multiple of the tubelet's {frames} frames"
+            )
+        if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+            raise ValueError(f"model.classes is {classes!r}; it must be a whole number of at least 1")
+        self.size = size
+        self.steps = view_frames // frames
+        self.patch_embed = TubeletEmbed((frames, height, width), dim)
+        grid = (size // height) * (size // width)
+        self.spatial = SubModel(grid, dim, spatial_depth, num_heads, mlp_ratio)
+        self.temporal = SubModel(self.steps, dim, temporal_depth, num_heads, mlp_ratio)
+        self.head = nn.Linear(dim, classes)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the spatial sub-model at one step, the class token among them: 401 at 320, 197 at 224."""
+        return self.spatial.pos_embed.shape[1]
+
+    def preprocess(self, clip: Clip) -> Tensor:
+        """Cut a video into normalised views, (V, t, 3, size, size) float32 on the model's device.
+
+        Raises:
+            ValueError: see `Views.cut`.
+        """
+        views = self.views.cut(clip).sub_(PIXEL_MEAN).div_(PIXEL_STD)
+        return views.to(self.head.weight.device)
+
+    def run_spatial(self, views: Tensor, variant: Variant, policy: Policy | None = None) -> Tensor:
+        """Run the spatial sub-model over views, each a fresh stream, (V, t, 3, size, size) to (V, steps, D).
+
+        Without gradients. The state that V streams keep is dropped at the end.
+        """
+        stream = Stream(self.spatial, variant, policy)
+        with torch.no_grad():
+            # A step at a time, so that the tokens of all steps are never in memory together.
+            steps = views.split(views.shape[1] // self.steps, dim=1)  # (V, frames of a tubelet, 3, H, W) each
+            return torch.stack([stream(self.patch_embed(x).squeeze(1)) for x in steps], dim=1)
+
+    def classify(self, spatial: Tensor) -> Tensor:
+        """Run the temporal sub-model and the classifier, (V, steps, D) to the logits of each view, (V, classes)."""
+        return linear(self.head, self.temporal(spatial))
+
+    @torch.no_grad()
+    def predict_views(self, views: Tensor, variant: Variant, policy: Policy | None = None) -> Tensor:
+        """The probabilities of a video's classes from its views, (V, t, 3, size, size) to (classes,).
+
+        They are the softmax of the logits' mean over the views.
+        """
+        return self.classify(self.run_spatial(views, variant, policy)).mean(dim=0).softmax(dim=-1)
+
+    def predict(self, clip: Clip, variant: Variant, policy: Policy | None = None) -> Tensor:
+        """The probabilities of a video's classes from its frames, (classes,)."""
+        return self.predict_views(self.preprocess(clip), variant, policy)

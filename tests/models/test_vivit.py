@@ -1,0 +1,228 @@
+"""ViViT: views of a video, counts of the paper's tables A and D, and weights under the published names."""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from evt.eventful import VARIANTS, Policy, Threshold, TopR
+from evt.models.views import Views
+from evt.models.vivit import ViViT
+from evt.models.vivit_weights import (
+    fine_tuned_weights,
+    load_fine_tuned,
+    load_published,
+    published_name,
+)
+from tests.vivit import small_vivit
+
+TEMPORAL = VARIANTS["temporal"]
+CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+
+
+@cache
+def full_size(dataset: str) -> ViViT:
+    with torch.device("meta"):
+        return ViViT(320, 97, 1) if dataset == "epic" else ViViT(224, 400, 2)
+
+
+def test_the_views_of_a_long_video_span_it() -> None:
+    """Worked by hand: 100 frames less a span of 64 leave 36 to spread four starts over."""
+    positions = Views(32, 224, 2, 4, 3).positions(100)
+    assert [view[0] for view in positions] == [0, 12, 24, 36]
+    assert [view[-1] for view in positions] == [62, 74, 86, 98]
+    assert {b - a for view in positions for a, b in itertools.pairwise(view)} == {2}
+
+
+def test_uneven_starts_are_rounded_down_and_a_single_view_is_central() -> None:
+    assert [view[0] for view in Views(8, 64, 1, 4, 1).positions(19)] == [0, 3, 7, 11]
+    assert [view[0] for view in Views(8, 64, 1, 1, 1).positions(19)] == [5]
+
+
+@given(st.integers(1, 80), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
+def test_positions_are_frames_of_the_video(length: int, stride: int, frames: int, temporal: int) -> None:
+    """Else a view would ask for a frame that is not there; a short video repeats its last frame."""
+    positions = Views(8 * frames, 64, stride, temporal, 1).positions(length)
+    assert len(positions) == temporal
+    for view in positions:
+        assert len(view) == 8 * frames
+        assert view == sorted(view)
+        assert view[0] >= 0
+        assert view[-1] <= length - 1
+    if length <= 8 * frames * stride:
+        assert positions[0] == [min(i * stride, length - 1) for i in range(8 * frames)]
+
+
+class Recorder:
+    """A clip that remembers what was read."""
+
+    def __init__(self, frames: Tensor) -> None:
+        self.frames = frames
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, positions: list[int]) -> Tensor:
+        self.read += positions
+        return self.frames[positions]
+
+
+def test_only_frames_of_a_view_are_read_each_once_and_in_order() -> None:
+    """Else a minute of video is decoded for a few frames of it."""
+    clip = Recorder(torch.randint(0, 256, (200, 3, 40, 64), dtype=torch.uint8))
+    sampling = Views(8, 32, 2, 3, 3)
+    views = sampling.cut(clip)
+    assert clip.read == sorted({i for view in sampling.positions(200) for i in view})
+    assert len(clip.read) == 24
+    assert torch.equal(views, sampling.cut(clip.frames))
+    assert views.shape == (9, 8, 3, 32, 32)
+
+
+def test_views_are_cut_along_the_longer_edge_all_times_of_a_place_first() -> None:
+    """Frame i is i everywhere but for its column (or row), so that each view says when and where it was cut."""
+    sampling = Views(2, 64, 1, 2, 3)
+    ramp = torch.arange(104, dtype=torch.uint8)
+    wide = ramp.expand(6, 3, 64, 104).clone()
+    wide[:, 1] = torch.arange(6, dtype=torch.uint8).view(6, 1, 1)
+    for video in (wide, wide.transpose(-1, -2)):
+        views = sampling.cut(video) * 255
+        corners = views[:, 0, 0, 0, 0].round().int().tolist()
+        times = views[:, 0, 1, 0, 0].round().int().tolist()
+        assert corners == [0, 0, 20, 20, 40, 40]
+        assert times == [0, 4] * 3
+
+
+@pytest.mark.parametrize(
+    ("clip", "message"),
+    [
+        (torch.zeros(0, 3, 64, 64), "without frames"),
+        (torch.zeros(4, 64, 64, 3), r"shape \(4, 64, 64, 3\)"),
+        (torch.full((4, 3, 64, 64), torch.nan), "NaN or infinite pixels"),
+    ],
+)
+def test_a_clip_that_is_none_is_refused(clip: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Views(4, 64, 1, 2, 1).cut(clip)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": 100}, "multiple of the tubelet's 16 by 16"),
+        ({"view_frames": 31}, "multiple of the tubelet's 2 frames"),
+        ({"temporal_stride": 0}, "temporal_stride of the views is 0"),
+        ({"classes": 0}, "model.classes is 0"),
+        ({"num_heads": 7}, "multiple of num_heads"),
+    ],
+)
+def test_a_model_that_cannot_be_is_refused(settings: dict[str, int], message: str) -> None:
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        ViViT(**settings)  # type: ignore[arg-type]
+
+
+def test_r_of_all_tokens_is_the_dense_model_and_more_is_refused() -> None:
+    """At r = 17 of 17 tokens nothing is reused; the paper's limits are 401 at 320 pixels and 197 at 224."""
+    model = small_vivit()
+    video = torch.randint(0, 256, (9, 3, 32, 48), dtype=torch.uint8)
+    dense = model.predict(video, VARIANTS["base"])
+    torch.testing.assert_close(model.predict(video, TEMPORAL, TopR(17)), dense, rtol=0, atol=1e-5)
+    assert not torch.allclose(model.predict(video, TEMPORAL, TopR(2)), dense, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="r must be at most 17"):
+        model.predict(video, TEMPORAL, TopR(18))
+    assert [full_size(dataset).n_tokens for dataset in ("epic", "k400")] == [401, 197]
+
+
+@pytest.mark.parametrize("policy", [TopR(5), Threshold(2.0)], ids=str)
+def test_views_in_one_batch_are_as_each_alone(policy: Policy) -> None:
+    """Else views of a video influence one another; also where they select different numbers of tokens."""
+    model = small_vivit()
+    views = torch.randn(6, 4, 3, 32, 32)
+    together = model.run_spatial(views, TEMPORAL, policy)
+    alone = torch.cat([model.run_spatial(view, TEMPORAL, policy) for view in views.split(1)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+
+
+def test_a_still_video_gives_the_dense_model_at_any_r() -> None:
+    """Where nothing changes there is nothing to recompute."""
+    model = small_vivit()
+    video = torch.randint(0, 256, (1, 3, 32, 48), dtype=torch.uint8)
+    dense = model.predict(video, VARIANTS["base"])
+    torch.testing.assert_close(model.predict(video, TEMPORAL, TopR(0)), dense, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vivit_b_epic_kitchens", "vivit_b_kinetics400"])
+def test_parameters_have_the_published_names_and_shapes(name: str) -> None:
+    """Else no published checkpoint would load."""
+    published = dict(line.split("\t") for line in (CHECKPOINTS / f"{name}.txt").read_text().splitlines())
+    epic = "epic" in name
+    ours = {
+        published_name(key, "head.linear1." if epic else "head.linear."): "x".join(map(str, x.shape))
+        for key, x in full_size("epic" if epic else "k400").state_dict().items()
+    }
+    assert ours == published
+
+
+def published_weights(model: ViViT, head: str) -> dict[str, Tensor]:
+    return {published_name(name, head): torch.randn_like(x) for name, x in model.state_dict().items()}
+
+
+def test_published_weights_load_and_the_nouns_are_left_out_in_words() -> None:
+    model = small_vivit()
+    weights = published_weights(model, "head.linear1.")
+    nouns = {"head.linear2.weight": torch.zeros(300, 24), "head.linear2.bias": torch.zeros(300)}
+    notes = load_published(model, {**weights, **nouns})
+    assert notes == [
+        "head.linear2.bias and head.linear2.weight left out: they classify nouns, and the task is verbs"
+    ]
+    assert torch.equal(model.head.weight, weights["head.linear1.weight"])
+    block = model.get_parameter("temporal.blocks.0.mlp.fc2.bias")
+    assert torch.equal(block, weights["backbone.layers_temporal.0.ffn.net.3.bias"])
+    assert load_published(model, published_weights(model, "head.linear.")) == []
+
+
+def test_weights_that_do_not_fit_are_all_named_and_leave_the_model_as_it_was() -> None:
+    model = small_vivit()
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    weights = published_weights(model, "head.linear.")
+    del weights["backbone.temp_embd"]
+    weights["backbone.pos_embd"] = torch.zeros(1, 197, 24)
+    weights["backbone.layers.2.norm.weight"] = torch.zeros(24)
+    weights["backbone.norm.bias"][3] = torch.nan
+    with pytest.raises(ValueError, match="do not fit the model") as error:
+        load_published(model, weights)
+    assert "backbone.temp_embd is missing" in str(error.value)
+    assert "backbone.pos_embd is 1x197x24 and must be 1x17x24" in str(error.value)
+    assert "backbone.layers.2.norm.weight is not a parameter" in str(error.value)
+    assert "backbone.norm.bias has NaN or infinite values" in str(error.value)
+    assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())
+
+
+def test_fine_tuned_weights_replace_the_temporal_part_only() -> None:
+    model, tuned = small_vivit(), small_vivit()
+    for parameter in tuned.parameters():
+        torch.nn.init.normal_(parameter)
+    weights = fine_tuned_weights(tuned)
+    load_fine_tuned(model, weights)
+    for name, x in model.state_dict().items():
+        assert torch.equal(x, tuned.state_dict()[name]) == name.startswith(("temporal.", "head.")), name
+    with pytest.raises(ValueError, match=r"head.bias is missing"):
+        load_fine_tuned(model, {name: x for name, x in weights.items() if name != "head.bias"})
+    with pytest.raises(ValueError, match=r"spatial.norm.bias is not a parameter"):
+        load_fine_tuned(model, {**weights, "spatial.norm.bias": torch.zeros(24)})
+
+
+def test_gradients_reach_the_temporal_part_through_given_outputs() -> None:
+    """Else fine-tuning would leave parts of it untrained."""
+    model = small_vivit()
+    model.classify(torch.randn(6, 2, 24)).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        trained = name.startswith(("temporal.", "head."))
+        assert (parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)) == trained, name

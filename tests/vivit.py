@@ -1,0 +1,63 @@
+"""A small ViViT, and action recognition data in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from evt.data.actions import LabelledClip
+from evt.data.video import DataError
+from evt.eventful import init_weights
+from evt.models.vivit import ViViT
+
+
+def small_vivit(temporal_views: int = 2, spatial_views: int = 3) -> ViViT:
+    """Views of 4 frames of 32x32 in steps of 2, with weights large enough that tokens influence each other."""
+    torch.manual_seed(0)
+    model = ViViT(
+        32, 5, 1, 4, temporal_views, spatial_views, (2, 8, 8), 24, 3, spatial_depth=2, temporal_depth=1
+    )
+    model.apply(init_weights)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+class Broken:
+    """Frames that cannot be decoded."""
+
+    def __len__(self) -> int:
+        raise DataError("broken.mp4: decord cannot open this file as a video; is it complete?")
+
+    def __getitem__(self, positions: list[int]) -> Tensor:
+        raise AssertionError("read although it cannot be counted")
+
+
+@dataclass
+class Clips:
+    """Clips of noise, brighter for a larger class, of which some are broken.
+
+    read: the clips that were asked for, in order.
+    """
+
+    n: int = 6
+    broken: tuple[int, ...] = ()
+    missing: tuple[str, ...] = ()
+    name: str = "noise"
+    read: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, i: int) -> LabelledClip:
+        if i in self.broken:
+            return LabelledClip(f"clip_{i}", i % 5, Broken())
+        self.read.append(f"clip_{i}")
+        noise = torch.rand(6, 3, 32, 40, generator=torch.Generator().manual_seed(i))
+        return LabelledClip(f"clip_{i}", i % 5, (noise * 50 + 40 * (i % 5)).byte())
+
+    def __iter__(self) -> Iterator[LabelledClip]:
+        return (self[i] for i in range(self.n))
