@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +32,13 @@ from evt.data.vid import (
     picture_files,
     video_folders,
 )
-from evt.data.vid_annotations import Annotation, frame_number, read_annotation
+from evt.data.vid_annotations import (
+    LABEL_OF_SYNSET,
+    Annotation,
+    frame_number,
+    labels_of_tree,
+    read_annotation,
+)
 from evt.data.vid_coco import CocoWriter
 from evt.data.video import DataError
 
@@ -74,7 +80,9 @@ def check_videos(root: Path, split: str, decode: bool, writer: CocoWriter) -> Re
         except DataError as error:
             report.problems.append(str(error))
             continue
-        targets = XmlTargets(str(annotations / name), files, required=True, other_synsets=False)
+        targets = XmlTargets(
+            str(annotations / name), files, required=True, other_synsets=False, labels=labels_of_tree(root)
+        )
         video = VIDVideo(name, files, targets)
         if files:
             report.count(video)
@@ -84,7 +92,9 @@ def check_videos(root: Path, split: str, decode: bool, writer: CocoWriter) -> Re
         if not annotated and annotations in names:
             report.problems.append(f"{annotations / name}: no XML files of this video")
         for i, file in enumerate(files):
-            annotation = _check_frame(report, file, targets.path(i) if annotated else None, decode)
+            annotation = _check_frame(
+                report, file, targets.path(i) if annotated else None, decode, targets.labels
+            )
             if annotation is not None:
                 file_name = os.path.relpath(file, data.parent)
                 writer.add(file_name, annotation, f"{data.name}/{name}", frame_number(file))
@@ -111,7 +121,9 @@ def check_pictures(root: Path, decode: bool, writer: CocoWriter) -> Report:
         if not has_object_of_a_class(xml):
             continue
         report.videos, report.frames, report.sequences = (report.videos + 1,) * 3
-        annotation = _check_frame(report, file, f"{annotations / name}.xml", decode, other_synsets=True)
+        annotation = _check_frame(
+            report, file, f"{annotations / name}.xml", decode, LABEL_OF_SYNSET, other_synsets=True
+        )
         if annotation is not None:
             writer.add(os.path.relpath(file, data.parent), annotation, None, 0)
     return report
@@ -128,14 +140,19 @@ def check_json(root: Path, split: str, path: Path, decode: bool) -> Report:
     for video in tqdm(videos, unit="video", disable=None):
         report.count(video)
         for i, file in enumerate(video.files):
-            _check_frame(report, file, None, decode)
+            _check_frame(report, file, None, decode, LABEL_OF_SYNSET)
             target = video.targets[i]
             report.boxes += 0 if target is None else len(target.labels)
     return report
 
 
 def _check_frame(
-    report: Report, file: str, xml: str | None, decode: bool, other_synsets: bool = False
+    report: Report,
+    file: str,
+    xml: str | None,
+    decode: bool,
+    labels: Mapping[str, int],
+    other_synsets: bool = False,
 ) -> Annotation | None:
     """Check a picture and, where one is given, its XML file, which is returned if both are good."""
     problems, size, annotation = [], None, None
@@ -149,7 +166,7 @@ def _check_frame(
         problems.append(str(error))
     try:
         if xml is not None:
-            annotation = read_annotation(xml, other_synsets)
+            annotation = read_annotation(xml, other_synsets, labels)
             report.boxes += len(annotation.target.labels)
     except DataError as error:
         problems.append(str(error))

@@ -54,19 +54,20 @@ def reproduce(cfg: DictConfig) -> None:
         without_weights = DictConfig({**cfg.model, "size": size, "checkpoint": None})
         return setup.build_model(without_weights, torch.device("meta"))[0]
 
+    def measured(row: Row, key: str, chosen: Sequence[Video], detect: bool) -> Cells:
+        network = model(row.size)[0]
+        names = setup.class_names(chosen, network.n_classes)
+        return cells_on_frames(network, row, chosen, names, Ledger(folder / "videos.jsonl"), key, detect)
+
     def fill(row: Row, key: str) -> Cells:
         if on_vid and trained:
-            return cells_on_frames(
-                model(row.size)[0], row, videos, Ledger(folder / "videos.jsonl"), key, detect=True
-            )
+            return measured(row, key, videos, detect=True)
         if not row.depends_on_frames:
             return cells_from_shapes(shapes(row.size), row)
         if row.depends_on_weights and not trained:
             return Cells()
         # One video is enough for a count, and all of VID would take days.
-        return cells_on_frames(
-            model(row.size)[0], row, videos[:1], Ledger(folder / "videos.jsonl"), key, detect=False
-        )
+        return measured(row, key, videos[:1], detect=False)
 
     ledger = Ledger(folder / "rows.jsonl")
     filled = []

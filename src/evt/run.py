@@ -18,7 +18,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 import evt
-from evt.data.vid_annotations import CLASSES
 from evt.harness import setup
 from evt.harness.cli import run_command
 from evt.harness.ledger import Ledger
@@ -38,6 +37,7 @@ def run(cfg: DictConfig) -> None:
     videos = setup.build_data(cfg.data)
     model, weights = setup.build_model(cfg.model, device)
     policy = setup.build_policy(cfg.policy, variant, model.n_tokens)
+    classes = setup.class_names(videos, model.n_classes)
     what = Run(model, variant, policy, cfg.compare, detect=weights.trained)
     label = f"{cfg.variant.name} {policy or ''}".strip()
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
@@ -45,7 +45,7 @@ def run(cfg: DictConfig) -> None:
     settings = {part: OmegaConf.to_container(cfg[part]) for part in ("model", "variant", "policy", "data")}
     key = json.dumps([evt.__version__, settings, cfg.compare, weights.sha256], sort_keys=True)
 
-    measurement, detections = measure(what, videos, CLASSES, ledger, key, label)
+    measurement, detections = measure(what, videos, classes, ledger, key, label)
     data = f"{len(videos)} videos" if len(videos) > 1 else videos[0].name
     metrics: dict[str, Any] = {
         **measurement.summary(),
@@ -55,7 +55,7 @@ def run(cfg: DictConfig) -> None:
     }
     if weights.trained:
         metrics["detection"] = asdict(detections.compute())
-        write_detections(folder / "detections.jsonl", detections, CLASSES)
+        write_detections(folder / "detections.jsonl", detections, classes)
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     ledger.finish()
     print(f"\n{cfg.model.name} {model.size}, {label}, {data}")

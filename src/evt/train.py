@@ -20,7 +20,7 @@ from evt.harness.cli import run_command
 from evt.harness.train import Losses, processes, train
 from evt.models.boxes import Targets
 from evt.models.checkpoints import save_checkpoint
-from evt.models.vitdet import ViTDet, input_scale
+from evt.models.vitdet import ViTDet
 
 
 def train_task(cfg: DictConfig) -> None:
@@ -49,7 +49,8 @@ def detection_losses(model: nn.Module, batch: list[Frame]) -> Losses:
     targets = []
     for frame in batch:
         assert frame.target is not None
-        scale = input_scale((frame.image.shape[-2], frame.image.shape[-1]), model.size)
+        height, width = frame.image.shape[-2:]
+        scale = model.input_scale((height, width))
         targets.append(
             Targets((frame.target.boxes * scale).to(images.device), frame.target.labels.to(images.device))
         )

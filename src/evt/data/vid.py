@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import overload
 
 from evt.data.images import read_image
-from evt.data.vid_annotations import LABEL_OF_SYNSET, SYNSETS, frame_number, labels_of_tree, read_xml
+from evt.data.vid_annotations import CLASSES, LABEL_OF_SYNSET, SYNSETS, frame_number, labels_of_tree, read_xml
 from evt.data.vid_coco import CocoTargets, read_coco
 from evt.data.video import Boxes, DataError, Frame
 
@@ -131,6 +131,8 @@ class VID(Sequence[VIDVideo]):
         if not videos:
             raise DataError(f"{root}: split {split} has no videos with frames of the 30 classes")
         self.n_found = len(videos)
+        tree = labels_of_tree(root)
+        self.classes: Sequence[str] = CLASSES if tree is LABEL_OF_SYNSET else list(tree)
         self._videos = sorted(videos, key=lambda video: video.name)[:n_videos]
 
     def __len__(self) -> int:

@@ -18,7 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from evt.data.clips import Clip, FrameFolder
 from evt.data.generated import MovingSquares
 from evt.data.samples import IndexedVideo
+from evt.data.sprites import SpriteVideos
 from evt.data.vid import VID
+from evt.data.vid_annotations import CLASSES
 from evt.data.video import DataError, Video
 from evt.eventful import Policy, Threshold, TopR, Variant, init_weights
 from evt.harness.train import Recipe
@@ -121,21 +123,39 @@ def build_recipe(cfg: DictConfig) -> Recipe:
 
 def build_training_data(cfg: DictConfig) -> Sequence[IndexedVideo]:
     """The annotated videos that `data` names, to train on."""
-    if cfg.name != "vid":
-        raise ConfigError(f"data.name is {cfg.name}, which has no annotations to train on; it must be vid")
-    return _call(VID, "data", cfg)
+    kinds: dict[str, Callable[..., Sequence[IndexedVideo]]] = {"sprites": SpriteVideos, "vid": VID}
+    return _call(_choice(kinds, "data.name", cfg.name), "data", cfg)
 
 
 def build_data(cfg: DictConfig) -> Sequence[Video]:
     """The videos that `data=...` names."""
-    if cfg.name == "vid":
-        return _call(VID, "data", cfg)
-    kinds: dict[str, Callable[..., Video]] = {
+    sets: dict[str, Callable[..., Sequence[Video]]] = {"sprites": SpriteVideos, "vid": VID}
+    single: dict[str, Callable[..., Video]] = {
         "generated": MovingSquares,
         "video": Clip,
         "frames": FrameFolder,
     }
-    return [_call(_choice(kinds, "data.name", cfg.name), "data", cfg)]
+    if cfg.name in single:
+        return [_call(single[cfg.name], "data", cfg)]
+    if cfg.name not in sets:
+        _choice({**sets, **single}, "data.name", cfg.name)
+    return _call(sets[cfg.name], "data", cfg)
+
+
+def class_names(videos: Sequence[Video], n_classes: int) -> Sequence[str]:
+    """The names of a model's classes: those of the data where they have ground truth.
+
+    Raises:
+        ConfigError: the data have another number of classes than the model.
+    """
+    if isinstance(videos, SpriteVideos | VID):
+        if len(videos.classes) != n_classes:
+            raise ConfigError(
+                f"model.n_classes is {n_classes}, but the data have {len(videos.classes)} classes; they must be as many"
+            )
+        return videos.classes
+    known = {len(names): names for names in (CLASSES, SpriteVideos.classes)}
+    return known.get(n_classes, [f"class {i}" for i in range(n_classes)])
 
 
 def _no_policy() -> None:
@@ -177,6 +197,9 @@ def _fits(value: object, hint: Any) -> bool:
             fits = value in typing.get_args(kind)
         elif typing.get_origin(kind) is Sequence:
             fits = isinstance(value, list) and all(_fits(x, typing.get_args(kind)[0]) for x in value)
+        elif typing.get_origin(kind) is tuple:
+            kinds = typing.get_args(kind)
+            fits = isinstance(value, list) and len(value) == len(kinds) and all(map(_fits, value, kinds))
         elif kind in (int, float):
             fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
         else:
@@ -198,5 +221,7 @@ def _described(hint: Any) -> str:
         return " or ".join(map(str, typing.get_args(hint)))
     if typing.get_origin(hint) is Sequence:
         return f"a list, each {_described(typing.get_args(hint)[0])}"
+    if typing.get_origin(hint) is tuple:
+        return f"a list of {len(typing.get_args(hint))}, each {_described(typing.get_args(hint)[0])}"
     words = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
     return words.get(hint, "a text")

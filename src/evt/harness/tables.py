@@ -9,7 +9,6 @@ from importlib import resources
 import pandas as pd
 import torch
 
-from evt.data.vid_annotations import CLASSES
 from evt.data.video import DataError, Video
 from evt.eventful import VARIANTS, Policy, Stream, Threshold, TopR, count_ops
 from evt.harness.ledger import Ledger
@@ -111,11 +110,17 @@ def cells_from_shapes(model: ViTDet, row: Row) -> Cells:
 
 
 def cells_on_frames(
-    model: ViTDet, row: Row, videos: Sequence[Video], ledger: Ledger, key: str, detect: bool
+    model: ViTDet,
+    row: Row,
+    videos: Sequence[Video],
+    classes: Sequence[str],
+    ledger: Ledger,
+    key: str,
+    detect: bool,
 ) -> Cells:
     """A row measured on frames, see `measure`; with its accuracy if objects are to be detected."""
     what = Run(model, VARIANTS[row.variant], row.policy, compare=False, detect=detect)
-    measurement, detections = measure(what, videos, CLASSES, ledger, key, row.label)
+    measurement, detections = measure(what, videos, classes, ledger, key, row.label)
     first, later = measurement.first, measurement.later
     if not later.seconds:
         raise DataError(f"{videos[0].name} has no second frame; a table's rows need at least one later frame")

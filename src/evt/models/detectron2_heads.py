@@ -106,10 +106,11 @@ def classes() -> tuple[Any, Any]:
             score_threshold: float,
             max_detections: int,
             patch_size: int,
+            samples_per_image: int,
         ) -> None:
             super().__init__(
                 num_classes=n_classes,
-                batch_size_per_image=512,
+                batch_size_per_image=samples_per_image,
                 positive_fraction=0.25,
                 proposal_matcher=Matcher([0.5], [0, 1], allow_low_quality_matches=False),
                 box_in_features=list(_LEVELS[:4]),

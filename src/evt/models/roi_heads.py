@@ -18,7 +18,6 @@ _LEVELS = 4
 _OUTPUT_SIZE = 7
 _WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 _NMS_IOU = 0.5
-_SAMPLES = 512
 _POSITIVE_FRACTION = 0.25
 _MATCH_IOU = 0.5
 _BOX_LOSS_WEIGHT = 2.0
@@ -68,6 +67,7 @@ class ROIHeads(nn.Module):
         score_threshold: a detection's score must be greater.
         max_detections: of a picture.
         patch_size: of the backbone, in pixels; the pyramid's strides are in proportion to it.
+        samples_per_image: proposals that are trained on in each picture.
     """
 
     def __init__(
@@ -78,12 +78,14 @@ class ROIHeads(nn.Module):
         score_threshold: float = 0.05,
         max_detections: int = 100,
         patch_size: int = 16,
+        samples_per_image: int = 512,
     ) -> None:
         super().__init__()
         self.box_head = BoxHead(channels, fc_dim)
         self.box_predictor = BoxPredictor(fc_dim, n_classes)
         self.n_classes = n_classes
         self.patch_size = patch_size
+        self.samples_per_image = samples_per_image
         self.score_threshold = score_threshold
         self.max_detections = max_detections
 
@@ -118,7 +120,7 @@ class ROIHeads(nn.Module):
         """The losses of one batch.
 
         True boxes join the proposals. A proposal whose IoU with a true box is at least 0.5 is of its class, any other
-        is background. Of each picture 512 are drawn, at most a quarter of them objects.
+        is background. Of each picture `samples_per_image` are drawn, at most a quarter of them objects.
 
         Returns:
             `loss_cls`, the mean cross-entropy, and `loss_box_reg`, 2.0 times the sum of the objects' GIoU losses
@@ -129,7 +131,7 @@ class ROIHeads(nn.Module):
             with torch.no_grad():
                 candidates = torch.cat([proposal.boxes, target.boxes])
                 index, kind = match(candidates, target.boxes, _MATCH_IOU, _MATCH_IOU, keep_best=False)
-                positive, negative = sample(kind, _SAMPLES, _POSITIVE_FRACTION)
+                positive, negative = sample(kind, self.samples_per_image, _POSITIVE_FRACTION)
                 boxes.append(candidates[torch.cat([positive, negative])])
                 truths.append(target.boxes[index[positive]])
                 labels.append(target.labels[index[positive]])

@@ -31,6 +31,8 @@ class ViTDet(nn.Module):
         fc_dim: width of the linear layer of the box head.
         pre_nms_top, post_nms_top: see `RPN`.
         score_threshold, max_detections: see `ROIHeads`.
+        samples_per_image: proposals that the box head is trained on in each picture.
+        short_edge: the most that the short edge of a resized frame may measure, as a share of size.
         detector: builtin, or detectron2 for detectron2's own RPN and ROI heads on the same parameters.
 
     Raises:
@@ -59,12 +61,18 @@ class ViTDet(nn.Module):
         post_nms_top: int = 1000,
         score_threshold: float = 0.05,
         max_detections: int = 100,
+        samples_per_image: int = 512,
+        short_edge: float = 0.625,
         detector: Literal["builtin", "detectron2"] = "builtin",
     ) -> None:
         super().__init__()
         if not isinstance(size, int) or size < patch_size or size % patch_size:
             raise ValueError(f"model.size is {size!r}; it must be a multiple of the patch size, {patch_size}")
+        if not 0 < short_edge <= 1:
+            raise ValueError(f"model.short_edge is {short_edge}; it must be above 0 and at most 1")
         self.size = size
+        self.short_edge = short_edge
+        self.n_classes = n_classes
         self.backbone = nn.Module()
         self.backbone.net = ViT(
             (size // patch_size, size // patch_size),
@@ -87,7 +95,7 @@ class ViTDet(nn.Module):
             rpn, roi_heads = RPN, ROIHeads
         self.proposal_generator: RPN = rpn(fpn_channels, pre_nms_top, post_nms_top, patch_size)
         self.roi_heads: ROIHeads = roi_heads(
-            fpn_channels, fc_dim, n_classes, score_threshold, max_detections, patch_size
+            fpn_channels, fc_dim, n_classes, score_threshold, max_detections, patch_size, samples_per_image
         )
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
@@ -118,7 +126,22 @@ class ViTDet(nn.Module):
             raise ValueError(f"a frame of shape {tuple(image.shape)}; it must be (3, H, W)")
         if image.is_floating_point() and not torch.isfinite(image).all():
             raise ValueError("a frame with NaN or infinite pixels; all must be finite numbers in [0, 255]")
-        return self.normalise(resize(image, self.size))
+        height, width = image.shape[-2:]
+        new = self.resized(height, width)
+        if new != (height, width):
+            x = F.interpolate(image.unsqueeze(0), new, mode="bilinear", antialias=True)  # uint8 stays uint8
+            image = x.squeeze(0)
+        return self.normalise(image)
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width to which a frame is resized: at 1024, short edge 640, long edge at most 1024."""
+        scale = min(int(self.short_edge * self.size) / min(height, width), self.size / max(height, width))
+        return max(1, round(scale * height)), max(1, round(scale * width))
+
+    def input_scale(self, image_size: tuple[int, int]) -> Tensor:
+        """(4,): what x0, y0, x1 and y1 in a frame of some height and width are multiplied by to be in the input."""
+        (height, width), (new_height, new_width) = image_size, self.resized(*image_size)
+        return torch.tensor([new_width / width, new_height / height] * 2)
 
     def normalise(self, image: Tensor) -> Tensor:
         """Normalise a frame (3, h, w) of at most size x size pixels and pad it to (1, 3, size, size) float32."""
@@ -154,7 +177,7 @@ class ViTDet(nn.Module):
         """
         features = self.pyramid(tokens)
         (found,) = self.classify(features, self.propose(features))
-        return found._replace(boxes=found.boxes / input_scale(image_size, self.size).to(found.boxes))
+        return found._replace(boxes=found.boxes / self.input_scale(image_size).to(found.boxes))
 
     def losses(self, images: Tensor, targets: Sequence[Targets]) -> dict[str, Tensor]:
         """The losses of the whole model on a batch, densely computed; their sum is what training minimises.
@@ -169,24 +192,3 @@ class ViTDet(nn.Module):
         features, size = self.pyramid(self.net(images)), (self.size, self.size)
         proposals, losses = self.proposal_generator.training_losses(features, size, targets)
         return {**losses, **self.roi_heads.training_losses(features, size, proposals, targets)}
-
-
-def resized(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width to which a frame is resized: short edge 640, long edge at most 1024, times size / 1024."""
-    scale = min((640 * size // 1024) / min(height, width), size / max(height, width))
-    return max(1, round(scale * height)), max(1, round(scale * width))
-
-
-def input_scale(image_size: tuple[int, int], size: int) -> Tensor:
-    """(4,): what x0, y0, x1 and y1 in a frame of some height and width are multiplied by to be in the input."""
-    height, width = image_size
-    new_height, new_width = resized(height, width, size)
-    return torch.tensor([new_width / width, new_height / height] * 2)
-
-
-def resize(image: Tensor, size: int) -> Tensor:
-    """Resize (3, H, W) as `resized` says, bilinear with antialiasing; uint8 stays uint8."""
-    new = resized(image.shape[-2], image.shape[-1], size)
-    if new == image.shape[-2:]:
-        return image
-    return F.interpolate(image.unsqueeze(0), new, mode="bilinear", antialias=True).squeeze(0)

@@ -198,6 +198,8 @@ class SpriteVideos(Sequence[SpriteVideo]):
         DataError: a setting is of the wrong kind or out of range.
     """
 
+    classes: Sequence[str] = CLASSES
+
     def __init__(
         self,
         n_videos: int = 60,
