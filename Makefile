@@ -29,13 +29,18 @@ format: $(READY)  ## Format and sort the code in place
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Rows whose operations depend on the frames are measured on these, where they are present.
+FRAMES ?= $(wildcard ../shared/data/vid/ILSVRC2015/Data/VID/val/ILSVRC2015_val_00007010)
+DATA = $(if $(FRAMES),data=frames data.path="$(FRAMES)" data.n_frames=9)
+REPRODUCE = $(BIN)/python -m evt.reproduce $(DATA) $(ARGS)
+
 .PHONY: reproduce-table-c reproduce-table-1 reproduce-table-e
-reproduce-table-c: $(READY)  ## Table C: op counts of base, temporal, token-wise and STGT
-	$(BIN)/python -m evt.reproduce table=table_c $(ARGS)
-reproduce-table-1: $(READY)  ## Table 1: spatial redundancy at 1024
-	$(BIN)/python -m evt.reproduce table=table_1 $(ARGS)
-reproduce-table-e: $(READY)  ## Table E: spatial redundancy at 672
-	$(BIN)/python -m evt.reproduce table=table_e $(ARGS)
+reproduce-table-c: $(READY)  ## Table C: base, temporal, token-wise and STGT at 1024 and 672
+	$(REPRODUCE) table=table_c
+reproduce-table-1: $(READY)  ## Table 1: spatial redundancy at 1024 (FRAMES=folder of frames)
+	$(REPRODUCE) table=table_1
+reproduce-table-e: $(READY)  ## Table E: spatial redundancy at 672 (FRAMES=folder of frames)
+	$(REPRODUCE) table=table_e
 
 .PHONY: clean
 clean:  ## Remove the virtual environment and caches; results and runs stay

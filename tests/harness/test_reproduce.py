@@ -20,8 +20,7 @@ def test_table_c_equals_the_paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     """All 38 GFlops to the printed digit, in the paper's order."""
     command(
         monkeypatch,
-        reproduce,
-        "reproduce",
+        reproduce.reproduce,
         "table=table_c",
         f"out={tmp_path}",
         f"hydra.run.dir={tmp_path}/run",
@@ -57,8 +56,9 @@ def test_base_and_spatial_rows_equal_the_paper(table: str, size: int) -> None:
         assert row.size == size
         assert row.depends_on_frames == (row.variant == "spatiotemporal")
         if not row.depends_on_frames:
-            operations = tables.operations_from_shapes(model, row)
-            assert tables.equal_as_printed(operations.mean(0.0037) / 1e9, row.gflops)
+            gflops = tables.cells_from_shapes(model, row).gflops(0.0037)
+            assert gflops is not None
+            assert tables.equal_as_printed(gflops, row.gflops)
 
 
 def test_rows_that_depend_on_frames_are_measured_and_say_on_which(
@@ -77,7 +77,7 @@ def test_rows_that_depend_on_frames_are_measured_and_say_on_which(
         "data.n_frames=3",
         *SMALL,
     ]
-    command(monkeypatch, reproduce, "reproduce", *arguments)
+    command(monkeypatch, reproduce.reproduce, *arguments)
     table = pd.read_csv(tmp_path / "table_1.csv", keep_default_na=False, dtype=str)
     assert list(table["frames"]) == ["", "3", "3"]
     assert list(table["data"]) == ["", "generated", "generated"]
@@ -88,31 +88,33 @@ def test_a_killed_table_resumes_at_its_last_finished_row(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Else an hour of rows would be lost; and the resumed table is the same as one in a single run."""
+    rows = tables.paper_table("table_c")[:7]
+    monkeypatch.setattr(reproduce, "paper_table", lambda name: rows)
     arguments = ["table=table_c", f"hydra.run.dir={tmp_path}/run"]
     counted: list[tables.Row] = []
-    count = tables.operations_from_shapes
+    count = tables.cells_from_shapes
 
-    def count_until_killed(model: object, row: tables.Row) -> tables.Operations:
+    def count_until_killed(model: object, row: tables.Row) -> tables.Cells:
         if len(counted) == 5:
             raise KeyboardInterrupt
         counted.append(row)
         return count(model, row)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(reproduce, "operations_from_shapes", count_until_killed)
+    monkeypatch.setattr(reproduce, "cells_from_shapes", count_until_killed)
     with pytest.raises(SystemExit) as end:
-        command(monkeypatch, reproduce, "reproduce", *arguments, f"out={tmp_path}/a")
+        command(monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/a")
     assert end.value.code == 130
     with (tmp_path / "run/rows.jsonl").open("a") as file:
         file.write('["cut sho')
 
-    def count_the_rest(model: object, row: tables.Row) -> tables.Operations:
+    def count_the_rest(model: object, row: tables.Row) -> tables.Cells:
         assert row not in counted
         return count(model, row)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(reproduce, "operations_from_shapes", count_the_rest)
-    command(monkeypatch, reproduce, "reproduce", *arguments, f"out={tmp_path}/a")
-    monkeypatch.setattr(reproduce, "operations_from_shapes", count)
-    command(monkeypatch, reproduce, "reproduce", *arguments, f"out={tmp_path}/b")
+    monkeypatch.setattr(reproduce, "cells_from_shapes", count_the_rest)
+    command(monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/a")
+    monkeypatch.setattr(reproduce, "cells_from_shapes", count)
+    command(monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/b")
     assert (tmp_path / "a/table_c.csv").read_bytes() == (tmp_path / "b/table_c.csv").read_bytes()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from evt import run
 from evt.data.clips import FrameFolder
-from evt.data.video import DataError, Frame
-from evt.eventful import VARIANTS, TopR
-from evt.harness import measure
+from evt.data.video import DataError, Frame, Video
+from evt.eventful import VARIANTS, Policy, TopR
 from evt.harness.cli import CONFIG_DIR, run_command
+from evt.harness.ledger import Ledger
+from evt.harness.measure import Measurement, Run, measure
 from evt.harness.setup import build_variant
+from evt.run import run
 from tests.common import CLIP, VID_FRAMES, needs_clip, needs_vid_frames
 from tests.data.test_clips import write_frames
 from tests.models.test_vitdet import small_model
@@ -36,14 +38,15 @@ SMALL = [
 SMALL_RUN = ["model.size=128", "policy.r=16", "data.height=64", "data.width=96", "data.n_frames=3", *SMALL]
 
 
-def command(monkeypatch: pytest.MonkeyPatch, module: object, name: str, *arguments: str) -> None:
-    """What `python -m evt.NAME` does with these arguments."""
+def command(monkeypatch: pytest.MonkeyPatch, task: Callable[[DictConfig], None], *arguments: str) -> None:
+    """What the command of this task does with these arguments: `python -m evt.run` that of `run`, and so on."""
+    name = task.__module__.rpartition(".")[2]
     monkeypatch.setattr("sys.argv", [name, *arguments])
-    run_command(name, getattr(module, name))
+    run_command(name, task)
 
 
 def run_small(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> dict[str, Any]:
-    command(monkeypatch, run, "run", *SMALL_RUN, f"hydra.run.dir={folder}", *arguments)
+    command(monkeypatch, run, *SMALL_RUN, f"hydra.run.dir={folder}", *arguments)
     metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
     return metrics
 
@@ -51,7 +54,7 @@ def run_small(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) ->
 def error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The one sentence a refused command ends with."""
     with pytest.raises(SystemExit) as end:
-        command(monkeypatch, run, "run", *arguments)
+        command(monkeypatch, run, *arguments)
     assert end.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines[-1].startswith("error: ")
@@ -86,7 +89,6 @@ def test_the_dense_model_agrees_with_itself(monkeypatch: pytest.MonkeyPatch, tmp
     command(
         monkeypatch,
         run,
-        "run",
         "variant=base",
         "model.size=128",
         "data.n_frames=2",
@@ -109,16 +111,14 @@ def test_every_variant_is_a_config(name: str) -> None:
 
 def test_a_sweep_leaves_a_folder_a_point(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     arguments = [argument for argument in SMALL_RUN if not argument.startswith("policy")]
-    command(monkeypatch, run, "run", "-m", "policy.r=8,32", f"hydra.sweep.dir={tmp_path}", *arguments)
+    command(monkeypatch, run, "-m", "policy.r=8,32", f"hydra.sweep.dir={tmp_path}", *arguments)
     gflops = [json.loads((tmp_path / job / "metrics.json").read_text())["later"]["gflops"] for job in "01"]
     assert gflops[0] < gflops[1]
 
 
 def test_a_threshold_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     arguments = [argument for argument in SMALL_RUN if not argument.startswith("policy")]
-    command(
-        monkeypatch, run, "run", "policy=threshold", "policy.h=0", *arguments, f"hydra.run.dir={tmp_path}"
-    )
+    command(monkeypatch, run, "policy=threshold", "policy.h=0", *arguments, f"hydra.run.dir={tmp_path}")
     assert json.loads((tmp_path / "metrics.json").read_text())["mean"]["relative_l2_error"] < 1e-5
 
 
@@ -166,8 +166,13 @@ def test_an_impossible_command_is_refused_in_one_sentence(
     assert sentence in error(monkeypatch, capsys, *arguments)
 
 
-def test_nan_in_a_frame_names_the_frame(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Video:
+def measure_small(variant: str, policy: Policy | None, videos: Sequence[Video], folder: Path) -> Measurement:
+    run = Run(small_model(), VARIANTS[variant], policy)
+    return measure(run, videos, ["a"], Ledger(folder / "videos.jsonl"), "", "")[0]
+
+
+def test_nan_in_a_frame_names_the_frame(tmp_path: Path) -> None:
+    class Broken:
         name = "v"
 
         def __len__(self) -> int:
@@ -177,7 +182,7 @@ def test_nan_in_a_frame_names_the_frame(monkeypatch: pytest.MonkeyPatch, tmp_pat
             yield Frame(torch.full((3, 64, 64), torch.nan), "v:0", first=True)
 
     with pytest.raises(DataError, match="v:0: a frame with NaN"):
-        measure.measure(small_model(), VARIANTS["base"], None, [Video()], "")
+        measure_small("base", None, [Broken()], tmp_path)
 
 
 def test_the_module_is_a_command(tmp_path: Path) -> None:
@@ -198,7 +203,7 @@ def test_real_frames_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     for variant in ("temporal", "tokenwise", "stgt"):
         folder = tmp_path / variant
         command(
-            monkeypatch, run, "run", f"variant={variant}", "data=frames", f"data.path={VID_FRAMES}",
+            monkeypatch, run, f"variant={variant}", "data=frames", f"data.path={VID_FRAMES}",
             "data.n_frames=16", "model.size=256", "policy.r=32", *SMALL, f"hydra.run.dir={folder}",
         )  # fmt: skip
         metrics = json.loads((folder / "metrics.json").read_text())
@@ -211,7 +216,7 @@ def test_real_frames_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 @needs_clip
 def test_a_real_clip_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     command(
-        monkeypatch, run, "run", "data=video", f"data.path={CLIP}", "data.n_frames=4", "data.stride=2",
+        monkeypatch, run, "data=video", f"data.path={CLIP}", "data.n_frames=4", "data.stride=2",
         "model.size=256", "policy.r=32", *SMALL, f"hydra.run.dir={tmp_path}",
     )  # fmt: skip
     assert json.loads((tmp_path / "metrics.json").read_text())["mean"]["frames"] == 4
@@ -221,6 +226,6 @@ def test_a_new_sequence_flushes(tmp_path: Path) -> None:
     folder = write_frames(
         tmp_path / "f", [f"{i}.png" for i in range(4)], [(32, 48), (32, 48), (48, 32), (48, 32)]
     )
-    result = measure.measure(small_model(), VARIANTS["temporal"], TopR(2), [FrameFolder(folder)], "")
-    assert (len(result.first.ops), len(result.later.ops)) == (2, 2)
+    result = measure_small("temporal", TopR(2), [FrameFolder(folder)], tmp_path)
+    assert (len(result.first.seconds), len(result.later.seconds)) == (2, 2)
     assert result.first.error == [0, 0]

@@ -18,6 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from evt.data.video import DataError
 from evt.harness.setup import ConfigError
+from evt.harness.train import TrainingError
+from evt.models.checkpoints import CheckpointError
 
 _PACKAGED = Path(__file__).parents[1] / "configs"
 CONFIG_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "configs"
@@ -34,7 +36,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
     def told_in_one_sentence(cfg: DictConfig) -> None:
         try:
             task(cfg)
-        except (ConfigError, DataError) as error:
+        except (CheckpointError, ConfigError, DataError, TrainingError) as error:
             _fail(str(error))
 
     # Hydra then raises what is wrong with the arguments instead of printing it.

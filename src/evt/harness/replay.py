@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from evt.eventful import VARIANTS, Policy, Threshold, TopR, count_ops
-from evt.harness.replay_vivit import replay_vivit
+from evt.harness.replay_vivit import vivit_outputs
 from evt.models.vit import ViT
+from evt.models.vitdet import ViTDet
+
+LEVELS = ("p2", "p3", "p4", "p5", "p6")
+
+_Run = Callable[[dict[str, Any], dict[str, Tensor]], tuple[dict[str, float], bool | None]]
 
 
 class CaseError(ValueError):
@@ -65,7 +70,11 @@ def replay(folder: Path, tolerance: float | None = None) -> Replay:
         tensors = load_file(folder / "tensors.safetensors")
     except (OSError, json.JSONDecodeError, SafetensorError) as error:
         raise CaseError(f"not a case: {error}") from error
-    kinds = {"backbone": (_replay_backbone, 1e-4), "vivit": (_replay_vivit, 1e-4)}
+    kinds: dict[str, tuple[_Run, float]] = {
+        "backbone": (_replay_backbone, 1e-4),
+        "detector": (_replay_detector, 1e-3),
+        "vivit": (_replay_vivit, 1e-4),
+    }
     if case.get("kind") not in kinds:
         raise CaseError(f"kind is {case.get('kind')!r}; allowed are {', '.join(kinds)}")
     run, usual_tolerance = kinds[case["kind"]]
@@ -84,16 +93,19 @@ def _replay_backbone(case: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[
     net = backbone_of(case, tensors)
     states = net.states(_variant(case))
     errors, counts = {}, []
-    for t, (tokens, policy) in enumerate(zip(tensors["input/tokens"], policies(case), strict=False)):
+    for t, tokens in enumerate(tensors["input/tokens"]):
         with torch.no_grad(), count_ops() as ops:
-            out = net.forward_tokens(tokens.unsqueeze(0), states, policy)
+            out = net.forward_tokens(tokens.unsqueeze(0), states, policy_of(case, t))
         errors[f"{t}/tokens"] = max_error(out.squeeze(0), tensors["output/tokens"][t])
         counts.append(ops)
     return errors, [Counter(recorded) for recorded in case["counts"]] == counts
 
 
 def _replay_vivit(case: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, float], bool]:
-    return replay_vivit(case, tensors, _variant(case), policies(case))
+    with count_ops() as ops:
+        outputs = vivit_outputs(case, tensors, _variant(case), policy_of(case, 0))
+    errors = {name: max_error(x, tensors[f"output/{name}"]) for name, x in outputs.items()}
+    return errors, Counter(case["counts"]) == ops
 
 
 def backbone_of(case: dict[str, Any], tensors: dict[str, Tensor]) -> ViT:
@@ -101,14 +113,7 @@ def backbone_of(case: dict[str, Any], tensors: dict[str, Tensor]) -> ViT:
     net = ViT(
         grid=tuple(case["grid"]),
         patch_size=case.get("patch", 16),
-        dim=case["dim"],
-        depth=case["depth"],
-        num_heads=case["heads"],
-        mlp_ratio=case["mlp_ratio"],
-        window_size=case["window_size"],
-        window_blocks=case["window_blocks"],
-        pretrain_grid=case["pretrain_grid"],
-        rel_pos_grid=case["rel_pos_grid"],
+        **_backbone_settings(case),
     )
     prefix = "weights/backbone.net."
     weights = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
@@ -125,22 +130,75 @@ def backbone_of(case: dict[str, Any], tensors: dict[str, Tensor]) -> ViT:
     return net.eval()
 
 
-def policies(case: dict[str, Any]) -> Iterator[Policy | None]:
-    """The policy of a case at each of its frames, without end."""
+def _replay_detector(case: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, float], None]:
+    model = detector_of(case, tensors)
+    states = model.net.states(_variant(case))
+    errors = {}
+    for t, frame in enumerate(tensors["input/frames"]):
+        with torch.no_grad():
+            embedding = model.net.patch_embed(model.normalise(frame))
+            tokens = model.net.forward_tokens(embedding, states, policy_of(case, t))
+            features = model.pyramid(tokens)
+            proposals = model.propose(features)
+            detections = model.classify(features, proposals)
+        out = {
+            "embedding": embedding,
+            "tokens": tokens,
+            **dict(zip(LEVELS, features, strict=True)),
+            "proposal_boxes": proposals[0].boxes,
+            "proposal_logits": proposals[0].logits,
+            **detections[0]._asdict(),
+        }
+        for name, x in out.items():
+            if t == 0 or name not in LEVELS:  # the pyramid is recorded for the first frame only
+                errors[f"{t}/{name}"] = max_error(x, tensors[f"output/{t}/{name}"])
+    return errors, None
+
+
+def detector_of(case: dict[str, Any], tensors: dict[str, Tensor]) -> ViTDet:
+    """The detector of a case, with its weights; what a case does not say is as for VID."""
+    height, width = case["input_size"]
+    if height != width or [height // case["patch"], width // case["patch"]] != case["grid"]:
+        raise CaseError(f"input_size is {case['input_size']}; it must be square, and grid times patch")
+    model = ViTDet(
+        size=height,
+        patch_size=case["patch"],
+        **_backbone_settings(case),
+        n_classes=case["classes"],
+        fpn_channels=case["fpn_channels"],
+        fc_dim=case["fc_dim"],
+        pre_nms_top=case["rpn"]["pre_nms_top"],
+        post_nms_top=case["rpn"]["post_nms_top"],
+        score_threshold=case["roi"]["score_threshold"],
+        max_detections=case["roi"]["max_detections"],
+    )
+    weights = {name.removeprefix("weights/"): x for name, x in tensors.items() if name.startswith("weights/")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CaseError(f"the weights do not fit: {error}") from error
+    return model.eval()
+
+
+def _backbone_settings(case: dict[str, Any]) -> dict[str, Any]:
+    names = ("dim", "depth", "mlp_ratio", "window_size", "window_blocks", "pretrain_grid", "rel_pos_grid")
+    return {name: case[name] for name in names} | {"num_heads": case["heads"]}
+
+
+def policy_of(case: dict[str, Any], t: int) -> Policy | None:
+    """The policy of a case at its frame t."""
     kind, value = case["policy"], case["value"]
-    if kind == "none":
-        while True:
-            yield None
-    elif kind == "top_r_schedule":
-        policy = TopR(0)
-        for policy.r in value:  # the budget of one stream changes from frame to frame
-            yield policy
-    elif kind in {"top_r", "threshold"}:
-        fixed = TopR(value) if kind == "top_r" else Threshold(value)
-        while True:
-            yield fixed
-    else:
-        raise CaseError(f"policy is {kind!r}; allowed are none, top_r, top_r_schedule and threshold")
+    if kind == "top_r_schedule" and t >= len(value):
+        raise CaseError(f"value has {len(value)} entries, but there is a frame {t}; each frame needs its own")
+    choices: dict[str, Callable[[], Policy | None]] = {
+        "none": lambda: None,
+        "top_r": lambda: TopR(value),
+        "top_r_schedule": lambda: TopR(value[t]),
+        "threshold": lambda: Threshold(value),
+    }
+    if kind not in choices:
+        raise CaseError(f"policy is {kind!r}; allowed are {', '.join(choices)}")
+    return choices[kind]()
 
 
 def _variant(case: dict[str, Any]) -> Any:

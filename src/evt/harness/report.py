@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from evt.metrics.detection import DetectionMetrics
 
 
 def summary_table(metrics: dict[str, Any]) -> str:
@@ -22,10 +25,29 @@ def summary_table(metrics: dict[str, Any]) -> str:
         row("GFlops", "gflops", ".3f"),
         row("ms a frame (median)", "ms", ".1f"),
         row("ms of the dense model", "dense_ms", ".1f"),
+        row("ms of the detector", "detector_ms", ".1f"),
         row("relative L2 error", "relative_l2_error", ".2e"),
         ["state in MB", "", "", f"{metrics['state_bytes'] / 1e6:.1f}"],
+        ["peak memory in MB", "", "", f"{metrics['peak_memory_bytes'] / 1e6:.0f}"],
     ]
+    detection = metrics.get("detection")
+    if detection is not None:
+        rows.append(["detections", "", "", str(detection["n_detections"])])
+        rows.append(["mAP50", "", "", "-" if detection["map50"] is None else f"{detection['map50']:.2f}"])
     return _align(rows, " ", "  ")
+
+
+def write_detections(path: Path, detections: DetectionMetrics, classes: Sequence[str]) -> None:
+    """Write a JSON line a frame: its name and its detections, best first, boxes x0 y0 x1 y1 in pixels."""
+    with path.open("w") as file:
+        for frame, boxes, scores, labels in detections.detections():
+            line = {
+                "frame": frame,
+                "boxes": [[round(x, 2) for x in box] for box in boxes.tolist()],
+                "scores": [round(score, 4) for score in scores.tolist()],
+                "classes": [classes[label] for label in labels.tolist()],
+            }
+            file.write(json.dumps(line) + "\n")
 
 
 def write_table(

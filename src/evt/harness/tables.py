@@ -11,7 +11,8 @@ import torch
 
 from evt.data.video import DataError, Video
 from evt.eventful import VARIANTS, Policy, Stream, Threshold, TopR, count_ops
-from evt.harness.measure import inputs
+from evt.harness.ledger import Ledger
+from evt.harness.measure import Run, measure
 from evt.models.vitdet import ViTDet
 
 
@@ -53,7 +54,12 @@ class Row:
         A threshold selects as many tokens as exceed it, and a pooled key is new where any of its tokens is.
         """
         variant = VARIANTS[self.variant]
-        return isinstance(self.policy, Threshold) or (variant.pool > 1 and variant.sparse_qk)
+        return self.depends_on_weights or (variant.pool > 1 and variant.sparse_qk)
+
+    @property
+    def depends_on_weights(self) -> bool:
+        """Whether the operations also depend on the scale of the tokens, which untrained weights do not have."""
+        return isinstance(self.policy, Threshold)
 
 
 def paper_table(name: str) -> list[Row]:
@@ -69,19 +75,29 @@ def paper_table(name: str) -> list[Row]:
 
 
 @dataclass(frozen=True)
-class Operations:
-    """Mean operations of a first frame (the flush) and of a later one, over `frames` frames; 0 where from shapes."""
+class Cells:
+    """What was measured for a row; None where it was not.
 
-    first: float
-    later: float
+    first_ops, later_ops: mean operations of a first frame (the flush) and of a later one.
+    frames: on how many frames; 0 where the operations follow from shapes.
+    flush_rate: the flushes a frame among these frames.
+    map50: in percent.
+    """
+
+    first_ops: float | None = None
+    later_ops: float | None = None
     frames: int = 0
+    flush_rate: float = 0
+    map50: float | None = None
 
-    def mean(self, flush_rate: float) -> float:
-        """Operations of a mean frame where this share of the frames are flushes."""
-        return self.later + flush_rate * (self.first - self.later)
+    def gflops(self, flush_rate: float) -> float | None:
+        """GFlops of a mean frame where this share of the frames are flushes."""
+        if self.first_ops is None or self.later_ops is None:
+            return None
+        return (self.later_ops + flush_rate * (self.first_ops - self.later_ops)) / 1e9
 
 
-def operations_from_shapes(model: ViTDet, row: Row) -> Operations:
+def cells_from_shapes(model: ViTDet, row: Row) -> Cells:
     """The operations of a row that needs no frames, counted on a model on torch's meta device."""
     stream = Stream(model.net, VARIANTS[row.variant], row.policy)
     frame = torch.empty(1, 3, model.size, model.size, device="meta")
@@ -90,23 +106,32 @@ def operations_from_shapes(model: ViTDet, row: Row) -> Operations:
         with count_ops() as ops:
             stream(frame)
         totals.append(ops.total())
-    return Operations(first=totals[0], later=totals[1])
+    return Cells(*totals)
 
 
-def operations_on_frames(model: ViTDet, row: Row, videos: Sequence[Video]) -> Operations:
-    """The operations of a row, counted while it runs on frames."""
-    stream = Stream(model.net, VARIANTS[row.variant], row.policy)
-    totals: dict[bool, list[int]] = {True: [], False: []}
-    for x, flush in inputs(model, videos, row.label):
-        if flush:
-            stream.reset()
-        with count_ops() as ops:
-            stream(x)
-        totals[flush].append(ops.total())
-    if not totals[False]:
+def cells_on_frames(
+    model: ViTDet,
+    row: Row,
+    videos: Sequence[Video],
+    classes: Sequence[str],
+    ledger: Ledger,
+    key: str,
+    detect: bool,
+) -> Cells:
+    """A row measured on frames, see `measure`; with its accuracy if objects are to be detected."""
+    what = Run(model, VARIANTS[row.variant], row.policy, compare=False, detect=detect)
+    measurement, detections = measure(what, videos, classes, ledger, key, row.label)
+    first, later = measurement.first, measurement.later
+    if not later.seconds:
         raise DataError(f"{videos[0].name} has no second frame; a table's rows need at least one later frame")
-    first, later = (sum(part) / len(part) for part in (totals[True], totals[False]))
-    return Operations(first, later, frames=len(totals[True]) + len(totals[False]))
+    frames = len(first.seconds) + len(later.seconds)
+    return Cells(
+        first.mean_ops,
+        later.mean_ops,
+        frames,
+        len(first.seconds) / frames,
+        detections.compute().map50 if detect else None,
+    )
 
 
 def equal_as_printed(value: float, printed: str) -> bool:

@@ -1,13 +1,18 @@
-"""ViTDet: frames in, backbone features out."""
+"""ViTDet: frames in, objects out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evt.models.boxes import Detections, Proposals, Targets
+from evt.models.pyramid import add_pyramid, pyramid
+from evt.models.roi_heads import ROIHeads
+from evt.models.rpn import RPN
 from evt.models.vit import ViT
 
 # Mean and deviation over ImageNet of the red, green and blue channel in [0, 255], as detectron2 uses them.
@@ -20,10 +25,18 @@ class ViTDet(nn.Module):
 
     Args:
         size: side of the square, in pixels, that a frame is resized and padded to.
-        patch_size and the rest: see `ViT`.
+        patch_size to rel_pos_grid: see `ViT`.
+        n_classes: of objects.
+        fpn_channels: of each level of the pyramid.
+        fc_dim: width of the linear layer of the box head.
+        pre_nms_top, post_nms_top: see `RPN`.
+        score_threshold, max_detections: see `ROIHeads`.
+        samples_per_image: proposals that the box head is trained on in each picture.
+        short_edge: the most that the short edge of a resized frame may measure, as a share of size.
+        detector: builtin, or detectron2 for detectron2's own RPN and ROI heads on the same parameters.
 
     Raises:
-        ValueError: size is not a positive multiple of patch_size.
+        ValueError: size is not a positive multiple of patch_size, a width cannot be, or detectron2 is not installed.
     """
 
     pixel_mean: Tensor
@@ -41,11 +54,25 @@ class ViTDet(nn.Module):
         window_blocks: Sequence[int] = (0, 1, 3, 4, 6, 7, 9, 10),
         pretrain_grid: int = 14,
         rel_pos_grid: int = 64,
+        n_classes: int = 30,
+        fpn_channels: int = 256,
+        fc_dim: int = 1024,
+        pre_nms_top: int = 1000,
+        post_nms_top: int = 1000,
+        score_threshold: float = 0.05,
+        max_detections: int = 100,
+        samples_per_image: int = 512,
+        short_edge: float = 0.625,
+        detector: Literal["builtin", "detectron2"] = "builtin",
     ) -> None:
         super().__init__()
         if not isinstance(size, int) or size < patch_size or size % patch_size:
             raise ValueError(f"model.size is {size!r}; it must be a multiple of the patch size, {patch_size}")
+        if not 0 < short_edge <= 1:
+            raise ValueError(f"model.short_edge is {short_edge}; it must be above 0 and at most 1")
         self.size = size
+        self.short_edge = short_edge
+        self.n_classes = n_classes
         self.backbone = nn.Module()
         self.backbone.net = ViT(
             (size // patch_size, size // patch_size),
@@ -58,6 +85,17 @@ class ViTDet(nn.Module):
             window_blocks,
             pretrain_grid,
             rel_pos_grid,
+        )
+        add_pyramid(self.backbone, dim, fpn_channels)
+        if detector == "detectron2":
+            from evt.models import detectron2_heads
+
+            rpn, roi_heads = detectron2_heads.classes()
+        else:
+            rpn, roi_heads = RPN, ROIHeads
+        self.proposal_generator: RPN = rpn(fpn_channels, pre_nms_top, post_nms_top, patch_size)
+        self.roi_heads: ROIHeads = roi_heads(
+            fpn_channels, fc_dim, n_classes, score_threshold, max_detections, patch_size, samples_per_image
         )
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
@@ -88,22 +126,69 @@ class ViTDet(nn.Module):
             raise ValueError(f"a frame of shape {tuple(image.shape)}; it must be (3, H, W)")
         if image.is_floating_point() and not torch.isfinite(image).all():
             raise ValueError("a frame with NaN or infinite pixels; all must be finite numbers in [0, 255]")
-        x = resize(image, self.size).to(self.pixel_mean.device, torch.float32)
-        x = (x - self.pixel_mean) / self.pixel_std
+        height, width = image.shape[-2:]
+        new = self.resized(height, width)
+        if new != (height, width):
+            x = F.interpolate(image.unsqueeze(0), new, mode="bilinear", antialias=True)  # uint8 stays uint8
+            image = x.squeeze(0)
+        return self.normalise(image)
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width to which a frame is resized: at 1024, short edge 640, long edge at most 1024."""
+        scale = min(int(self.short_edge * self.size) / min(height, width), self.size / max(height, width))
+        return max(1, round(scale * height)), max(1, round(scale * width))
+
+    def input_scale(self, image_size: tuple[int, int]) -> Tensor:
+        """(4,): what x0, y0, x1 and y1 in a frame of some height and width are multiplied by to be in the input."""
+        (height, width), (new_height, new_width) = image_size, self.resized(*image_size)
+        return torch.tensor([new_width / width, new_height / height] * 2)
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Normalise a frame (3, h, w) of at most size x size pixels and pad it to (1, 3, size, size) float32."""
+        x = (image.to(self.pixel_mean.device, torch.float32) - self.pixel_mean) / self.pixel_std
         height, width = x.shape[-2:]
         return F.pad(x, (0, self.size - width, 0, self.size - height)).unsqueeze(0)
 
+    def pyramid(self, tokens: Tensor) -> list[Tensor]:
+        """The levels p2 to p6, (B, fpn_channels, h, w) each, of the backbone's output (B, N, D)."""
+        # A view: the maps are in channels-last memory, in which the layers below are fastest.
+        return pyramid(self.backbone, tokens.unflatten(1, self.net.grid).permute(0, 3, 1, 2))
 
-def vid_scale(height: int, width: int, size: int) -> float:
-    """The factor by which a frame is resized: short edge 640, long edge at most 1024, both scaled by size / 1024."""
-    return min((640 * size // 1024) / min(height, width), size / max(height, width))
+    def propose(self, features: Sequence[Tensor]) -> list[Proposals]:
+        """Where objects may be in each picture, in pixels of the input, from `pyramid`'s levels."""
+        return self.proposal_generator(features, (self.size, self.size))
 
+    def classify(self, features: Sequence[Tensor], proposals: Sequence[Proposals]) -> list[Detections]:
+        """The objects in each picture, in pixels of the input, from `pyramid`'s levels and `propose`'s boxes."""
+        return self.roi_heads(features, (self.size, self.size), proposals)
 
-def resize(image: Tensor, size: int) -> Tensor:
-    """Resize (3, H, W) by `vid_scale`, bilinear with antialiasing; uint8 stays uint8."""
-    height, width = image.shape[-2:]
-    scale = vid_scale(height, width, size)
-    new = (max(1, round(scale * height)), max(1, round(scale * width)))
-    if new == (height, width):
-        return image
-    return F.interpolate(image.unsqueeze(0), new, mode="bilinear", antialias=True).squeeze(0)
+    @torch.no_grad()
+    def detect(self, tokens: Tensor, image_size: tuple[int, int]) -> Detections:
+        """Find the objects of a frame.
+
+        As published, boxes are clipped to the padded input and not to the frame, so one may end outside of it.
+
+        Args:
+            tokens: (1, N, D), the backbone's output.
+            image_size: height and width of the frame as `preprocess` got it.
+
+        Returns:
+            The detections, in pixels of that frame.
+        """
+        features = self.pyramid(tokens)
+        (found,) = self.classify(features, self.propose(features))
+        return found._replace(boxes=found.boxes / self.input_scale(image_size).to(found.boxes))
+
+    def losses(self, images: Tensor, targets: Sequence[Targets]) -> dict[str, Tensor]:
+        """The losses of the whole model on a batch, densely computed; their sum is what training minimises.
+
+        Args:
+            images: (B, 3, size, size), frames as from `preprocess`.
+            targets: the objects of each, in pixels of the input: those of the frame times `input_scale`.
+
+        Returns:
+            `loss_rpn_cls` and `loss_rpn_loc` (see `RPN`), `loss_cls` and `loss_box_reg` (see `ROIHeads`).
+        """
+        features, size = self.pyramid(self.net(images)), (self.size, self.size)
+        proposals, losses = self.proposal_generator.training_losses(features, size, targets)
+        return {**losses, **self.roi_heads.training_losses(features, size, proposals, targets)}

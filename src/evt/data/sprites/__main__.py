@@ -1,0 +1,51 @@
+"""Write generated videos out, so that the readers of real data sets can be tried on them.
+
+python -m evt.data.sprites OUT                 an ILSVRC2015 tree: data=vid data.root=OUT
+python -m evt.data.sprites OUT --kind action   mp4 clips and a csv as of Kinetics
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from evt.data.sprites import DISTURBANCES, MIXED, SPLITS, SpriteClips, SpriteVideos
+from evt.data.sprites.writing import FORMATS, write_kinetics, write_vid
+from evt.data.video import DataError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write what the command line says."""
+    parser = argparse.ArgumentParser(
+        "python -m evt.data.sprites",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--kind", choices=("detection", "action"), default="detection")
+    parser.add_argument("--format", choices=FORMATS, default="png", help="of the frames for detection")
+    parser.add_argument("--split", choices=SPLITS, default="val")
+    parser.add_argument("--setting", choices=(*DISTURBANCES, MIXED), default=MIXED)
+    parser.add_argument("--n", type=int, default=60, help="how many videos or clips")
+    parser.add_argument("--n-frames", type=int, help="of each; 60 for detection, 32 for action")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="320 320, or 224 224")
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args(arguments)
+    shared = {"seed": chosen.seed, "split": chosen.split, "setting": chosen.setting}
+    if chosen.n_frames is not None:
+        shared["n_frames"] = chosen.n_frames
+    if chosen.size is not None:
+        shared["size"] = tuple(chosen.size)
+    try:
+        if chosen.kind == "detection":
+            write_vid(SpriteVideos(chosen.n, **shared), chosen.out, chosen.split, chosen.format)
+        else:
+            write_kinetics(SpriteClips(chosen.n, **shared), chosen.out, chosen.split)
+    except DataError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""Clips whose class is a motion: the small counterpart of EPIC-Kitchens and Kinetics.
+
+Each scene has two actors, a few things at rest and a background, all drawn without knowledge of the class. In its
+middle frame the actors are where they were drawn, whatever the class; the class says how they get there and go on.
+
+No other frame may tell the class either (an actor that moves left must not end at the left more often), so actors
+that leave the frame on one side enter it on the other, and the two keep their distance. Their places are then
+equally likely in every frame of every class. Size alone cannot be made so: at its ends a clip of "approaching"
+shows smaller or larger actors than others on average.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evt.data.sprites.filming import Filming
+from evt.data.sprites.rendering import Pose, paste
+from evt.data.sprites.settings import SCENE, SPLITS, Recipe, recipes
+from evt.data.sprites.shapes import CLASSES, Sprite, draw_background, draw_sprite
+
+ACTIONS = (
+    "moving left",
+    "moving right",
+    "moving up",
+    "moving down",
+    "turning clockwise",
+    "turning counterclockwise",
+    "approaching",
+    "receding",
+    "exchanging places",
+    "orbiting",
+    "bouncing",
+    "shaking",
+)
+GROWTH = (0.5, 0.7)
+"""Of approaching and receding: the logarithm of the factor of the size over a scene."""
+ACTOR_SCALE = float(np.exp(-GROWTH[1] / 2))
+"""Of actors in the middle of the scene; they are drawn as large as they can become."""
+
+
+@dataclass(frozen=True)
+class Act:
+    """How an action is done; every scene has one for every action.
+
+    speed: of moving, in pixels a frame.
+    turn: of turning, in radians a scene. Exchanging turns by 1.25 times as much, orbiting by 0.7 times.
+    sense: of exchanging and orbiting, clockwise (1) or counterclockwise (-1).
+    growth: see GROWTH.
+    height: of bouncing, and three times the amplitude of shaking, in pixels.
+    phase: of bouncing and shaking, in radians.
+    """
+
+    speed: float
+    turn: float
+    sense: int
+    growth: float
+    height: float
+    phase: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a clip shows between two cuts.
+
+    background, sprites, poses: as in the middle of the scene, without a camera's motion. The first two are the
+        actors.
+    act: how they act.
+    """
+
+    background: np.ndarray
+    sprites: list[Sprite]
+    poses: list[Pose]
+    act: Act
+
+
+def act_out(action: str, act: Act, first: Pose, second: Pose, when: float, n: int) -> tuple[Pose, Pose]:
+    """The poses of both actors.
+
+    Args:
+        action: one of ACTIONS.
+        act: how it is done.
+        first, second: their poses in the middle of the scene.
+        when: frames after the middle; negative before it.
+        n: frames of the scene.
+    """
+    a, b = np.array([first.x, first.y]), np.array([second.x, second.y])
+    shift, scale, angle = (0.0, 0.0), 1.0, 0.0
+    match action:
+        case "moving left":
+            shift = (-act.speed * when, 0)
+        case "moving right":
+            shift = (act.speed * when, 0)
+        case "moving up":
+            shift = (0, -act.speed * when)
+        case "moving down":
+            shift = (0, act.speed * when)
+        case "turning clockwise":
+            angle = act.turn * when / n
+        case "turning counterclockwise":
+            angle = -act.turn * when / n
+        case "approaching":
+            scale = np.exp(act.growth * when / n)
+        case "receding":
+            scale = np.exp(-act.growth * when / n)
+        case "exchanging places":
+            middle, half = (a + b) / 2, _turned((a - b) / 2, 1.25 * act.sense * act.turn * when / n)
+            a, b = middle + half, middle - half
+        case "orbiting":
+            a = b + _turned(a - b, 0.7 * act.sense * act.turn * when / n)
+        case "bouncing":
+            # Two bounces; a ball's height is not a sine's, but turns as sharply at the floor.
+            height = act.height * (abs(np.sin(2 * np.pi * when / n + act.phase)) - abs(np.sin(act.phase)))
+            shift = (0, -height)
+        case "shaking":
+            aside = act.height / 3 * (np.sin(5 * np.pi * when / n + act.phase) - np.sin(act.phase))
+            shift = (aside, 0)
+    a, b = a + np.array(shift), b + np.array(shift)
+    return (
+        Pose(float(a[0]), float(a[1]), float(first.scale * scale), first.angle + angle),
+        Pose(float(b[0]), float(b[1]), float(second.scale * scale), second.angle + angle),
+    )
+
+
+def _turned(vector: np.ndarray, angle: float) -> np.ndarray:
+    """A vector (x, y) turned clockwise."""
+    (x, y), cos, sin = vector, np.cos(angle), np.sin(angle)
+    return np.array([x * cos - y * sin, x * sin + y * cos])
+
+
+@functools.lru_cache(maxsize=4)
+def _scene(recipe: Recipe, number: int, n: int, margin: int) -> Scene:
+    """Scene `number` of a clip, of n frames; its background goes on for `margin` pixels outside the frame."""
+    height, width = recipe.size
+    side = min(height, width)
+    rng = recipe.rng(SCENE, number)
+
+    def sprite(diameter: float) -> Sprite:
+        return draw_sprite(rng, int(rng.integers(len(CLASSES))), diameter / 2)
+
+    middle = rng.uniform(0, (width, height))
+    direction, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.26, 0.36) * side
+    half = distance / 2 * np.array([np.cos(direction), np.sin(direction)])
+    # In the middle of the scene, actors are as large as 0.14 to 0.36 of the frame.
+    sprites = [sprite(0.14 * (0.36 / 0.14) ** rng.uniform() * side / ACTOR_SCALE) for _ in range(2)]
+    poses = [
+        Pose(float(x), float(y), ACTOR_SCALE, rng.uniform(0, 2 * np.pi))
+        for x, y in (middle + half, middle - half)
+    ]
+    for _ in range(rng.integers(0, 3)):  # things at rest
+        sprites.append(sprite(rng.uniform(0.1, 0.3) * side))
+        poses.append(Pose(rng.uniform(0, width), rng.uniform(0, height), 1, rng.uniform(0, 2 * np.pi)))
+    act = Act(
+        speed=float(np.clip(rng.uniform(0.3, 0.55) * side / n, 0.5, 4)),
+        turn=rng.uniform(0.7, 1.2) * np.pi,
+        sense=int(rng.choice((-1, 1))),
+        growth=rng.uniform(*GROWTH),
+        height=rng.uniform(0.12, 0.18) * side,
+        phase=rng.uniform(0, 2 * np.pi),
+    )
+    return Scene(draw_background(rng, height + 2 * margin, width + 2 * margin), sprites, poses, act)
+
+
+class SpriteClip:
+    """A clip whose frames are made when they are asked for, in any order.
+
+    Args:
+        name: of the clip.
+        label: its class, an index in ACTIONS.
+        recipe: what it is made from, which says nothing of its class.
+    """
+
+    def __init__(self, name: str, label: int, recipe: Recipe) -> None:
+        self.name, self.label = name, label
+        self._recipe = recipe
+        self._filming = Filming(recipe)
+
+    def __len__(self) -> int:
+        return self._recipe.n_frames
+
+    def __getitem__(self, positions: Sequence[int]) -> Tensor:
+        """Frames by position, (n, 3, H, W) uint8 RGB."""
+        for i in positions:
+            if not 0 <= i < len(self):
+                raise IndexError(f"{self.name} has no frame {i}; it has {len(self)}")
+        height, width = self._recipe.size
+        frames = np.empty((len(positions), height, width, 3), np.uint8)
+        for frame, i in zip(frames, positions, strict=True):
+            frame[:] = self._render(i)
+        return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
+
+    def _render(self, i: int) -> np.ndarray:
+        filming = self._filming
+        number, shown = filming.scene(i)
+        scene = _scene(self._recipe, number, len(shown), filming.camera.margin)
+        image = filming.frame(scene.background, i)
+        camera = filming.camera.place(i)
+        action, when = ACTIONS[self.label], i - shown[len(shown) // 2]
+        first, second, *resting = scene.poses
+        actors = act_out(action, scene.act, first, second, when, len(shown))
+        for sprite, pose in zip(scene.sprites[2:], resting, strict=True):
+            paste(image, None, 0, sprite, _seen(pose, camera))
+        height, width = self._recipe.size
+        for sprite, pose in reversed(list(zip(scene.sprites[:2], actors, strict=True))):
+            seen = _seen(pose, camera)
+            x, y = seen.x % width, seen.y % height
+            # What sticks out on one side comes in on the other.
+            for shift_x in (-width, 0, width):
+                for shift_y in (-height, 0, height):
+                    paste(image, None, 0, sprite, replace(seen, x=x + shift_x, y=y + shift_y))
+        return filming.expose(image, i)
+
+
+def _seen(pose: Pose, camera: np.ndarray) -> Pose:
+    """A pose in the scene as a camera at (x, y) sees it."""
+    return replace(pose, x=float(pose.x - camera[0]), y=float(pose.y - camera[1]))
+
+
+class SpriteClips(Sequence[SpriteClip]):
+    """Generated clips for action recognition; ACTIONS are the names of their labels.
+
+    Each action is as frequent as any other, or once more.
+
+    Args:
+        n_clips: how many clips.
+        n_frames: of each.
+        size: (height, width) of a frame in pixels, at least 64.
+        seed: of everything.
+        split: train, val or test; no clip of one is in another.
+        setting: as of `SpriteVideos`. A pan moves the scene; an action is a motion within it.
+
+    Raises:
+        DataError: a setting is of the wrong kind or out of range.
+    """
+
+    def __init__(
+        self,
+        n_clips: int = 240,
+        n_frames: int = 32,
+        size: tuple[int, int] = (224, 224),
+        seed: int = 0,
+        split: str = "val",
+        setting: str = "mixed",
+    ) -> None:
+        made_from = recipes(("n_clips", n_clips), n_frames, size, seed, split, setting)
+        labels = np.random.default_rng((seed, SPLITS.index(split))).permutation(n_clips) % len(ACTIONS)
+        self._clips = [
+            SpriteClip(f"sprites_{split}_{i:06d}", label, recipe)
+            for i, (label, recipe) in enumerate(zip(labels.tolist(), made_from, strict=True))
+        ]
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    @overload
+    def __getitem__(self, i: int) -> SpriteClip: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[SpriteClip]: ...
+    def __getitem__(self, i: int | slice) -> SpriteClip | Sequence[SpriteClip]:
+        return self._clips[i]

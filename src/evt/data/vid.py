@@ -1,0 +1,262 @@
+"""ImageNet VID, and the part of ImageNet DET that is trained on with it, in the layout of ILSVRC2015.
+
+    Data/VID/val/<video>/000000.JPEG                Annotations/VID/val/<video>/000000.xml
+    Data/VID/train/<part>/<video>/000000.JPEG       Annotations/VID/train/<part>/<video>/000000.xml
+    Data/DET/train/<any folders>/<picture>.JPEG     Annotations/DET/train/<any folders>/<picture>.xml
+
+A tree of this layout may have classes of its own: see `labels_of_tree`.
+Boxes are x0 y0 x1 y1 = xmin ymin xmax ymax of the XML, without the +1 of inclusive pixels: see `read_annotation`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+from evt.data.images import read_image
+from evt.data.vid_annotations import CLASSES, LABEL_OF_SYNSET, SYNSETS, frame_number, labels_of_tree, read_xml
+from evt.data.vid_coco import CocoTargets, read_coco
+from evt.data.video import Boxes, DataError, Frame
+
+SPLITS = {"val": "VID/val", "train": "VID/train", "det": "DET/train"}
+PICTURE_ENDINGS = (".JPEG", ".jpeg", ".jpg", ".png", ".PNG")
+
+# Only synsets within <name> are an object's; finding them is 20 times as fast as parsing the file.
+_OBJECT_OF_A_CLASS = re.compile(rb"<name>\s*(?:%s)\s*</name>" % "|".join(SYNSETS).encode())
+
+
+@dataclass(frozen=True)
+class XmlTargets:
+    """The objects of a video's frames, each read from its XML file when it is asked for.
+
+    folder: where the XML files are.
+    files: those of the frames.
+    required: a missing file is an error; else its frame has no ground truth.
+    other_synsets, labels: see `read_annotation`.
+    """
+
+    folder: str
+    files: list[str]
+    required: bool
+    other_synsets: bool
+    labels: Mapping[str, int]
+
+    def path(self, i: int) -> str:
+        """The XML file of frame i."""
+        name = os.path.basename(self.files[i])
+        return os.path.join(self.folder, name[: name.rindex(".")] + ".xml")
+
+    def __getitem__(self, i: int) -> Boxes | None:
+        path = self.path(i)
+        if not self.required and not os.path.exists(path):
+            return None
+        return read_xml(path, self.other_synsets, self.labels)
+
+
+@dataclass(frozen=True)
+class VIDVideo:
+    """A video of the data set; frames and XML files are read when they are asked for.
+
+    name: its folder below the split's; for DET, that of the picture without its ending.
+    files: its frames, in order.
+    targets: the ground truth of each.
+    """
+
+    name: str
+    files: list[str]
+    targets: XmlTargets | CocoTargets
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def first(self, i: int) -> bool:
+        """Whether frame i begins a new sequence: its number does not follow on that of the frame before."""
+        return i == 0 or frame_number(self.files[i]) != frame_number(self.files[i - 1]) + 1
+
+    @property
+    def n_sequences(self) -> int:
+        """How many sequences of consecutive frames the video has."""
+        return sum(map(self.first, range(len(self))))
+
+    def __getitem__(self, i: int) -> Frame:
+        return Frame(read_image(self.files[i]), self.files[i], self.first(i), self.targets[i])
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[i] for i in range(len(self)))
+
+
+class VID(Sequence[VIDVideo]):
+    """The videos of a split, in the order of their names.
+
+    DET is a split of one-frame videos: its pictures with an object of the 30 classes. To find them, every one of
+    its XML files is read; a json by `scripts/prepare_vid.py --split det --write-json` saves that.
+
+    Args:
+        root: the folder ILSVRC2015.
+        split: val, train or det.
+        annotations: a COCO-style json that is read instead of the XML files. Only the frames that it lists are in
+            the data set; where others are left out, a new sequence begins. Its `file_name` are relative to
+            Data/VID (for DET, Data/DET), the split's folder in there, the root, or the json's own folder.
+        n_videos: how many videos at most; `n_found` says how many there are.
+        require_annotations: frames without an XML file are an error; else they come without ground truth.
+
+    Raises:
+        DataError: a folder, the json or a video's frames are missing, or the json is broken. Broken frames and
+            XML files are found when they are read.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "val",
+        annotations: str | Path | None = None,
+        n_videos: int | None = None,
+        require_annotations: bool = True,
+    ) -> None:
+        if n_videos is not None and (not isinstance(n_videos, int) or n_videos < 1):
+            raise DataError(
+                f"data.n_videos is {n_videos!r}; it must be a whole number of at least 1, or null"
+            )
+        if annotations is not None:
+            check_layout(root, split, trees=())
+            videos = _listed_in_json(Path(root), split, Path(annotations))
+        else:
+            check_layout(root, split, ("Data", "Annotations") if require_annotations else ("Data",))
+            list_videos = _det_pictures if split == "det" else _videos
+            videos = list_videos(Path(root), split, require_annotations)
+        if not videos:
+            raise DataError(f"{root}: split {split} has no videos with frames of the 30 classes")
+        self.n_found = len(videos)
+        tree = labels_of_tree(root)
+        self.classes: Sequence[str] = CLASSES if tree is LABEL_OF_SYNSET else list(tree)
+        self._videos = sorted(videos, key=lambda video: video.name)[:n_videos]
+
+    def __len__(self) -> int:
+        return len(self._videos)
+
+    @overload
+    def __getitem__(self, i: int) -> VIDVideo: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[VIDVideo]: ...
+    def __getitem__(self, i: int | slice) -> VIDVideo | Sequence[VIDVideo]:
+        return self._videos[i]
+
+
+def check_layout(root: str | Path, split: str, trees: Sequence[str]) -> None:
+    """Check that the folders of a split are there.
+
+    Args:
+        root: the folder ILSVRC2015.
+        split: val, train or det.
+        trees: which of Data and Annotations are needed.
+
+    Raises:
+        DataError: one is missing, or the split is none of the three.
+    """
+    if split not in SPLITS:
+        raise DataError(f"data.split is {split!r}; allowed are {', '.join(SPLITS)}")
+    if not Path(root).is_dir():
+        raise DataError(f"data.root is {root}, which is not a folder; the folder ILSVRC2015 is needed")
+    for tree in trees:
+        if not Path(root, tree, SPLITS[split]).is_dir():
+            raise DataError(
+                f"data.root is {root}, which has no folder {tree}/{SPLITS[split]}; "
+                "the folder ILSVRC2015 is needed, laid out as distributed"
+            )
+
+
+def video_folders(tree: Path, split: str) -> list[str]:
+    """The names of the videos below Data/VID/<split> or Annotations/VID/<split>, sorted."""
+    if split == "val":
+        return _folders(tree)
+    return [f"{part}/{video}" for part in _folders(tree) for video in _folders(tree / part)]
+
+
+def picture_files(folder: str | Path) -> list[str]:
+    """The pictures in a folder, in no order; none where the folder is missing."""
+    if not os.path.isdir(folder):
+        return []
+    prefix = f"{folder}{os.sep}"
+    return [prefix + name for name in os.listdir(folder) if name.endswith(PICTURE_ENDINGS)]
+
+
+def annotated_pictures(root: Path) -> Iterator[tuple[str, str, bytes]]:
+    """The name below DET/train, picture and XML content of each annotated picture of DET."""
+    tree = os.path.join(root, "Annotations", SPLITS["det"])
+    for folder, _, names in os.walk(tree):
+        relative = os.path.relpath(folder, tree)
+        data = os.path.normpath(os.path.join(root, "Data", SPLITS["det"], relative))
+        pictures = {os.path.splitext(file)[0]: file for file in picture_files(data)}
+        for name in sorted(names):
+            if name.endswith(".xml"):
+                stem = name.removesuffix(".xml")
+                # A picture that is missing is named as it should be, for the message when it is read.
+                file = pictures.get(os.path.join(data, stem), os.path.join(data, stem + ".JPEG"))
+                content = Path(folder, name).read_bytes()
+                yield os.path.normpath(os.path.join(relative, stem)), file, content
+
+
+def has_object_of_a_class(xml: bytes) -> bool:
+    """Whether an XML file has an object of the 30 classes, or was cut short, which is to be found on reading it."""
+    return bool(_OBJECT_OF_A_CLASS.search(xml)) or not xml.rstrip().endswith(b"</annotation>")
+
+
+def _folders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
+
+
+def _videos(root: Path, split: str, require_annotations: bool) -> list[VIDVideo]:
+    data, annotations = root / "Data" / SPLITS[split], root / "Annotations" / SPLITS[split]
+    labels, videos = labels_of_tree(root), []
+    for name in video_folders(data, split):
+        files = sorted(picture_files(data / name), key=frame_number)
+        if not files:
+            raise DataError(f"{data / name} has no frames; files such as 000000.JPEG are needed")
+        if require_annotations and not (annotations / name).is_dir():
+            raise DataError(f"{annotations / name}: no such folder; the XML files of video {name} are needed")
+        targets = XmlTargets(str(annotations / name), files, require_annotations, False, labels)
+        videos.append(VIDVideo(name, files, targets))
+    return videos
+
+
+def _det_pictures(root: Path, split: str, require_annotations: bool) -> list[VIDVideo]:
+    if not require_annotations:
+        raise DataError("split det is chosen by its annotations; require_annotations must be true")
+    return [
+        VIDVideo(
+            name,
+            [file],
+            XmlTargets(
+                str((root / "Annotations" / SPLITS[split] / name).parent), [file], True, True, LABEL_OF_SYNSET
+            ),
+        )
+        for name, file, xml in annotated_pictures(root)
+        if has_object_of_a_class(xml)
+    ]
+
+
+def _listed_in_json(root: Path, split: str, path: Path) -> list[VIDVideo]:
+    listed = read_coco(path, pictures=split == "det")
+    data_set, folder = SPLITS[split].split("/")
+    bases = [root / "Data" / data_set, root / "Data" / data_set / folder, root, path.parent]
+    if not listed:
+        return []
+    for base in bases:
+        if any((base / video.files[0]).exists() for video in listed):
+            return [
+                VIDVideo(
+                    video.name.removeprefix(f"{folder}/"),
+                    [os.path.join(base, file) for file in video.files],
+                    video.targets,
+                )
+                for video in listed
+            ]
+    raise DataError(
+        f"{path}: the frame {listed[0].files[0]} is in none of {', '.join(map(str, bases))}; "
+        "frames must lie where file_name says, relative to one of these"
+    )

@@ -1,0 +1,313 @@
+"""The one training loop: AdamW, warm-up, decay, mixed precision, several processes, and exact resume.
+
+Everything random is drawn from the recipe's seed and the place in the run, so that a run that was killed and started
+again goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+S = TypeVar("S")
+S_co = TypeVar("S_co", covariant=True)
+
+Losses = dict[str, Tensor]
+
+
+class TrainingError(ValueError):
+    """Training that cannot begin or go on; the message says why."""
+
+
+class TrainingData(Protocol[S_co]):
+    """Samples to train on. All that is random about a sample comes from the generator it is given."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, i: int, generator: torch.Generator) -> S_co:
+        """Sample i, augmented."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    epochs, batch_size: passes over the data, and samples a step over all processes.
+    lr, weight_decay: of AdamW; biases, norms and position parameters do not decay.
+    warmup_steps: the learning rate rises linearly over so many steps.
+    decay_epochs: the learning rate falls tenfold at the start of each of these epochs, counted from 1.
+    cosine: after the warm-up the learning rate follows half a cosine down to 0 instead.
+    clip_norm: gradients are scaled down to this norm; null leaves them as they are.
+    precision: of the forward pass; weights and the optimizer are float32.
+    workers: processes that read samples; 0 reads in the training process.
+    save_every: steps between checkpoints.
+    seed: of the order of the samples and all else that is random.
+
+    Raises:
+        ValueError: a number out of its range; the message names it.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    warmup_steps: int = 0
+    decay_epochs: Sequence[int] = ()
+    cosine: bool = False
+    clip_norm: float | None = None
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    workers: int = 0
+    save_every: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("save_every", 1),
+            ("workers", 0),
+            ("warmup_steps", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least {least}")
+        for name in ("lr", "weight_decay"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"train.{name} is {value}; it must be a finite number of at least 0")
+        if self.cosine and self.decay_epochs:
+            raise ValueError("train.cosine and train.decay_epochs are both set; only one of them can be")
+
+    def lr_at(self, step: int, steps_per_epoch: int) -> float:
+        """The learning rate of a step, both counted from 0."""
+        if step < self.warmup_steps:
+            return self.lr * (step + 1) / (self.warmup_steps + 1)
+        if self.cosine:
+            rest = self.epochs * steps_per_epoch - self.warmup_steps
+            return self.lr * 0.5 * (1 + math.cos(math.pi * (step - self.warmup_steps) / rest))
+        return self.lr * 0.1 ** sum(step >= (epoch - 1) * steps_per_epoch for epoch in self.decay_epochs)
+
+
+def train(
+    model: nn.Module,
+    data: TrainingData[S],
+    losses: Callable[[nn.Module, list[S]], Losses],
+    recipe: Recipe,
+    folder: Path,
+    device: torch.device,
+) -> None:
+    """Train a model in place, or go on where a run in this folder stopped.
+
+    Leaves `log.jsonl` (a line a step: step, lr and each loss) and `last.pt` (weights, optimizer, step) in the folder.
+    Under torchrun every process trains on its share of each batch.
+
+    Args:
+        model: on the device.
+        data: what to train on.
+        losses: the losses of a batch of samples by name; their sum is descended.
+        recipe: how.
+        folder: of the run.
+        device: of the model.
+
+    Raises:
+        TrainingError: the data are fewer than a batch, the batch is not a multiple of the processes, the folder holds
+            a run of another recipe, or the loss is no longer finite.
+    """
+    rank, world = processes()
+    if len(data) < recipe.batch_size:
+        raise TrainingError(
+            f"there are {len(data)} samples to train on, fewer than train.batch_size, {recipe.batch_size}"
+        )
+    if recipe.batch_size % world:
+        raise TrainingError(
+            f"train.batch_size is {recipe.batch_size}; it must be a multiple of the {world} processes"
+        )
+    optimizer = torch.optim.AdamW(_groups(model, recipe.weight_decay), lr=recipe.lr)
+    scaler = torch.amp.GradScaler(
+        device.type, enabled=recipe.precision == "float16" and device.type == "cuda"
+    )
+    start = _resume(folder, model, optimizer, scaler, recipe, device)
+    steps_per_epoch = len(data) // recipe.batch_size
+    total = recipe.epochs * steps_per_epoch
+
+    objective: nn.Module = _Objective(model, losses)
+    if world > 1:
+        objective = DistributedDataParallel(objective, device_ids=[device] if device.type == "cuda" else None)
+    loader = DataLoader(
+        _Seeded(data, recipe.seed),
+        batch_sampler=_Batches(len(data), recipe, start, rank, world),
+        num_workers=recipe.workers,
+        collate_fn=list,
+        persistent_workers=False,
+    )
+    model.train()
+    bar = tqdm(loader, total=total, initial=start, desc="training", unit="step", disable=rank > 0)
+    for step, batch in enumerate(bar, start):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr_at(step, steps_per_epoch)
+        torch.manual_seed(_seed(recipe.seed, step, rank))  # what the model itself samples
+        dtype = getattr(torch, recipe.precision)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            parts: Losses = objective(batch)
+        loss = torch.stack(list(parts.values())).sum()
+        if not torch.isfinite(loss):
+            values = ", ".join(f"{name} {part.item():g}" for name, part in parts.items())
+            raise TrainingError(
+                f"the loss of step {step} is not finite ({values}); a lower train.lr may help"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        if recipe.clip_norm is not None:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        if rank == 0:
+            bar.set_postfix(loss=f"{loss.item():.3f}")
+            line = {"step": step, "lr": optimizer.param_groups[0]["lr"]}
+            _log(folder, {**line, **{name: part.item() for name, part in parts.items()}})
+            if (step + 1) % recipe.save_every == 0 or step + 1 == total:
+                _save(folder, model, optimizer, scaler, recipe, step + 1)
+    model.eval()
+
+
+def processes() -> tuple[int, int]:
+    """This process's rank and how many there are; joins those that torchrun started."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return (dist.get_rank(), world) if world > 1 else (0, 1)
+
+
+class _Objective(nn.Module):
+    """The losses as the forward pass of a module, which is what several processes can share."""
+
+    def __init__(self, model: nn.Module, losses: Callable[[nn.Module, list[Any]], Losses]) -> None:
+        super().__init__()
+        self.model = model
+        self.losses = losses
+
+    def forward(self, batch: list[Any]) -> Losses:
+        return self.losses(self.model, batch)
+
+
+class _Seeded(Dataset[S], Generic[S]):
+    """Samples by (epoch, index), each augmented by a seed of its own."""
+
+    def __init__(self, data: TrainingData[S], seed: int) -> None:
+        self.data = data
+        self.seed = seed
+
+    def __getitem__(self, key: tuple[int, int]) -> S:
+        epoch, i = key
+        return self.data.sample(i, torch.Generator().manual_seed(_seed(self.seed, epoch, i)))
+
+
+class _Batches:
+    """The (epoch, index) keys of each step from `start` on, for one of the processes."""
+
+    def __init__(self, n_samples: int, recipe: Recipe, start: int, rank: int, world: int) -> None:
+        self.n_samples, self.recipe, self.start = n_samples, recipe, start
+        self.share = slice(rank, None, world)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        size = self.recipe.batch_size
+        per_epoch = self.n_samples // size
+        for epoch in range(self.start // per_epoch, self.recipe.epochs):
+            generator = torch.Generator().manual_seed(_seed(self.recipe.seed, epoch))
+            order = torch.randperm(self.n_samples, generator=generator).tolist()
+            first = self.start % per_epoch if epoch == self.start // per_epoch else 0
+            for step in range(first, per_epoch):
+                yield [(epoch, i) for i in order[step * size : (step + 1) * size][self.share]]
+
+    def __len__(self) -> int:
+        return self.recipe.epochs * (self.n_samples // self.recipe.batch_size) - self.start
+
+
+def _seed(*place: int) -> int:
+    """A seed for a place in a run: near places give unrelated ones."""
+    value = 0
+    for number in place:
+        value = (value * 6364136223846793005 + number * 1442695040888963407 + 1) % 2**63
+    return value
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; biases, norms and positions do not."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    still = [p for name, p in named if p.ndim < 2 or "pos" in name.rpartition(".")[2]]
+    decaying = [p for name, p in named if not (p.ndim < 2 or "pos" in name.rpartition(".")[2])]
+    return [{"params": decaying, "weight_decay": weight_decay}, {"params": still, "weight_decay": 0.0}]
+
+
+def _identity(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe must not change between a run and its resumption."""
+    settings = json.loads(json.dumps(asdict(recipe)))
+    return {name: value for name, value in settings.items() if name not in {"workers", "save_every"}}
+
+
+def _resume(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    recipe: Recipe,
+    device: torch.device,
+) -> int:
+    """Take up the run in the folder; the number of steps that it had done."""
+    path, log = folder / "last.pt", folder / "log.jsonl"
+    if not path.exists():
+        log.unlink(missing_ok=True)
+        return 0
+    last = torch.load(path, map_location=device, weights_only=True)
+    if last["recipe"] != _identity(recipe):
+        changed = [name for name, value in _identity(recipe).items() if last["recipe"].get(name) != value]
+        raise TrainingError(
+            f"{folder} holds a run with another {', '.join(f'train.{name}' for name in changed)}; "
+            "give another folder, or the settings that it was begun with"
+        )
+    model.load_state_dict(last["model"])
+    optimizer.load_state_dict(last["optimizer"])
+    scaler.load_state_dict(last["scaler"])
+    step: int = last["step"]
+    if int(os.environ.get("RANK", "0")) == 0 and log.exists():
+        # What was logged after the last checkpoint will be done, and logged, again.
+        log.write_text("".join(log.read_text().splitlines(keepends=True)[:step]))
+    return step
+
+
+def _save(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    recipe: Recipe,
+    step: int,
+) -> None:
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "recipe": _identity(recipe),
+        "step": step,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(state, folder / "last.pt.part")
+    (folder / "last.pt.part").replace(folder / "last.pt")
+
+
+def _log(folder: Path, line: dict[str, float]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")

@@ -1,0 +1,110 @@
+"""COCO's detection measures of arrays, computed by pycocotools class by class.
+
+COCOeval holds everything it looks at as Python objects and looks at every pair of image and class. A class at a
+time, and only the images that have something of it, gives the same numbers in a fraction of memory and time:
+images with neither an object nor a detection of a class do not count for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Objects or detections of many images.
+
+    images: (n,) int64, the index of the image of each.
+    boxes: (n, 4) float32, x0 y0 x1 y1.
+    labels: (n,) int64, zero-based classes.
+    scores: (n,) float32 of detections; of objects, nothing reads them.
+    """
+
+    images: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+
+    def of_class(self, label: int) -> Instances:
+        """Those of one class."""
+        chosen = self.labels == label
+        return Instances(self.images[chosen], self.boxes[chosen], self.labels[chosen], self.scores[chosen])
+
+
+def evaluate(n_classes: int, objects: Instances, detections: Instances) -> tuple[np.ndarray, np.ndarray]:
+    """The 12 numbers of COCO's summary, and the AP at IoU 0.5 of each class.
+
+    IoU 0.5 to 0.95 in steps of 0.05, 101 recall points, at most 100 detections of a class in an image.
+
+    Args:
+        n_classes: how many classes.
+        objects, detections: of all images.
+
+    Returns:
+        (12,) in the order of SUMMARY and (n_classes,), in 0..1; -1 where there are no objects to find.
+    """
+    parts = [_evaluate_class(objects.of_class(k), detections.of_class(k)) for k in range(n_classes)]
+    whole = COCOeval(iouType="bbox")
+    whole.eval = {
+        "precision": np.concatenate([precision for precision, _ in parts], axis=2),  # (T, R, K, A, M)
+        "recall": np.concatenate([recall for _, recall in parts], axis=1),  # (T, K, A, M)
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        whole.summarize()
+    ap50 = whole.eval["precision"][0, :, :, 0, -1].mean(0)  # (K,): IoU 0.5, all areas, 100 detections
+    return whole.stats, ap50
+
+
+def _evaluate_class(objects: Instances, detections: Instances) -> tuple[np.ndarray, np.ndarray]:
+    """Precision (T, R, 1, A, M) and recall (T, 1, A, M) of one class, as COCOeval.accumulate makes them."""
+    evaluation = COCOeval(iouType="bbox")
+    p = evaluation.params
+    if not len(objects.images):
+        shape = (len(p.iouThrs), len(p.recThrs), 1, len(p.areaRng), len(p.maxDets))
+        return np.full(shape, -1.0), np.full((shape[0], *shape[2:]), -1.0)
+    images = np.union1d(objects.images, detections.images).tolist()
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.cocoGt, evaluation.cocoDt = _as_coco(images, objects), _as_coco(images, detections)
+        p.imgIds, p.catIds = images, [0]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation.eval["precision"], evaluation.eval["recall"]
+
+
+def _as_coco(images: list[int], instances: Instances) -> COCO:
+    corners = instances.boxes.astype(np.float64)
+    sizes = corners[:, 2:] - corners[:, :2]
+    columns = (
+        instances.images.tolist(),
+        np.concatenate([corners[:, :2], sizes], axis=1).tolist(),
+        sizes.prod(1).tolist(),
+        instances.scores.tolist(),
+    )
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": image} for image in images],
+        "categories": [{"id": 0}],
+        # From 1, because COCOeval writes 0 for "not matched".
+        "annotations": [
+            {
+                "id": i,
+                "image_id": image,
+                "category_id": 0,
+                "bbox": box,
+                "area": area,
+                "score": score,
+                "iscrowd": 0,
+            }
+            for i, (image, box, area, score) in enumerate(zip(*columns, strict=True), 1)
+        ],
+    }
+    coco.createIndex()
+    return coco

@@ -1,0 +1,221 @@
+"""Mean average precision of detections over the frames of many videos."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evt.metrics.coco import SUMMARY, Instances, evaluate
+
+
+@dataclass(frozen=True)
+class DetectionResult:
+    """What detections are worth. All scores in percent; None where no object was there to be found.
+
+    map50: AP at IoU 0.5, mean over the classes that have objects: the paper's mAP50.
+    map: the same, mean over IoU 0.5 to 0.95.
+    summary: COCO's 12 numbers by name; s, m and l stand for objects below 32², up to 96² and above 96² pixels.
+    ap50_per_class: AP at IoU 0.5 of each class by name.
+    n_frames, n_boxes, n_detections: how many there were.
+    reason: why map50 is None.
+    """
+
+    map50: float | None
+    map: float | None
+    summary: dict[str, float | None]
+    ap50_per_class: dict[str, float | None]
+    n_frames: int
+    n_boxes: int
+    n_detections: int
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some frames: their names, how many boxes and detections each has, and these one after the other."""
+
+    frames: list[str]
+    n_boxes: np.ndarray  # (frames,) int64
+    boxes: np.ndarray  # (n, 4) float32
+    labels: np.ndarray  # (n,) int64
+    n_detections: np.ndarray  # (frames,) int64
+    detected_boxes: np.ndarray  # (m, 4) float32
+    detected_labels: np.ndarray  # (m,) int64
+    scores: np.ndarray  # (m,) float32
+
+
+_DTYPES = {
+    "n_boxes": "<i8",
+    "boxes": "<f4",
+    "labels": "<i8",
+    "n_detections": "<i8",
+    "detected_boxes": "<f4",
+    "detected_labels": "<i8",
+    "scores": "<f4",
+}
+_BOXES = ("boxes", "detected_boxes")
+
+
+class DetectionMetrics:
+    """Collects detections and ground truth frame by frame, and evaluates them as COCO does.
+
+    A long run makes one of these for each video, keeps its `records()`, and adds them up in the end. Numbers
+    depend neither on the order in which frames are added nor on how they are split into records.
+
+    Args:
+        classes: the names of the classes, in the order of their labels.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = list(classes)
+        self._parts: list[_Part] = []
+        self._seen: set[str] = set()
+
+    def add(
+        self,
+        frame: str,
+        target_boxes: Tensor,
+        target_labels: Tensor,
+        boxes: Tensor,
+        scores: Tensor,
+        labels: Tensor,
+    ) -> None:
+        """Add a frame.
+
+        Args:
+            frame: its name, which no other frame has.
+            target_boxes, target_labels: its objects, (n, 4) x0 y0 x1 y1 in pixels of the frame, and (n,).
+            boxes, scores, labels: its detections, (m, 4), (m,) and (m,).
+
+        Raises:
+            ValueError: the frame was added before, the shapes are others, a number is not finite, or a label is of
+                no class.
+        """
+        self._add(
+            _Part(
+                [frame],
+                np.array([len(target_boxes)]),
+                _array(target_boxes, torch.float32),
+                _array(target_labels, torch.int64),
+                np.array([len(boxes)]),
+                _array(boxes, torch.float32),
+                _array(labels, torch.int64),
+                _array(scores, torch.float32),
+            )
+        )
+
+    def records(self) -> dict[str, Any]:
+        """All that was added, for JSON. Numbers are kept bit for bit, as base64 of little-endian arrays."""
+        part = self._merged()
+        arrays = {name: getattr(part, name).astype(dtype).tobytes() for name, dtype in _DTYPES.items()}
+        return {
+            "frames": part.frames,
+            **{name: base64.b64encode(raw).decode() for name, raw in arrays.items()},
+        }
+
+    def add_records(self, records: dict[str, Any]) -> None:
+        """Add what another one of these collected.
+
+        Raises:
+            ValueError: a frame was added before, or a label is of no class.
+        """
+        arrays = {
+            name: np.frombuffer(base64.b64decode(records[name]), dtype) for name, dtype in _DTYPES.items()
+        }
+        for name in _BOXES:
+            arrays[name] = arrays[name].reshape(-1, 4)
+        self._add(_Part(records["frames"], **arrays))
+
+    def detections(self) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+        """Each frame's name, and the boxes (m, 4), scores (m,) and labels (m,) detected in it."""
+        part = self._merged()
+        ends = part.n_detections.cumsum()
+        for frame, start, end in zip(part.frames, ends - part.n_detections, ends, strict=True):
+            yield (
+                frame,
+                part.detected_boxes[start:end],
+                part.scores[start:end],
+                part.detected_labels[start:end],
+            )
+
+    def compute(self) -> DetectionResult:
+        """Evaluate all frames: 176 thousand with 15 detections each take 5 minutes of one CPU core and 0.8 GB."""
+        part = self._merged()
+        # Equal scores rank in the order of the images, so that order must be the same however frames came in.
+        rank = np.empty(len(part.frames), np.int64)
+        rank[sorted(range(len(part.frames)), key=part.frames.__getitem__)] = np.arange(len(part.frames))
+        stats, ap50 = evaluate(
+            len(self._classes),
+            Instances(
+                rank.repeat(part.n_boxes),
+                part.boxes,
+                part.labels,
+                np.zeros(len(part.labels), np.float32),
+            ),
+            Instances(rank.repeat(part.n_detections), part.detected_boxes, part.detected_labels, part.scores),
+        )
+        summary = {name: _percent(value) for name, value in zip(SUMMARY, stats, strict=True)}
+        reason = None
+        if not len(part.labels):
+            reason = "no frame was added" if not part.frames else "no frame has an object"
+        return DetectionResult(
+            map50=summary["AP50"],
+            map=summary["AP"],
+            summary=summary,
+            ap50_per_class={name: _percent(value) for name, value in zip(self._classes, ap50, strict=True)},
+            n_frames=len(part.frames),
+            n_boxes=len(part.labels),
+            n_detections=len(part.scores),
+            reason=reason,
+        )
+
+    def _add(self, part: _Part) -> None:
+        where = f"the frames from {part.frames[0]} on" if part.frames else "no frames"
+        if len(part.frames) == 1:
+            where = f"frame {part.frames[0]}"
+        n, m = int(part.n_boxes.sum()), int(part.n_detections.sum())
+        shapes = {"boxes": (n, 4), "labels": (n,)}
+        shapes |= {"detected_boxes": (m, 4), "detected_labels": (m,), "scores": (m,)}
+        for name, shape in shapes.items():
+            array = getattr(part, name)
+            if array.shape != shape:
+                raise ValueError(f"{where}: {name} has shape {array.shape}; it must be {shape}")
+            if not np.isfinite(array).all():
+                raise ValueError(f"{where}: {name} has a number that is not finite; all must be")
+        for labels in (part.labels, part.detected_labels):
+            if len(labels) and not 0 <= labels.min() <= labels.max() < len(self._classes):
+                raise ValueError(
+                    f"{where}: labels go from {labels.min()} to {labels.max()}; "
+                    f"they must lie in 0 to {len(self._classes) - 1}"
+                )
+        for frame in part.frames:
+            if frame in self._seen:
+                raise ValueError(f"frame {frame} is added twice; each frame counts once")
+            self._seen.add(frame)
+        self._parts.append(part)
+
+    def _merged(self) -> _Part:
+        """All parts as one, which then also stands for them."""
+        empty = {name: np.empty((0, 4) if name in _BOXES else 0, d) for name, d in _DTYPES.items()}
+        parts = self._parts or [_Part([], **empty)]
+        merged = _Part(
+            [frame for part in parts for frame in part.frames],
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _DTYPES},
+        )
+        self._parts = [merged]
+        return merged
+
+
+def _array(tensor: Tensor, dtype: torch.dtype) -> np.ndarray:
+    return tensor.detach().to("cpu", dtype).numpy()
+
+
+def _percent(value: float) -> float | None:
+    """COCO writes -1 where there was nothing to find."""
+    return 100 * float(value) if value >= 0 else None

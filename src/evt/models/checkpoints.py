@@ -1,0 +1,199 @@
+"""Weights from files: the published checkpoints (torch .pth, pickled numpy arrays) and our own safetensors."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+_SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors")
+_BACKBONE = "backbone."
+_CLASSES = "roi_heads.box_predictor.cls_score.weight"
+
+# What pickles of numpy arrays refer to. torch.load(weights_only=True) has such a list too, but reads its own files
+# only, not plain pickles such as detectron2's .pkl.
+_SAFE = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+    ("collections", "OrderedDict"),
+    *(
+        (f"numpy.{core}.multiarray", name)
+        for core in ("core", "_core")
+        for name in ("_reconstruct", "scalar")
+    ),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read or does not fit; the message names the file and what is wrong with it."""
+
+
+def read_checkpoint(path: str | Path, allow_pickle: bool = False) -> dict[str, Tensor]:
+    """The parameters in a file, by name.
+
+    Args:
+        path: a .safetensors; or a .pth, .pt or .pkl with the parameters in a dict, or in one under `model`.
+        allow_pickle: run whatever a pickle says. A pickle can run any code: only for files that are trusted.
+
+    Raises:
+        CheckpointError: the file is missing, empty, broken or of another kind, holds no parameters, or needs
+            allow_pickle.
+    """
+    path = Path(path)
+    if path.suffix not in _SUFFIXES:
+        raise CheckpointError(f"{path}: a checkpoint ends in {', '.join(_SUFFIXES)}")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path}: the file is empty")
+    content = _read(path, allow_pickle)
+    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
+        content = content["model"]
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"{path}: there are no parameters in it; it must hold a dict of them by name")
+    return {str(name): _tensor(path, name, x) for name, x in content.items()}
+
+
+def load_checkpoint(model: nn.Module, path: str | Path, allow_pickle: bool = False) -> list[str]:
+    """Load all parameters of a model from a file; see `read_checkpoint`.
+
+    Returns:
+        What the file holds and the model does not have, as "name (shape)", for the caller to print.
+
+    Raises:
+        CheckpointError: the file cannot be read, or a parameter is missing or of another shape; then the model is as
+            it was.
+    """
+    return _load(model.state_dict(), read_checkpoint(path, allow_pickle), Path(path))
+
+
+def load_backbone(model: nn.Module, path: str | Path, allow_pickle: bool = False) -> list[str]:
+    """Load a detector's backbone and pyramid from a file for other classes, such as a ViTDet trained on COCO.
+
+    Returns:
+        What the file holds and was not loaded, as "name (shape)", for the caller to print.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`, for the parameters of backbone and pyramid.
+    """
+    own = {name: x for name, x in model.state_dict().items() if name.startswith(_BACKBONE)}
+    return _load(own, read_checkpoint(path, allow_pickle), Path(path))
+
+
+def save_checkpoint(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write parameters as safetensors; a run that dies on the way leaves what was there before.
+
+    Raises:
+        CheckpointError: path does not end in .safetensors, or cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path}: checkpoints are written as .safetensors")
+    # Copies, since safetensors takes neither views nor tensors that share memory.
+    copies = {
+        name: x.detach().cpu().clone(memory_format=torch.contiguous_format) for name, x in tensors.items()
+    }
+    part = path.with_name(f"{path.name}.part")
+    try:
+        save_file(copies, part)
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be written: {error}") from error
+
+
+def _load(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: Path) -> list[str]:
+    """Copy tensors into a model's own, all or none; returns what was left over."""
+    wrong = []
+    for name, x in own.items():
+        if name not in tensors:
+            wrong.append(f"{name} is missing, which must be of shape {_shape(x)}")
+        elif tensors[name].shape != x.shape:
+            wrong.append(f"{name} is of shape {_shape(tensors[name])}, and must be of shape {_shape(x)}")
+            found, expected = len(tensors[name]) - 1, len(x) - 1
+            if name == _CLASSES and found != expected:
+                wrong.insert(0, f"{wrong.pop()}: it is for {found} classes, and the model has {expected}")
+    if wrong:
+        more = f" (and {len(wrong) - 1} more parameters do not fit)" if len(wrong) > 1 else ""
+        raise CheckpointError(f"{path}: {wrong[0]}{more}")
+    with torch.no_grad():
+        for name, x in own.items():
+            x.copy_(tensors[name])
+    return [f"{name} ({_shape(x)})" for name, x in tensors.items() if name not in own]
+
+
+def _shape(x: Tensor) -> str:
+    return "x".join(map(str, x.shape)) or "()"
+
+
+def _tensor(path: Path, name: object, x: object) -> Tensor:
+    try:
+        if isinstance(x, np.ndarray):
+            return torch.tensor(x)
+        if isinstance(x, Tensor):
+            return x
+    except TypeError:  # an array of something that is no number
+        pass
+    raise CheckpointError(
+        f"{path}: {name} is {type(x).__name__}; a parameter is a tensor or an array of numbers"
+    )
+
+
+def _read(path: Path, allow_pickle: bool) -> Any:
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: cannot be read as safetensors: {error}") from error
+    with path.open("rb") as file:
+        archive = file.read(4) == b"PK\x03\x04"  # what torch.save writes
+    try:
+        if archive or path.suffix != ".pkl":
+            return torch.load(path, map_location="cpu", weights_only=not allow_pickle)
+        data = path.read_bytes()
+        return pickle.loads(data) if allow_pickle else _ArrayUnpickler(io.BytesIO(data)).load()
+    except pickle.UnpicklingError as error:
+        if allow_pickle:
+            raise CheckpointError(f"{path}: cannot be read: {_first_line(error)}") from error
+        raise CheckpointError(
+            f"{path}: holds more than tensors and arrays, or is broken; "
+            f"if you trust where it comes from, give allow_pickle ({_first_line(error)})"
+        ) from error
+    # A broken pickle fails in any of these ways.
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ImportError,
+    ) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read: {_first_line(error) or type(error).__name__}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads pickles of dicts, lists, texts, numbers and numpy arrays, and refuses all others."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a pickle may refer to."""
+        if (module, name) in _SAFE:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}")
