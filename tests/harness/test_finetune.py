@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 
 from evt.data.video import DataError
 from evt.eventful import VARIANTS, TopR
 from evt.harness import spatial_cache
-from evt.harness.finetune import FineTuning, fine_tune
+from evt.harness.finetune import DROPOUT, EPIC_KITCHENS, KINETICS, fine_tune, top1_on
 from evt.harness.spatial_cache import SpatialCache, fill_cache
+from evt.harness.train import Recipe, TrainingError
+from evt.models.checkpoints import read_checkpoint
 from evt.models.vivit import ViViT
-from evt.models.vivit_weights import fine_tuned_weights, load_fine_tuned
+from evt.models.vivit_weights import load_fine_tuned
 from tests.common import ROOT
 from tests.vivit import Clips, small_vivit
 
 TEMPORAL = VARIANTS["temporal"]
-QUICK = FineTuning(lr=1e-3, batch_size=3, epochs=3)
 
 
 @pytest.fixture(autouse=True)
@@ -100,20 +102,26 @@ def test_a_broken_shard_is_named(tmp_path: Path) -> None:
         filled(tmp_path, small_vivit())
 
 
+def recipe(**changes: Any) -> Recipe:
+    return Recipe(
+        **{"epochs": 3, "batch_size": 3, "lr": 1e-3, "weight_decay": 0.05, "save_every": 1, **changes}
+    )
+
+
 def test_training_takes_the_step_that_torch_takes(tmp_path: Path) -> None:
-    """One step without dropout, beside AdamW on the cross-entropy of the logits' mean written out here."""
+    """One step without dropout, beside Adam on the cross-entropy of the logits' mean written out here."""
     model, reference = small_vivit(), small_vivit()
     cache = filled(tmp_path / "cache", model)
-    settings = FineTuning(lr=1e-3, weight_decay=0.05, batch_size=10, epochs=1, dropout=0)
-    (epoch,) = fine_tune(model, cache, settings, tmp_path / "run")
+    fine_tune(model, cache, recipe(epochs=1, batch_size=10, weight_decay=0.0), tmp_path / "run", dropout=0)
 
     trained = [x for name, x in reference.named_parameters() if name.startswith(("temporal.", "head."))]
-    optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.05)
+    optimizer = torch.optim.Adam(trained, lr=1e-3)
     means = torch.stack([reference.classify(cache[i][0]).mean(dim=0) for i in range(10)])
     loss = F.cross_entropy(means, torch.tensor([i % 5 for i in range(10)]))
     loss.backward()
     optimizer.step()
-    assert epoch.loss == pytest.approx(loss.item(), abs=1e-5)
+    (line,) = (tmp_path / "run/log.jsonl").read_text().splitlines()
+    assert json.loads(line)["cross_entropy"] == pytest.approx(loss.item(), abs=1e-5)
     for name, x in reference.state_dict().items():
         # A gradient of next to nothing may have either sign, and Adam's first step is lr whatever its size.
         close = (model.state_dict()[name] - x).abs() < 1e-5
@@ -125,74 +133,74 @@ def test_training_learns_and_its_weights_are_written(tmp_path: Path) -> None:
     """Clips that differ in brightness by class are told apart after some epochs."""
     model = small_vivit()
     cache = filled(tmp_path / "cache", model)
-    epochs = fine_tune(model, cache, FineTuning(1e-2, epochs=60, dropout=0.1), tmp_path / "run", cache)
-    assert epochs[-1].loss < epochs[0].loss / 2
-    assert epochs[-1].validation_top1 is not None
-    assert epochs[-1].validation_top1 > 0.4  # of 5 classes, so 0.2 by chance
+    before = top1_on(model, cache)
+    path = fine_tune(model, cache, recipe(lr=1e-2, epochs=40, save_every=500), tmp_path / "run", 0.1)
+    losses = [
+        json.loads(line)["cross_entropy"] for line in (tmp_path / "run/log.jsonl").read_text().splitlines()
+    ]
+    assert sum(losses[-3:]) < sum(losses[:3]) / 1.5
+    assert top1_on(model, cache) > max(before, 0.4)  # of 5 classes, so 0.2 by chance
     tuned = small_vivit()
-    load_fine_tuned(tuned, load_file(tmp_path / "run/temporal.safetensors"))
+    load_fine_tuned(tuned, read_checkpoint(path))
     for name, x in tuned.state_dict().items():
         assert torch.equal(x, model.state_dict()[name]), name
 
 
-def test_dropout_and_order_follow_the_seed(tmp_path: Path) -> None:
+def test_top1_from_the_cache_is_that_of_the_model(tmp_path: Path) -> None:
+    model = small_vivit()
+    cache = filled(tmp_path, model)
+    predicted = [int(model.predict(clip.frames, TEMPORAL, TopR(5)).argmax()) for clip in Clips(10)]
+    assert top1_on(model, cache) == sum(p == i % 5 for i, p in enumerate(predicted)) / 10
+
+
+def test_dropout_follows_the_seed_and_can_be_none(tmp_path: Path) -> None:
     cache = filled(tmp_path / "cache", small_vivit())
 
-    def head(name: str, settings: FineTuning) -> torch.Tensor:
+    def head(name: str, seed: int = 0, dropout: float = 0.5) -> torch.Tensor:
         model = small_vivit()
-        fine_tune(model, cache, settings, tmp_path / name)
+        fine_tune(model, cache, recipe(seed=seed), tmp_path / name, dropout)
         return model.head.weight.detach()
 
-    first = head("a", QUICK)
+    first = head("a")
     torch.rand(7)  # what else drew random numbers does not matter
-    assert torch.equal(first, head("b", QUICK))
-    assert not torch.equal(first, head("c", FineTuning(lr=1e-3, batch_size=3, epochs=3, seed=1)))
-    assert not torch.equal(first, head("d", FineTuning(lr=1e-3, batch_size=3, epochs=3, dropout=0)))
+    assert torch.equal(first, head("b"))
+    assert not torch.equal(first, head("c", seed=1))
+    assert not torch.equal(first, head("d", dropout=0))
 
 
-def test_a_training_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_run_on_something_else_is_refused(tmp_path: Path) -> None:
     model = small_vivit()
     cache = filled(tmp_path / "cache", model)
-    fine_tune(model, cache, QUICK, tmp_path / "run")
-    with pytest.raises(DataError, match="run was made with other settings; choose another folder"):
-        fine_tune(small_vivit(), cache, FineTuning(epochs=2), tmp_path / "run")
+    fine_tune(model, cache, recipe(), tmp_path / "run")
+    with pytest.raises(DataError, match="run was made with other dropout; choose another folder"):
+        fine_tune(small_vivit(), cache, recipe(), tmp_path / "run", 0.1)
     with pytest.raises(DataError, match="other starting weights"):
-        fine_tune(model, cache, QUICK, tmp_path / "run")
-    (tmp_path / "run/last_epoch.safetensors").write_bytes(b"junk")
-    with pytest.raises(DataError, match=r"last_epoch.safetensors: broken"):
-        fine_tune(small_vivit(), cache, QUICK, tmp_path / "run")
+        fine_tune(model, cache, recipe(), tmp_path / "run")
+    with pytest.raises(DataError, match="other spatial outputs"):
+        fine_tune(small_vivit(), filled(tmp_path / "r6", small_vivit(), r=6), recipe(), tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"another train\.lr"):
+        fine_tune(small_vivit(), cache, recipe(lr=1e-4), tmp_path / "run")
 
 
 def test_labels_beyond_the_models_classes_are_refused(tmp_path: Path) -> None:
     cache = filled(tmp_path / "cache", small_vivit())
     wrong = SpatialCache([(name, label + 1, shard) for name, label, shard in cache.clips], {}, "")
     with pytest.raises(DataError, match="class 5, but the model has 5 classes"):
-        fine_tune(small_vivit(), wrong, QUICK, tmp_path / "run")
+        fine_tune(small_vivit(), wrong, recipe(), tmp_path / "run")
 
 
-def test_a_training_that_diverges_stops(tmp_path: Path) -> None:
-    """Else its weights would be written, all of them NaN."""
-    model = small_vivit()
-    cache = filled(tmp_path / "cache", model)
-    with pytest.raises(DataError, match="the loss is"):
-        fine_tune(model, cache, FineTuning(lr=1e30, epochs=4), tmp_path / "run")
-    assert not (tmp_path / "run/temporal.safetensors").exists()
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_a_dropout_that_cannot_be_is_refused(tmp_path: Path, dropout: float) -> None:
+    cache = filled(tmp_path / "cache", small_vivit())
+    with pytest.raises(ValueError, match=f"dropout is {dropout}"):
+        fine_tune(small_vivit(), cache, recipe(), tmp_path / "run", dropout)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"lr": 0.0}, "lr is 0.0"),
-        ({"lr": float("nan")}, "lr is nan"),
-        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"epochs": 0}, "epochs is 0"),
-        ({"dropout": 1.0}, "dropout is 1.0"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused(settings: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        FineTuning(**settings)  # type: ignore[arg-type]
+def test_the_papers_settings() -> None:
+    """Supplement, sections B and C."""
+    settings = [(r.epochs, r.batch_size, r.lr, r.weight_decay) for r in (EPIC_KITCHENS, KINETICS)]
+    assert settings == [(5, 8, 1e-5, 0.05), (10, 16, 2e-6, 0.05)]
+    assert DROPOUT == 0.5
 
 
 KILLED = """
@@ -200,58 +208,58 @@ import os, signal, sys
 from pathlib import Path
 from evt.data.epic_kitchens import EpicKitchens
 from evt.eventful import VARIANTS, TopR
-from evt.harness import finetune, spatial_cache
+from evt.harness import finetune, spatial_cache, train
 from tests.vivit import small_vivit
 
-spatial_cache.CLIPS_PER_SHARD = 2
-root, work, step = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-save = spatial_cache.save_whole
+root, work, victim = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 
-def save_and_die(path, *rest):
-    save(path, *rest)
-    if path.name == step:
+def and_die(save):
+    def run(*arguments):
+        save(*arguments)
         os.kill(os.getpid(), signal.SIGKILL)
+    return run
 
-spatial_cache.save_whole = save_and_die
-finetune.save_whole = save_and_die
+spatial_cache.CLIPS_PER_SHARD = 2
+if victim == "shard":
+    spatial_cache.save_whole = and_die(spatial_cache.save_whole)
+else:
+    train._save = and_die(train._save)
 model = small_vivit()
 cache = spatial_cache.fill_cache(work / "cache", model, VARIANTS["temporal"], TopR(5), EpicKitchens(root, "train"))
-finetune.fine_tune(model, cache, finetune.FineTuning(lr=1e-3, batch_size=2, epochs=3), work / "run")
+recipe = train.Recipe(epochs=3, batch_size=2, lr=1e-3, weight_decay=0.05, save_every=1)
+finetune.fine_tune(model, cache, recipe, work / "run")
 """
 
 
-def test_a_killed_fine_tuning_on_videos_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> None:
-    """From a csv and videos to tuned weights, with SIGKILL after the first shard and after the first epoch."""
+def test_a_killed_fine_tuning_on_videos_goes_on_and_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a csv and videos to tuned weights, with SIGKILL after the first shard and after the first step."""
     # Imported here, as only this test needs a video encoder.
     from evt.data.epic_kitchens import EpicKitchens
     from tests.videos import write_video
 
-    spatial_cache.CLIPS_PER_SHARD = 2
+    monkeypatch.setattr(spatial_cache, "CLIPS_PER_SHARD", 2)
     write_video(tmp_path / "P01/videos/P01_01.MP4", 60, 60)
     rows = [f"P01_01_{i},P01_01,00:00:00.{i}0,00:00:00.{i + 2}0,verb,{i % 5}" for i in range(5)]
     columns = "narration_id,video_id,start_timestamp,stop_timestamp,verb,verb_class"
     (tmp_path / "EPIC_100_train.csv").write_text("\n".join([columns, *rows]) + "\n")
 
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-    for step, left in (
-        ("00000.safetensors", "cache/00000.safetensors"),
-        ("last_epoch.safetensors", "run/last_epoch.safetensors"),
-    ):
+    for victim, left in (("shard", "cache/00000.safetensors"), ("training", "run/last.pt")):
         died = subprocess.run(
-            [sys.executable, "-c", KILLED, tmp_path, tmp_path / "work", step], env=environment, check=False
+            [sys.executable, "-c", KILLED, tmp_path, tmp_path / "work", victim], env=environment, check=False
         )
         assert died.returncode == -signal.SIGKILL
         assert (tmp_path / "work" / left).exists()
     assert not (tmp_path / "work/run/temporal.safetensors").exists()
 
-    settings = FineTuning(lr=1e-3, batch_size=2, epochs=3)
     data = EpicKitchens(tmp_path, "train")
-    heads = []
+    tuned = []
     for work in (tmp_path / "work", tmp_path / "unbroken"):
         model = small_vivit()
         cache = fill_cache(work / "cache", model, TEMPORAL, TopR(5), data)
         assert len(cache) == 5
-        assert len(fine_tune(model, cache, settings, work / "run")) == 3
-        heads.append(fine_tuned_weights(model))
-    for name, x in heads[0].items():
-        assert torch.equal(x, heads[1][name]), name
+        tuned.append(read_checkpoint(fine_tune(model, cache, recipe(batch_size=2), work / "run")))
+    for name, x in tuned[0].items():
+        assert torch.equal(x, tuned[1][name]), name

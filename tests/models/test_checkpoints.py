@@ -194,7 +194,7 @@ def test_a_file_without_parameters_is_told(content: object, message: str, tmp_pa
 
 
 def test_a_file_of_another_kind_is_told(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"ends in \.pth, \.pt, \.pkl, \.safetensors"):
+    with pytest.raises(CheckpointError, match=r"ends in \.pth, \.pyth, \.pt, \.pkl, \.safetensors"):
         read_checkpoint(tmp_path / "m.onnx")
     with pytest.raises(CheckpointError, match=r"written as \.safetensors"):
         save_checkpoint({}, tmp_path / "m.pth")

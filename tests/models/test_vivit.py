@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from evt.eventful import VARIANTS, Policy, Threshold, TopR
+from evt.models.checkpoints import read_checkpoint
 from evt.models.views import Views
 from evt.models.vivit import ViViT
 from evt.models.vivit_weights import (
@@ -186,6 +187,16 @@ def test_published_weights_load_and_the_nouns_are_left_out_in_words() -> None:
     block = model.get_parameter("temporal.blocks.0.mlp.fc2.bias")
     assert torch.equal(block, weights["backbone.layers_temporal.0.ffn.net.3.bias"])
     assert load_published(model, published_weights(model, "head.linear.")) == []
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pyth"])
+def test_a_published_file_loads(tmp_path: Path, suffix: str) -> None:
+    """As it is published: parameters under model_state, beside what else training left."""
+    model = small_vivit()
+    weights = published_weights(model, "head.linear1.")
+    torch.save({"epoch": 30, "model_state": weights, "optimizer_state": {}}, tmp_path / f"vivit{suffix}")
+    assert load_published(model, read_checkpoint(tmp_path / f"vivit{suffix}")) == []
+    assert torch.equal(model.temporal.pos_embed, weights["backbone.temp_embd"])
 
 
 def test_weights_that_do_not_fit_are_all_named_and_leave_the_model_as_it_was() -> None:

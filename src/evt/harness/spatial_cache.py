@@ -56,6 +56,10 @@ class SpatialCache:
         with safe_open(shard, framework="pt") as file:
             return file.get_tensor(name), label
 
+    def sample(self, i: int, generator: torch.Generator) -> tuple[Tensor, int]:
+        """Outputs and label of a clip, to train on; nothing about them is random."""
+        return self[i]
+
 
 def fill_cache(
     folder: Path,

@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-_SUFFIXES = (".pth", ".pt", ".pkl", ".safetensors")
+_SUFFIXES = (".pth", ".pyth", ".pt", ".pkl", ".safetensors")
+_INSIDE = ("model", "model_state")  # as detectron2 and as the published ViViT keep their parameters
 _BACKBONE = "backbone."
 _CLASSES = "roi_heads.box_predictor.cls_score.weight"
 
@@ -43,7 +44,8 @@ def read_checkpoint(path: str | Path, allow_pickle: bool = False) -> dict[str, T
     """The parameters in a file, by name.
 
     Args:
-        path: a .safetensors; or a .pth, .pt or .pkl with the parameters in a dict, or in one under `model`.
+        path: a .safetensors; or a .pth, .pyth, .pt or .pkl with the parameters in a dict, or in one under `model`
+            or `model_state`.
         allow_pickle: run whatever a pickle says. A pickle can run any code: only for files that are trusted.
 
     Raises:
@@ -58,8 +60,9 @@ def read_checkpoint(path: str | Path, allow_pickle: bool = False) -> dict[str, T
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path}: the file is empty")
     content = _read(path, allow_pickle)
-    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
-        content = content["model"]
+    for key in _INSIDE:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{path}: there are no parameters in it; it must hold a dict of them by name")
     return {str(name): _tensor(path, name, x) for name, x in content.items()}
