@@ -29,17 +29,24 @@ format: $(READY)  ## Format and sort the code in place
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Rows whose operations depend on the frames are measured on these, where they are present.
+# VID_ROOT=FOLDER: ImageNet VID, for the accuracy columns; with WEIGHTS=FILE, the checkpoint. N_VIDEOS=K looks at K.
+# Without them, rows whose operations depend on the frames are measured on FRAMES, a folder of JPEG or PNG files.
+VID_ROOT ?=
+WEIGHTS ?=
+N_VIDEOS ?=
 FRAMES ?= $(wildcard ../shared/data/vid/ILSVRC2015/Data/VID/val/ILSVRC2015_val_00007010)
-DATA = $(if $(FRAMES),data=frames data.path="$(FRAMES)" data.n_frames=9)
-REPRODUCE = $(BIN)/python -m evt.reproduce $(DATA) $(ARGS)
+VID = data=vid 'data.root="$(VID_ROOT)"' $(if $(N_VIDEOS),data.n_videos=$(N_VIDEOS))
+DATA = $(if $(VID_ROOT),$(VID),$(if $(FRAMES),data=frames 'data.path="$(FRAMES)"' data.n_frames=9))
+REPRODUCE = $(BIN)/python -m evt.reproduce $(DATA) $(if $(WEIGHTS),'model.checkpoint="$(WEIGHTS)"') $(ARGS)
 
-.PHONY: reproduce-table-c reproduce-table-1 reproduce-table-e
+.PHONY: reproduce-table-c reproduce-table-1 reproduce-table-b reproduce-table-e
 reproduce-table-c: $(READY)  ## Table C: base, temporal, token-wise and STGT at 1024 and 672
 	$(REPRODUCE) table=table_c
-reproduce-table-1: $(READY)  ## Table 1: spatial redundancy at 1024 (FRAMES=folder of frames)
+reproduce-table-1: $(READY)  ## Table 1: spatial redundancy at 1024
 	$(REPRODUCE) table=table_1
-reproduce-table-e: $(READY)  ## Table E: spatial redundancy at 672 (FRAMES=folder of frames)
+reproduce-table-b: $(READY)  ## Table B: the threshold policy at 1024
+	$(REPRODUCE) table=table_b
+reproduce-table-e: $(READY)  ## Table E: spatial redundancy at 672
 	$(REPRODUCE) table=table_e
 
 .PHONY: clean

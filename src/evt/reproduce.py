@@ -23,7 +23,7 @@ from evt.harness import setup
 from evt.harness.cli import run_command
 from evt.harness.ledger import Ledger
 from evt.harness.report import write_table
-from evt.harness.tables import Cells, Row, cells_from_shapes, cells_on_frames, equal_as_printed, paper_table
+from evt.harness.tables import Cells, Row, ShapeCounter, cells_on_frames, equal_as_printed, paper_table
 from evt.models.vitdet import ViTDet
 
 NO_DATA = (
@@ -50,9 +50,9 @@ def reproduce(cfg: DictConfig) -> None:
         return setup.build_model(DictConfig({**cfg.model, "size": size}), device)
 
     @cache
-    def shapes(size: int) -> ViTDet:
+    def shapes(size: int) -> ShapeCounter:
         without_weights = DictConfig({**cfg.model, "size": size, "checkpoint": None})
-        return setup.build_model(without_weights, torch.device("meta"))[0]
+        return ShapeCounter(setup.build_model(without_weights, torch.device("meta"))[0])
 
     def measured(row: Row, key: str, chosen: Sequence[Video], detect: bool) -> Cells:
         network = model(row.size)[0]
@@ -63,7 +63,7 @@ def reproduce(cfg: DictConfig) -> None:
         if on_vid and trained:
             return measured(row, key, videos, detect=True)
         if not row.depends_on_frames:
-            return cells_from_shapes(shapes(row.size), row)
+            return shapes(row.size).cells(row)
         if row.depends_on_weights and not trained:
             return Cells()
         # One video is enough for a count, and all of VID would take days.

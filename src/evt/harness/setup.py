@@ -151,7 +151,8 @@ def class_names(videos: Sequence[Video], n_classes: int) -> Sequence[str]:
     if isinstance(videos, SpriteVideos | VID):
         if len(videos.classes) != n_classes:
             raise ConfigError(
-                f"model.n_classes is {n_classes}, but the data have {len(videos.classes)} classes; they must be as many"
+                f"model.n_classes is {n_classes}, but the data have {len(videos.classes)} classes; "
+                "they must be as many"
             )
         return videos.classes
     known = {len(names): names for names in (CLASSES, SpriteVideos.classes)}

@@ -97,16 +97,33 @@ class Cells:
         return (self.later_ops + flush_rate * (self.first_ops - self.later_ops)) / 1e9
 
 
-def cells_from_shapes(model: ViTDet, row: Row) -> Cells:
-    """The operations of a row that needs no frames, counted on a model on torch's meta device."""
-    stream = Stream(model.net, VARIANTS[row.variant], row.policy)
-    frame = torch.empty(1, 3, model.size, model.size, device="meta")
-    totals = []
-    for _ in range(2):
+class ShapeCounter:
+    """Counts rows that need no frames, on torch's meta device.
+
+    Rows that differ only in r share a stream: its budget may change before any frame.
+
+    Args:
+        model: on the meta device.
+    """
+
+    def __init__(self, model: ViTDet) -> None:
+        self._frame = torch.empty(1, 3, model.size, model.size, device="meta")
+        self._net = model.net
+        self._flushed: dict[str, tuple[Stream, int]] = {}
+
+    def cells(self, row: Row) -> Cells:
+        """The operations of a row."""
+        if row.variant not in self._flushed:
+            stream = Stream(self._net, VARIANTS[row.variant], row.policy)
+            self._flushed[row.variant] = (stream, self._count(stream))
+        stream, first = self._flushed[row.variant]
+        stream.policy = row.policy
+        return Cells(first, self._count(stream))
+
+    def _count(self, stream: Stream) -> int:
         with count_ops() as ops:
-            stream(frame)
-        totals.append(ops.total())
-    return Cells(*totals)
+            stream(self._frame)
+        return ops.total()
 
 
 def cells_on_frames(
