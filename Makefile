@@ -49,6 +49,19 @@ reproduce-table-b: $(READY)  ## Table B: the threshold policy at 1024
 reproduce-table-e: $(READY)  ## Table E: spatial redundancy at 672
 	$(REPRODUCE) table=table_e
 
+# EPIC_ROOT, KINETICS_CSV and KINETICS_VIDEOS, WEIGHTS, and TUNED, the folder of the fine-tuned temporal sub-models,
+# fill the accuracy columns.
+EPIC = $(if $(EPIC_ROOT),data=epic 'data.root="$(EPIC_ROOT)"')
+KINETICS = $(if $(KINETICS_CSV),data=kinetics 'data.annotations="$(KINETICS_CSV)"' 'data.videos="$(KINETICS_VIDEOS)"')
+REPRODUCE_VIVIT = $(BIN)/python -m evt.reproduce $(if $(WEIGHTS),'model.checkpoint="$(WEIGHTS)"') \
+	$(if $(TUNED),'fine_tuned="$(TUNED)"') $(ARGS)
+
+.PHONY: reproduce-table-d reproduce-table-a
+reproduce-table-d: $(READY)  ## Table D: ViViT on EPIC-Kitchens 100
+	$(REPRODUCE_VIVIT) $(EPIC) table=table_d
+reproduce-table-a: $(READY)  ## Table A: ViViT on Kinetics-400
+	$(REPRODUCE_VIVIT) $(KINETICS) table=table_a
+
 .PHONY: clean
 clean:  ## Remove the virtual environment and caches; results and runs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist

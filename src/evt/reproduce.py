@@ -1,162 +1,39 @@
 """python -m evt.reproduce table=table_c: a table of the paper, beside what this code gives.
 
 python -m evt.reproduce table=table_c model.checkpoint=vitdet_b_vid.pth data=vid data.root=ILSVRC2015
+python -m evt.reproduce table=table_d model.checkpoint=vivit_b_epic.pth data=epic data.root=EPIC fine_tuned=FOLDER
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-import evt
-from evt.data.vid import VID
-from evt.data.video import Video
-from evt.harness import setup
 from evt.harness.cli import run_command
-from evt.harness.ledger import Ledger
+from evt.harness.detection_table import fill_detection_table
+from evt.harness.recognition_table import fill_recognition_table
 from evt.harness.report import write_table
-from evt.harness.tables import Cells, Row, ShapeCounter, cells_on_frames, equal_as_printed, paper_table
-from evt.models.vitdet import ViTDet
-
-NO_DATA = (
-    "`map50` needs ImageNet VID: `VID_ROOT=FOLDER` for make, `data=vid data.root=FOLDER` for this command, is the "
-    "folder ILSVRC2015 with Data/VID/val/VIDEO/FRAME.JPEG and Annotations/VID/val/VIDEO/FRAME.xml."
-)
-NO_CHECKPOINT = (
-    "`map50` needs trained weights: `WEIGHTS=FILE` for make, `model.checkpoint=FILE` for this command, is the "
-    "published ViTDet checkpoint for VID, or one that `python -m evt.train task=vid` made."
-)
 
 
 def reproduce(cfg: DictConfig) -> None:
-    """Fill a table; a run that was killed goes on after its last finished row and, on VID, video."""
-    if not isinstance(cfg.flush_rate, float | int) or not 0 < cfg.flush_rate <= 1:
-        raise setup.ConfigError(f"flush_rate is {cfg.flush_rate!r}; it must be above 0 and at most 1")
-    device = setup.build_device(cfg)
-    videos = setup.build_data(cfg.data)
-    on_vid, trained = isinstance(videos, VID), cfg.model.checkpoint is not None
-    folder = Path(HydraConfig.get().runtime.output_dir)
-
-    @cache
-    def model(size: int) -> tuple[ViTDet, setup.Weights]:
-        return setup.build_model(DictConfig({**cfg.model, "size": size}), device)
-
-    @cache
-    def shapes(size: int) -> ShapeCounter:
-        without_weights = DictConfig({**cfg.model, "size": size, "checkpoint": None})
-        return ShapeCounter(setup.build_model(without_weights, torch.device("meta"))[0])
-
-    def measured(row: Row, key: str, chosen: Sequence[Video], detect: bool) -> Cells:
-        network = model(row.size)[0]
-        names = setup.class_names(chosen, network.n_classes)
-        return cells_on_frames(network, row, chosen, names, Ledger(folder / "videos.jsonl"), key, detect)
-
-    def fill(row: Row, key: str) -> Cells:
-        if on_vid and trained:
-            return measured(row, key, videos, detect=True)
-        if not row.depends_on_frames:
-            return shapes(row.size).cells(row)
-        if row.depends_on_weights and not trained:
-            return Cells()
-        # One video is enough for a count, and all of VID would take days.
-        return measured(row, key, videos[:1], detect=False)
-
-    ledger = Ledger(folder / "rows.jsonl")
-    filled = []
-    for row in paper_table(cfg.table.name):
-        key = _key(cfg, row, model(row.size)[1].sha256 if trained else None)
-        if key not in ledger:
-            ledger.put(key, asdict(fill(row, key)))
-            Ledger(folder / "videos.jsonl").finish()
-        filled.append((row, Cells(**ledger[key])))
-
-    accuracy = on_vid and trained
-    flush_rate = _flush_rate(cfg, videos)
-    records = [_record(row, cells, cells.flush_rate if accuracy else flush_rate) for row, cells in filled]
-    data = videos[0].name
-    if accuracy:
-        assert isinstance(videos, VID)
-        quick = len(videos) < videos.n_found
-        data = f"VID {cfg.data.split}" + (
-            f", first {len(videos)} of {videos.n_found} videos" if quick else ""
-        )
-    for record in records:
-        record["data"] = data if record["frames"] else ""
-        record["checkpoint"] = Path(cfg.model.checkpoint).name if trained and record["frames"] else ""
+    """Fill a table and write it; a run that was killed goes on after its last finished row, video or clip."""
+    fill = fill_recognition_table if cfg.model.name == "vivit" else fill_detection_table
+    table = fill(cfg, Path(HydraConfig.get().runtime.output_dir))
+    cost = "tflops" if cfg.model.name == "vivit" else "gflops"
     path = write_table(
-        Path(cfg.out) / f"{cfg.table.name}.csv", cfg.table.title, records, _notes(cfg, videos, trained)
+        Path(cfg.out) / f"{cfg.table.name}.csv",
+        cfg.table.title,
+        table.records,
+        table.notes,
+        digits=3 if cost == "tflops" else 1,
     )
-    ledger.finish()
-    equal = sum(record["gflops_equal"] == "yes" for record in records)
-    print(f"{equal} of {len(records)} rows equal the paper's GFlops to the printed digit")
-    print("\n".join(([] if on_vid else [NO_DATA]) + ([] if trained else [NO_CHECKPOINT])))
-    print(f"written to {path} and {path.with_suffix('.md')}")
-
-
-def _flush_rate(cfg: DictConfig, videos: Sequence[Video]) -> float:
-    """The flushes a frame of VID: its own where it is there, else those that the paper's values imply."""
-    if not isinstance(videos, VID):
-        return float(cfg.flush_rate)
-    return sum(video.n_sequences for video in videos) / sum(map(len, videos))
-
-
-def _key(cfg: DictConfig, row: Row, weights: str | None) -> str:
-    """Everything that a row's cells depend on: a resumed run takes up no other."""
-    settings = {part: OmegaConf.to_container(cfg[part]) for part in ("model", "data")}
-    return json.dumps([evt.__version__, asdict(row), settings, weights], sort_keys=True)
-
-
-def _record(row: Row, cells: Cells, flush_rate: float) -> dict[str, Any]:
-    gflops = cells.gflops(flush_rate)
-    return {
-        "size": row.size,
-        "variant": row.variant,
-        row.setting: row.value,
-        "gflops": "" if gflops is None else gflops,
-        "gflops_paper": row.gflops,
-        "map50": "" if cells.map50 is None else cells.map50,
-        "map50_paper": row.map50,
-        "frames": cells.frames or "",
-        "data": "",
-        "checkpoint": "",
-        "interval": "",
-        "gflops_equal": "" if gflops is None else "yes" if equal_as_printed(gflops, row.gflops) else "no",
-    }
-
-
-def _notes(cfg: DictConfig, videos: Sequence[Video], trained: bool) -> list[str]:
-    rate = _flush_rate(cfg, videos)
-    weights = "trained weights" if trained else f"seeded weights (seed {cfg.model.seed})"
-    if isinstance(videos, VID) and trained:
-        return [
-            "GFlops and mAP50 are over all frames of `data`, the flush of each sequence's first frame included."
-        ]
-    notes = [
-        f"GFlops are means over all frames with {rate:.4f} flushes a frame, "
-        + (
-            "as counted in this data set."
-            if isinstance(videos, VID)
-            else "the rule behind every printed value: about 652 sequences in the 176,126 frames of VID val, each of "
-            "which begins with a flush."
-        ),
-        "Where `frames` is empty, the operations follow from shapes alone and were counted on torch's meta device. "
-        "Elsewhere they depend on which tokens change together, and were counted on these frames of `data` with "
-        f"{weights}.",
-        "`gflops_equal` compares at the paper's digits.",
-    ]
-    if not isinstance(videos, VID):
-        notes.append(NO_DATA)
-    if not trained:
-        notes.append(NO_CHECKPOINT)
-    return notes
+    table.ledger.finish()
+    printed = [record for record in table.records if record[f"{cost}_paper"]]
+    equal = sum(record[f"{cost}_equal"] == "yes" for record in printed)
+    print(f"{equal} of {len(printed)} rows equal the paper's {cost} to the printed digit")
+    print("\n".join([*table.missing, f"written to {path} and {path.with_suffix('.md')}"]))
 
 
 if __name__ == "__main__":

@@ -4,13 +4,16 @@ python -m evt.run model=vitdet policy.r=768
 python -m evt.run -m policy.r=256,512,768
 python -m evt.run variant=stgt data=video data.path=clip.mp4 model.size=672 policy.r=384
 python -m evt.run model.checkpoint=vitdet_b_vid.pth data=vid data.root=ILSVRC2015 compare=false
+python -m evt.run model=vivit_epic model.checkpoint=vivit_b_epic.pth data=epic data.root=EPIC policy.r=100
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,44 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 import evt
+from evt.data.clips import Pictures, PicturesAt
+from evt.data.epic_kitchens import EpicKitchens
+from evt.data.kinetics import Kinetics
+from evt.data.video import Video
+from evt.eventful import Policy, Variant
 from evt.harness import setup
 from evt.harness.cli import run_command
 from evt.harness.ledger import Ledger
 from evt.harness.measure import Run, measure, peak_memory
+from evt.harness.measure_clip import measure_clip
+from evt.harness.recognise import recognise
 from evt.harness.report import summary_table, write_detections
+from evt.models.vitdet import ViTDet
+from evt.models.vivit import ViViT
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run is told, beside model and data.
+
+    label: variant and policy, for the user.
+    folder: of the run.
+    """
+
+    cfg: DictConfig
+    variant: Variant
+    policy: Policy | None
+    weights: setup.Weights
+    label: str
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        """Everything that the results on a video depend on: a run that goes on takes up no others."""
+        settings = {
+            part: OmegaConf.to_container(self.cfg[part]) for part in ("model", "variant", "policy", "data")
+        }
+        return json.dumps([evt.__version__, settings, self.cfg.compare, self.weights.sha256], sort_keys=True)
 
 
 def run(cfg: DictConfig) -> None:
@@ -33,35 +69,75 @@ def run(cfg: DictConfig) -> None:
     device = setup.build_device(cfg)
     if not isinstance(cfg.compare, bool):
         raise setup.ConfigError(f"compare is {cfg.compare!r}; it must be true or false")
-    variant = setup.build_variant(cfg.variant)
-    videos = setup.build_data(cfg.data)
+    variant = setup.build_variant(cfg.variant, cfg.model.name)
+    data = setup.build_clips(cfg.data) if cfg.model.name == "vivit" else setup.build_data(cfg.data)
     model, weights = setup.build_model(cfg.model, device)
     policy = setup.build_policy(cfg.policy, variant, model.n_tokens)
-    classes = setup.class_names(videos, model.n_classes)
-    what = Run(model, variant, policy, cfg.compare, detect=weights.trained)
     label = f"{cfg.variant.name} {policy or ''}".strip()
-    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    ledger = Ledger(folder / "videos.jsonl")
-    settings = {part: OmegaConf.to_container(cfg[part]) for part in ("model", "variant", "policy", "data")}
-    key = json.dumps([evt.__version__, settings, cfg.compare, weights.sha256], sort_keys=True)
-
-    measurement, detections = measure(what, videos, classes, ledger, key, label)
-    data = f"{len(videos)} videos" if len(videos) > 1 else videos[0].name
-    metrics: dict[str, Any] = {
-        **measurement.summary(),
-        "peak_memory_bytes": peak_memory(),
-        "data": [video.name for video in videos],
-        "weights": str(weights),
-    }
-    if weights.trained:
-        metrics["detection"] = asdict(detections.compute())
-        write_detections(folder / "detections.jsonl", detections, classes)
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    ledger.finish()
-    print(f"\n{cfg.model.name} {model.size}, {label}, {data}")
+    job = Job(
+        cfg, variant, policy, weights, label, Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    )
+    if isinstance(model, ViTDet):
+        metrics = detect(job, model, data)  # type: ignore[arg-type]  # build_data gave it
+    elif isinstance(data, EpicKitchens | Kinetics):
+        metrics = classify(job, model, data)
+    else:
+        metrics = classify_one(job, model, data)  # type: ignore[arg-type]  # build_clips gave it
+    metrics |= {"peak_memory_bytes": peak_memory(), "weights": str(weights)}
+    (job.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    print(f"\n{cfg.model.name} {model.size}, {label}, {metrics['data']}")
     print(summary_table(metrics))
     print(f"weights: {weights}" + ("" if weights.trained else ", so no accuracy is measured"))
-    print(f"written to {folder}/metrics.json")
+    print(f"written to {job.folder}/metrics.json")
+
+
+def detect(job: Job, model: ViTDet, videos: Sequence[Video]) -> dict[str, Any]:
+    """ViTDet, frame by frame."""
+    classes = setup.class_names(videos, model.n_classes)
+    what = Run(model, job.variant, job.policy, job.cfg.compare, detect=job.weights.trained)
+    ledger = Ledger(job.folder / "videos.jsonl")
+    measurement, detections = measure(what, videos, classes, ledger, job.key, job.label)
+    metrics = measurement.summary()
+    if job.weights.trained:
+        metrics["detection"] = asdict(detections.compute())
+        write_detections(job.folder / "detections.jsonl", detections, classes)
+    ledger.finish()
+    metrics["data"] = videos[0].name if len(videos) == 1 else f"{job.cfg.data.name}, {len(videos)} videos"
+    return metrics
+
+
+def classify(job: Job, model: ViViT, data: EpicKitchens | Kinetics) -> dict[str, Any]:
+    """ViViT, clip by clip of a data set."""
+    ledger = Ledger(job.folder / "clips.jsonl")
+    found = recognise(model, job.variant, job.policy, data, ledger, job.key, job.cfg.data.on_error, job.label)
+    if left_out := found.left_out():
+        (job.folder / "left_out.txt").write_text("\n".join(left_out) + "\n")
+        print(
+            f"{len(left_out)} clips are in no average; {job.folder}/left_out.txt lists them", file=sys.stderr
+        )
+    metrics = {"recognition": found.summary(), "data": data.name}
+    if not job.weights.trained:
+        metrics["recognition"] = {k: v for k, v in found.summary().items() if k not in {"top1", "top5"}}
+    ledger.finish()
+    return metrics
+
+
+def classify_one(job: Job, model: ViViT, pictures: Pictures) -> dict[str, Any]:
+    """ViViT on a single clip without a label, step by step beside the dense model."""
+    found = measure_clip(model, job.variant, job.policy, PicturesAt(pictures), job.cfg.compare, job.label)
+    metrics = {
+        **found.spatial.summary(),
+        "tflops": found.ops / 1e12,
+        "data": job.cfg.data.get("path", "generated"),
+    }
+    if found.dense_ops is not None:
+        own, dense = (sum(part) for part in found.spatial.all_seconds())
+        metrics |= {"dense_tflops": found.dense_ops / 1e12, "op_ratio": found.dense_ops / found.ops}
+        metrics["time_ratio"] = dense / own
+    if job.weights.trained:
+        best = found.probabilities.topk(5)
+        metrics["top5"] = dict(zip(map(str, best.indices.tolist()), best.values.tolist(), strict=True))
+    return metrics
 
 
 if __name__ == "__main__":

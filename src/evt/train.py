@@ -2,10 +2,12 @@
 
 python -m evt.train task=vid data.vid.root=ILSVRC2015 model.checkpoint=coco_vitdet_b.pth
 torchrun --nproc-per-node 4 -m evt.train task=vid data.vid.root=ILSVRC2015 model.checkpoint=coco_vitdet_b.pth
+python -m evt.train task=vivit_temporal r=100 data.root=EPIC data.split=train model.checkpoint=vivit_b_epic.pth
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
@@ -13,10 +15,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch import nn
 
+from evt.data.epic_kitchens import EpicKitchens
+from evt.data.kinetics import Kinetics
 from evt.data.samples import FrameSamples
 from evt.data.video import Frame
+from evt.eventful import VARIANTS
 from evt.harness import setup
 from evt.harness.cli import run_command
+from evt.harness.finetune import fine_tune
+from evt.harness.spatial_cache import fill_cache
 from evt.harness.train import Losses, processes, train
 from evt.models.boxes import Targets
 from evt.models.checkpoints import save_checkpoint
@@ -25,21 +32,55 @@ from evt.models.vitdet import ViTDet
 
 def train_task(cfg: DictConfig) -> None:
     """Train what the task names; a run that was killed goes on from its last checkpoint."""
-    rank, _ = processes()
+    rank, world = processes()
     device = setup.build_device(cfg)
     if device.type == "cuda":
         device = torch.device("cuda", rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if cfg.model.name == "vivit":
+        if world > 1:
+            raise setup.ConfigError("torchrun started several processes; this task runs in one")
+        path = fine_tune_vivit(cfg, device, folder)
+    else:
+        path = train_vitdet(cfg, device, folder, rank)
+    if rank == 0:
+        print(f"written to {path}")
+
+
+def train_vitdet(cfg: DictConfig, device: torch.device, folder: Path, rank: int) -> Path:
+    """Train a detector on annotated videos."""
     recipe = setup.build_recipe(cfg.train)
-    model, weights = setup.build_model(cfg.model, device, backbone_only=True)
+    model, weights = setup.build_vitdet(cfg.model, device, backbone_only=True)
     if rank == 0:
         print(f"weights to begin with: {weights}")
     data = [video for part in cfg.data.values() for video in setup.build_training_data(part)]
-    folder = Path(HydraConfig.get().runtime.output_dir)
     train(model, FrameSamples(data, cfg.frames_per_video), detection_losses, recipe, folder, device)
+    path = folder / "weights.safetensors"
     if rank == 0:
-        save_checkpoint(model.state_dict(), folder / "weights.safetensors")
-        print(f"written to {folder / 'weights.safetensors'}")
+        save_checkpoint(model.state_dict(), path)
+    return path
+
+
+def fine_tune_vivit(cfg: DictConfig, device: torch.device, folder: Path) -> Path:
+    """Fine-tune ViViT's temporal sub-model; what the spatial one makes of the clips is kept in the run folder."""
+    recipe = setup.build_recipe(cfg.train)
+    if not isinstance(cfg.dropout, float | int) or not 0 <= cfg.dropout < 1:
+        raise setup.ConfigError(f"dropout is {cfg.dropout!r}; it must be at least 0 and below 1")
+    data = setup.build_clips(cfg.data)
+    if not isinstance(data, EpicKitchens | Kinetics):
+        raise setup.ConfigError(f"data is {cfg.data.name}, which has no labels; it must be epic or kinetics")
+    model, weights = setup.build_vivit(cfg.model, device)
+    policy = setup.build_policy(
+        DictConfig({"name": "top_r", "r": cfg.r}), VARIANTS["temporal"], model.n_tokens
+    )
+    print(f"weights to begin with: {weights}")
+    outputs = fill_cache(folder / "spatial", model, VARIANTS["temporal"], policy, data, cfg.data.on_error)
+    left_out = [*data.missing, *outputs.skipped]
+    if left_out:
+        (folder / "left_out.txt").write_text("\n".join(left_out) + "\n")
+        print(f"{len(left_out)} clips are not trained on; {folder}/left_out.txt lists them", file=sys.stderr)
+    return fine_tune(model, outputs, recipe, folder, cfg.dropout)
 
 
 def detection_losses(model: nn.Module, batch: list[Frame]) -> Losses:

@@ -17,7 +17,7 @@ import torch
 
 from evt import reproduce, run, train
 from evt.data.video import Video
-from evt.harness import measure
+from evt.harness import detection_table, measure
 from evt.harness.tables import Row
 from evt.models.checkpoints import read_checkpoint, save_checkpoint
 from evt.models.vitdet import ViTDet
@@ -134,14 +134,15 @@ def table_arguments(root: Path, weights: Path, folder: Path) -> list[str]:
 @pytest.fixture
 def small_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """A table of the paper's form with rows of a small size."""
-    monkeypatch.setattr(reproduce, "paper_table", lambda name: ROWS)
+    monkeypatch.setattr(detection_table, "paper_table", lambda name: ROWS)
 
 
 SMALL_TABLE = """
 from evt import reproduce
+from evt.harness import detection_table
 from evt.harness.cli import run_command
 from tests.harness.test_detection import ROWS
-reproduce.paper_table = lambda name: ROWS
+detection_table.paper_table = lambda name: ROWS
 run_command("reproduce", reproduce.reproduce)
 """
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from evt import reproduce
-from evt.harness import tables
+from evt.harness import detection_table, tables
 from evt.harness.ledger import Ledger
 from evt.models.vitdet import ViTDet
 from tests.harness.test_run import SMALL, command
@@ -69,7 +69,7 @@ def test_rows_that_depend_on_frames_are_measured_and_say_on_which(
         tables.Row(128, "spatiotemporal", "r", "16", "1.0", "50.0"),
         tables.Row(128, "spatiotemporal", "r", "32", "1.0", "50.0"),
     ]
-    monkeypatch.setattr(reproduce, "paper_table", lambda name: rows)
+    monkeypatch.setattr(detection_table, "paper_table", lambda name: rows)
     arguments = [
         "table=table_1",
         f"out={tmp_path}",
@@ -89,7 +89,7 @@ def test_a_killed_table_resumes_at_its_last_finished_row(
 ) -> None:
     """Else an hour of rows would be lost; and the resumed table is the same as one in a single run."""
     rows = tables.paper_table("table_c")[:5]
-    monkeypatch.setattr(reproduce, "paper_table", lambda name: rows)
+    monkeypatch.setattr(detection_table, "paper_table", lambda name: rows)
     arguments = ["table=table_c", f"hydra.run.dir={tmp_path}/run"]
     counted: list[tables.Row] = []
     count = tables.ShapeCounter.cells

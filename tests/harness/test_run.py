@@ -106,7 +106,7 @@ def test_every_variant_is_a_config(name: str) -> None:
     cfg = OmegaConf.load(CONFIG_DIR / "variant" / f"{name}.yaml")
     assert isinstance(cfg, DictConfig)
     cfg.pop("defaults", None)
-    assert build_variant(cfg) == VARIANTS[name]
+    assert build_variant(cfg, "vitdet") == VARIANTS[name]
 
 
 def test_a_sweep_leaves_a_folder_a_point(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +20,39 @@ def as_sequences(images: Iterable[tuple[str, Tensor]]) -> Iterator[Frame]:
     for name, image in images:
         yield Frame(image, name, first=image.shape != shape)
         shape = image.shape
+
+
+class Pictures(Protocol):
+    """A video whose pictures can be read in any order."""
+
+    def __len__(self) -> int: ...
+
+    def image(self, i: int) -> Tensor:
+        """Picture i, (3, H, W) uint8, RGB."""
+
+
+class PicturesAt:
+    """Pictures read many at a time, as `evt.models.views.Clip`.
+
+    Raises:
+        DataError: when read, a picture is broken or of another size than the others.
+    """
+
+    def __init__(self, pictures: Pictures) -> None:
+        self._pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, positions: list[int], /) -> Tensor:
+        images = [self._pictures.image(i) for i in positions]
+        sizes = sorted({tuple(image.shape[-2:]) for image in images})
+        if len(sizes) > 1:
+            raise DataError(
+                f"frames {positions[0]} to {positions[-1]} are of {sizes[0]} and {sizes[1]} pixels; "
+                "those of a clip must be of one size"
+            )
+        return torch.stack(images)
 
 
 class Clip:
@@ -53,13 +87,17 @@ class Clip:
         return len(self._positions)
 
     def __iter__(self) -> Iterator[Frame]:
-        return as_sequences((f"{self.name}:{i}", self._read(i)) for i in self._positions)
+        return as_sequences((f"{self.name}:{at}", self.image(i)) for i, at in enumerate(self._positions))
 
-    def _read(self, i: int) -> Tensor:
+    def image(self, i: int) -> Tensor:
+        """Picture i of those chosen."""
+        at = self._positions[i]
         try:
-            pixels = self._reader[i].asnumpy()  # (H, W, 3)
+            pixels = self._reader[at].asnumpy()  # (H, W, 3)
         except Exception as error:
-            raise DataError(f"{self._path}: decord cannot decode frame {i}; is the file complete?") from error
+            raise DataError(
+                f"{self._path}: decord cannot decode frame {at}; is the file complete?"
+            ) from error
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
@@ -98,7 +136,11 @@ class FrameFolder:
         return len(self._files)
 
     def __iter__(self) -> Iterator[Frame]:
-        return as_sequences((str(file), read_image(file)) for file in self._files)
+        return as_sequences((str(file), self.image(i)) for i, file in enumerate(self._files))
+
+    def image(self, i: int) -> Tensor:
+        """Picture i of those chosen."""
+        return read_image(self._files[i])
 
 
 def _positions(path: str, length: int, start: int, stride: int, n_frames: int | None) -> range:

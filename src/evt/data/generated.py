@@ -48,9 +48,10 @@ class MovingSquares:
         return self._n_frames
 
     def __iter__(self) -> Iterator[Frame]:
-        return as_sequences((f"{self.name}:{i}", self._draw(i)) for i in range(self._n_frames))
+        return as_sequences((f"{self.name}:{i}", self.image(i)) for i in range(self._n_frames))
 
-    def _draw(self, i: int) -> Tensor:
+    def image(self, i: int) -> Tensor:
+        """Picture i."""
         image = self._background.clone()
         # A bounce is a reflection: the place runs up and down a track of twice the room.
         track = (self._place + i * self._speed).remainder(2 * self._room)

@@ -102,6 +102,13 @@ class Measurement:
         self.later.extend(other.later)
         self.state_bytes = max(self.state_bytes, other.state_bytes)
 
+    def all_seconds(self) -> tuple[list[float], list[float]]:
+        """Seconds of the variant and of the dense model, first frames and later ones."""
+        return (
+            self.first.seconds + self.later.seconds,
+            self.first.dense_seconds + self.later.dense_seconds,
+        )
+
     def summary(self) -> dict[str, Any]:
         """All figures, for metrics.json."""
         both = Frames()

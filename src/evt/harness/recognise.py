@@ -67,6 +67,7 @@ def recognise(
     ledger: Ledger,
     key: str,
     on_error: OnError = "skip",
+    describe: str = "clips",
 ) -> Recognition:
     """Classify every clip of a data set.
 
@@ -74,6 +75,7 @@ def recognise(
         ledger: where each clip is recorded when it is done, and looked up before it is begun.
         key: names all that a prediction depends on beside the clip: weights, variant, policy, views.
         on_error: what to do with a clip that cannot be read: leave it out, or stop.
+        describe: beside the progress bar.
 
     Raises:
         DataError: a clip cannot be read, and `on_error` is "fail".
@@ -87,7 +89,7 @@ def recognise(
             data.missing[0],
         )
     predictions, ops, seconds, skipped = [], [], [], {}
-    for clip in tqdm(data, total=len(data), desc=key, unit="clip"):
+    for clip in tqdm(data, total=len(data), desc=describe, unit="clip"):
         entry = f"{key} {clip.name}"
         if entry not in ledger:
             try:

@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from evt.harness.ledger import Ledger
 from evt.metrics.detection import DetectionMetrics
 
 
 def summary_table(metrics: dict[str, Any]) -> str:
-    """The table that ends a run, from a `Measurement`'s summary."""
+    """The table that ends a run, from what it leaves in metrics.json."""
+    rows = _frames_rows(metrics) if "first" in metrics else _recognition_rows(metrics["recognition"])
+    if "tflops" in metrics:
+        rows.append(["TFlops of the clip", "", "", f"{metrics['tflops']:.3f}"])
+    if "op_ratio" in metrics:
+        rows.append(["dense / this, operations", "", "", f"{metrics['op_ratio']:.2f}"])
+        rows.append(["dense / this, time of the spatial sub-model", "", "", f"{metrics['time_ratio']:.2f}"])
+    detection = metrics.get("detection")
+    if detection is not None:
+        rows.append(["detections", "", "", str(detection["n_detections"])])
+        rows.append(["mAP50", "", "", "-" if detection["map50"] is None else f"{detection['map50']:.2f}"])
+    rows.append(["peak memory in MB", "", "", f"{metrics['peak_memory_bytes'] / 1e6:.0f}"])
+    return _align(rows, " ", "  ")
+
+
+def _frames_rows(metrics: dict[str, Any]) -> list[list[str]]:
     parts = [metrics["first"], metrics["later"], metrics["mean"]]
 
     def row(title: str, key: str, form: str) -> list[str]:
         return [title, *(format(part[key], form) if key in part else "-" for part in parts)]
 
-    rows = [
+    return [
         ["", "first frames", "later frames", "mean"],
         row("frames", "frames", "d"),
         row("GFlops", "gflops", ".3f"),
@@ -28,13 +45,22 @@ def summary_table(metrics: dict[str, Any]) -> str:
         row("ms of the detector", "detector_ms", ".1f"),
         row("relative L2 error", "relative_l2_error", ".2e"),
         ["state in MB", "", "", f"{metrics['state_bytes'] / 1e6:.1f}"],
-        ["peak memory in MB", "", "", f"{metrics['peak_memory_bytes'] / 1e6:.0f}"],
     ]
-    detection = metrics.get("detection")
-    if detection is not None:
-        rows.append(["detections", "", "", str(detection["n_detections"])])
-        rows.append(["mAP50", "", "", "-" if detection["map50"] is None else f"{detection['map50']:.2f}"])
-    return _align(rows, " ", "  ")
+
+
+def _recognition_rows(figures: dict[str, Any]) -> list[list[str]]:
+    titles = {
+        "clips": ("clips", "d"),
+        "skipped": ("clips that cannot be read", "d"),
+        "missing": ("clips that are not on disk", "d"),
+        "top1": ("top-1 in percent", ".2f"),
+        "top5": ("top-5 in percent", ".2f"),
+        "tflops": ("TFlops a clip", ".3f"),
+        "seconds": ("seconds a clip", ".2f"),
+    }
+    return [
+        [title, "", "", format(figures[key], form)] for key, (title, form) in titles.items() if key in figures
+    ]
 
 
 def write_detections(path: Path, detections: DetectionMetrics, classes: Sequence[str]) -> None:
@@ -48,6 +74,22 @@ def write_detections(path: Path, detections: DetectionMetrics, classes: Sequence
                 "classes": [classes[label] for label in labels.tolist()],
             }
             file.write(json.dumps(line) + "\n")
+
+
+@dataclass(frozen=True)
+class FilledTable:
+    """A table of the paper, filled.
+
+    records: the rows, all with the same columns.
+    notes: what qualifies them, for below the table.
+    missing: what would fill the cells that are empty, for the terminal.
+    ledger: the rows' own; to be finished when the table is written.
+    """
+
+    records: Sequence[dict[str, Any]]
+    notes: Sequence[str]
+    missing: Sequence[str]
+    ledger: Ledger
 
 
 def write_table(

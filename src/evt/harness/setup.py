@@ -15,8 +15,11 @@ from typing import Any, Literal, TypeVar
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from evt.data.actions import ActionData
 from evt.data.clips import Clip, FrameFolder
+from evt.data.epic_kitchens import EpicKitchens
 from evt.data.generated import MovingSquares
+from evt.data.kinetics import Kinetics
 from evt.data.samples import IndexedVideo
 from evt.data.sprites import SpriteVideos
 from evt.data.vid import VID
@@ -24,10 +27,14 @@ from evt.data.vid_annotations import CLASSES
 from evt.data.video import DataError, Video
 from evt.eventful import Policy, Threshold, TopR, Variant, init_weights
 from evt.harness.train import Recipe
-from evt.models.checkpoints import load_backbone, load_checkpoint
+from evt.models.checkpoints import CheckpointError, load_backbone, load_checkpoint, read_checkpoint
 from evt.models.vitdet import ViTDet
+from evt.models.vivit import ViViT
+from evt.models.vivit_weights import load_fine_tuned, load_published
 
 T = TypeVar("T")
+
+M = TypeVar("M", ViTDet, ViViT)
 
 
 class ConfigError(ValueError):
@@ -47,9 +54,15 @@ def build_device(cfg: DictConfig) -> torch.device:
     return _choice(available, "device", cfg.device)
 
 
-def build_variant(cfg: DictConfig) -> Variant:
+def build_variant(cfg: DictConfig, model_name: str) -> Variant:
     """The variant that `variant=...` names, with its fields as given."""
-    return _call(Variant, "variant", cfg)
+    variant = _call(Variant, "variant", cfg)
+    if variant.pool > 1 and model_name == "vivit":
+        raise ConfigError(
+            f"variant.pool is {variant.pool}, but ViViT's tokens form no grid, since one of them is the class "
+            "token; it must be 1, as in base, temporal, tokenwise and stgt"
+        )
+    return variant
 
 
 def build_policy(cfg: DictConfig, variant: Variant, n_tokens: int) -> Policy | None:
@@ -91,29 +104,89 @@ class Weights:
         return self.source
 
 
-def build_model(cfg: DictConfig, device: torch.device, backbone_only: bool = False) -> tuple[ViTDet, Weights]:
-    """The model that `model=...` names, in evaluation mode, and where its weights come from.
+def build_model(cfg: DictConfig, device: torch.device) -> tuple[ViTDet | ViViT, Weights]:
+    """The model that `model=...` names, in evaluation mode, and where its weights come from."""
+    kinds: dict[str, Callable[[DictConfig, torch.device], tuple[ViTDet | ViViT, Weights]]] = {
+        "vitdet": build_vitdet,
+        "vivit": build_vivit,
+    }
+    return _choice(kinds, "model.name", cfg.name)(cfg, device)
 
-    What a checkpoint holds and the model has no use for is listed on stderr.
+
+def build_vitdet(
+    cfg: DictConfig, device: torch.device, backbone_only: bool = False
+) -> tuple[ViTDet, Weights]:
+    """A ViTDet; what its checkpoint holds and the model has no use for is listed on stderr.
 
     backbone_only: take nothing but backbone and pyramid from the checkpoint, which may be for other classes.
     """
-    models = {"vitdet": ViTDet}
-    apart = ("seed", "checkpoint", "allow_pickle")
-    for key, hint in (("seed", int), ("checkpoint", str | None), ("allow_pickle", bool)):
-        if not _fits(cfg[key], hint):
+    if cfg.name != "vitdet":
+        raise ConfigError(f"model.name is {cfg.name}; this needs a ViTDet: vitdet or vitdet_mini")
+    # The detector's layers draw their weights as they are built.
+    model = _seeded(ViTDet, cfg, device, lambda model: model.net.apply(init_weights))
+    if cfg.checkpoint is None:
+        return model, _seeded_weights(cfg)
+    load = load_backbone if backbone_only else load_checkpoint
+    _list_left_out(cfg, [f"not loaded: {name}" for name in load(model, cfg.checkpoint, cfg.allow_pickle)])
+    return model, _weights_of(cfg.checkpoint)
+
+
+def build_vivit(cfg: DictConfig, device: torch.device) -> tuple[ViViT, Weights]:
+    """A ViViT; what its checkpoint holds and the model has no use for is listed on stderr."""
+    if cfg.name != "vivit":
+        raise ConfigError(f"model.name is {cfg.name}; this needs a ViViT: vivit_epic or vivit_kinetics")
+    if cfg.fine_tuned is not None and cfg.checkpoint is None:
+        raise ConfigError("model.fine_tuned is set and model.checkpoint is not; fine-tuned weights need both")
+    model = _seeded(ViViT, cfg, device, lambda model: model.apply(init_weights))
+    if cfg.checkpoint is None:
+        return model, _seeded_weights(cfg)
+    _list_left_out(cfg, _load_vivit(model, cfg))
+    return model, _weights_of(*filter(None, (cfg.checkpoint, cfg.fine_tuned)))
+
+
+def _seeded(
+    build: Callable[..., M], cfg: DictConfig, device: torch.device, initialise: Callable[[M], object]
+) -> M:
+    """A model with the settings below `model`, in evaluation mode, its weights drawn from its seed."""
+    apart = {"r": int, "seed": int, "checkpoint": str | None, "allow_pickle": bool, "fine_tuned": str | None}
+    for key, hint in apart.items():
+        if key in cfg and not _fits(cfg[key], hint):
             raise ConfigError(f"model.{key} is {cfg[key]!r}; it must be {_described(hint)}")
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(cfg.seed)
-        model = _call(_choice(models, "model.name", cfg.name), "model", cfg, apart=apart)
-        model.net.apply(init_weights)  # the detector's layers draw theirs as they are built
-    if cfg.checkpoint is None:
-        return model.eval(), Weights(f"seeded initialisation (seed {cfg.seed})")
-    load = load_backbone if backbone_only else load_checkpoint
-    for name in load(model, cfg.checkpoint, cfg.allow_pickle):
-        print(f"{cfg.checkpoint}: not loaded: {name}", file=sys.stderr)
-    sha256 = hashlib.sha256(Path(cfg.checkpoint).read_bytes()).hexdigest()
-    return model.eval(), Weights(Path(cfg.checkpoint).name, sha256)
+        model = _call(build, "model", cfg, apart=tuple(apart))
+        initialise(model)
+    model.eval()
+    return model
+
+
+def _seeded_weights(cfg: DictConfig) -> Weights:
+    return Weights(f"seeded initialisation (seed {cfg.seed})")
+
+
+def _weights_of(*paths: str) -> Weights:
+    content = b"".join(Path(path).read_bytes() for path in paths)
+    return Weights(" with ".join(Path(path).name for path in paths), hashlib.sha256(content).hexdigest())
+
+
+def _list_left_out(cfg: DictConfig, sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        print(f"{cfg.checkpoint}: {sentence}", file=sys.stderr)
+
+
+def _load_vivit(model: ViViT, cfg: DictConfig) -> list[str]:
+    """Load the published weights and, over them, fine-tuned ones; what was left out."""
+    path = cfg.checkpoint
+    try:
+        left_out = load_published(model, read_checkpoint(path, cfg.allow_pickle))
+        if cfg.fine_tuned:
+            path = cfg.fine_tuned
+            load_fine_tuned(model, read_checkpoint(path))
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return left_out
 
 
 def build_recipe(cfg: DictConfig) -> Recipe:
@@ -125,6 +198,21 @@ def build_training_data(cfg: DictConfig) -> Sequence[IndexedVideo]:
     """The annotated videos that `data` names, to train on."""
     kinds: dict[str, Callable[..., Sequence[IndexedVideo]]] = {"sprites": SpriteVideos, "vid": VID}
     return _call(_choice(kinds, "data.name", cfg.name), "data", cfg)
+
+
+def build_clips(cfg: DictConfig) -> ActionData | Clip | FrameFolder | MovingSquares:
+    """What `data=...` names, for a model of clips: a data set of labelled clips, or the pictures of one clip."""
+    kinds: dict[str, Callable[..., ActionData | Clip | FrameFolder | MovingSquares]] = {
+        "epic": EpicKitchens,
+        "kinetics": Kinetics,
+        "generated": MovingSquares,
+        "video": Clip,
+        "frames": FrameFolder,
+    }
+    build = _choice(kinds, "data.name", cfg.name)
+    if "on_error" in cfg and cfg.on_error not in {"skip", "fail"}:
+        raise ConfigError(f"data.on_error is {cfg.on_error!r}; it must be skip or fail")
+    return _call(build, "data", cfg, apart=("on_error",))
 
 
 def build_data(cfg: DictConfig) -> Sequence[Video]:

@@ -135,8 +135,12 @@ class ViViT(nn.Module):
         stream = Stream(self.spatial, variant, policy)
         with torch.no_grad():
             # A step at a time, so that the tokens of all steps are never in memory together.
-            steps = views.split(views.shape[1] // self.steps, dim=1)  # (V, frames of a tubelet, 3, H, W) each
-            return torch.stack([stream(self.patch_embed(x).squeeze(1)) for x in steps], dim=1)
+            outputs = [stream(self.patch_embed(x).squeeze(1)) for x in self.steps_of(views)]
+            return torch.stack(outputs, dim=1)
+
+    def steps_of(self, views: Tensor) -> Sequence[Tensor]:
+        """Cut views into the frames of each step, (V, frames of a tubelet, 3, H, W) each."""
+        return views.split(views.shape[1] // self.steps, dim=1)
 
     def classify(self, spatial: Tensor) -> Tensor:
         """Run the temporal sub-model and the classifier, (V, steps, D) to the logits of each view, (V, classes)."""
