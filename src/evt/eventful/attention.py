@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evt.eventful.counting import add, add_, einsum, matmul, record
+from evt.eventful.fused import FusedState, Layout
+from evt.eventful.gate import Buffer
 from evt.eventful.policy import Selection
 from evt.eventful.products import AttentionValueProduct, QueryKeyProduct
 from evt.eventful.variant import Variant
@@ -20,8 +22,10 @@ class AttentionState:
     """What attention keeps between the frames of one batch of streams; nothing where it is dense."""
 
     def __init__(self, variant: Variant) -> None:
-        self.query_key = QueryKeyProduct() if variant.sparse_qk else None
-        self.attention_value = AttentionValueProduct() if variant.sparse_av else None
+        self.fused = FusedState(variant.sparse_qk) if variant.fused else None
+        self.buffer = Buffer() if variant.gate is not None and not variant.fused else None
+        self.query_key = QueryKeyProduct() if variant.sparse_qk and not variant.fused else None
+        self.attention_value = AttentionValueProduct() if variant.sparse_av and not variant.fused else None
 
 
 class Attention(nn.Module):
@@ -64,14 +68,19 @@ class Attention(nn.Module):
     def forward(
         self, qkv: Tensor, selection: Selection | None, variant: Variant, state: AttentionState
     ) -> Tensor:
-        """Attend, (B, N, 3D) to (B, N, D).
+        """Attend, to (B, N, D).
 
         Args:
-            qkv: the queries, keys and values of all tokens.
-            selection: the tokens of which they changed since the last frame; None for all.
+            qkv: the queries, keys and values of the tokens that changed since the last frame, (K, 3D); of all on the
+                flush and without gates, (B, N, 3D).
+            selection: which tokens these are; None for all.
             variant: what is pooled.
-            state: the products kept from the last frame, updated here.
+            state: what is kept from the last frame, updated here.
         """
+        if state.fused is not None:
+            return self._fused(qkv, selection, variant.pool, state.fused)
+        if state.buffer is not None:
+            qkv = state.buffer(qkv, selection)
         batch, n_tokens, _ = qkv.shape
         grid = self.grid
         if self.window_size is not None:
@@ -99,6 +108,47 @@ class Attention(nn.Module):
 
         out = av.transpose(1, 2).flatten(2)  # (B, N, D)
         return out if self.window_size is None else self._join_windows(out, batch, n_tokens)
+
+    def _fused(self, qkv: Tensor, selection: Selection | None, pool: int, state: FusedState) -> Tensor:
+        n_tokens = qkv.shape[1] if selection is None else selection.n_tokens
+        layout = self._layout(n_tokens, pool, qkv.device)
+        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
+        tables = None
+        if self.rel_pos_h is not None and self.rel_pos_w is not None:
+            rows, columns = layout.grid
+            tables = (rel_pos_table(self.rel_pos_h, rows, pool), rel_pos_table(self.rel_pos_w, columns, pool))
+        if selection is None or state.q is None:
+            bias = self.qkv.bias.to(qkv.dtype).view(3, self.num_heads, -1)
+            state.flush(qkv, bias, self.scale, tables, layout)
+            out = state.attend_anew(layout, pool)
+        else:
+            per_stream = selection.per_stream()
+            index = torch.cat([layout.places[part] + i * layout.n for i, part in enumerate(per_stream)])
+            old = state.write(qkv, self.scale, tables, layout, index)
+            out = (
+                state.attend_updated(old, per_stream, layout, pool)
+                if state.updates
+                else state.attend_anew(layout, pool)
+            )
+        out = out.unflatten(1, (-1, layout.n)).permute(1, 2, 0, 3)  # (B, tokens as laid out, H, d)
+        return (out if layout.windows == 1 else out.index_select(1, layout.places)).flatten(2)
+
+    def _layout(self, n_tokens: int, pool: int, device: torch.device) -> Layout:
+        """Where tokens stand on the fast path."""
+        if self.window_size is None:
+            grid = self.grid or (1, n_tokens)
+            if pool > 1 and self.grid is None:
+                raise ValueError(f"pool is {pool}, but the tokens of this model form no grid: pool must be 1")
+            return Layout(1, grid, (grid[0] // pool, grid[1] // pool), torch.arange(n_tokens, device=device))
+        assert self.grid is not None
+        side, (padded_h, padded_w) = self.window_size, self._padded()
+        y, x = (
+            torch.arange(self.grid[0], device=device).unsqueeze(1),
+            torch.arange(self.grid[1], device=device),
+        )
+        window = (y // side) * (padded_w // side) + x // side
+        places = window * side**2 + (y % side) * side + x % side
+        return Layout((padded_h // side) * (padded_w // side), (side, side), (side, side), places.flatten())
 
     def _pooled(self, variant: Variant) -> Grid:
         if self.grid is None:

@@ -20,19 +20,27 @@ TokenOperation = Callable[[Tensor], Tensor]
 class TokenwiseState:
     """A gate and a buffer around a sequence of token-wise operations (figure 3), or nothing in a dense block."""
 
-    def __init__(self, variant: Variant) -> None:
+    def __init__(self, variant: Variant, buffered: bool = True) -> None:
         self.gate: Gate | STGTGate | None = None
         if variant.gate is not None:
             self.gate = Gate() if variant.gate == "reference" else STGTGate()
-            self.buffer = Buffer()
+            if buffered:
+                self.buffer = Buffer()
         self.gate_before_norm = variant.gate_before_norm
 
     def __call__(
         self, x: Tensor, norm: TokenOperation, operations: TokenOperation, policy: Policy | None
-    ) -> tuple[Tensor, Selection | None]:
-        """Apply norm and operations where tokens changed, (B, N, D) to (B, N, D').
+    ) -> Tensor:
+        """Apply norm and operations where tokens changed, (B, N, D) to (B, N, D')."""
+        y, selection = self.gated(x, norm, operations, policy)
+        return y if self.gate is None else self.buffer(y, selection)
 
-        Returns the result for all tokens, and which of them are new; None when all are.
+    def gated(
+        self, x: Tensor, norm: TokenOperation, operations: TokenOperation, policy: Policy | None
+    ) -> tuple[Tensor, Selection | None]:
+        """Apply norm and operations to the tokens that changed, (B, N, D) to (K, D'), and say which they are.
+
+        All of them, (B, N, D'), and None on the flush and in a dense block.
         """
         if self.gate is None:
             return operations(norm(x)), None
@@ -41,7 +49,7 @@ class TokenwiseState:
             c = norm(c)
         else:
             c, selection = self.gate(norm(x), policy)
-        return self.buffer(operations(c), selection), selection
+        return operations(c), selection
 
 
 class BlockState:
@@ -49,7 +57,7 @@ class BlockState:
 
     def __init__(self, variant: Variant) -> None:
         self.variant = variant
-        self.qkv = TokenwiseState(variant)
+        self.qkv = TokenwiseState(variant, buffered=False)  # attention keeps what comes of it
         self.attn = AttentionState(variant)
         self.proj = TokenwiseState(variant)
         self.mlp = TokenwiseState(variant)
@@ -106,12 +114,10 @@ class Block(nn.Module):
             policy: which tokens the gates let through; not needed on a first frame or without gates.
         """
         state = state or self.state(Variant())
-        qkv, selection = state.qkv(x, self.norm1, partial(linear, self.attn.qkv), policy)
+        qkv, selection = state.qkv.gated(x, self.norm1, partial(linear, self.attn.qkv), policy)
         y = self.attn(qkv, selection, state.variant, state.attn)
-        y, _ = state.proj(y, _identity, partial(linear, self.attn.proj), policy)
-        x = add(y, x)
-        z, _ = state.mlp(x, self.norm2, self.mlp, policy)
-        return add(z, x)
+        x = add(state.proj(y, _identity, partial(linear, self.attn.proj), policy), x)
+        return add(state.mlp(x, self.norm2, self.mlp, policy), x)
 
 
 def _identity(x: Tensor) -> Tensor:

@@ -16,6 +16,9 @@ class Variant:
     pool: side of the square over which k and v are averaged in global blocks (section 5.3); 1 is none.
     gate_before_norm: the gates see tokens before the layer norm instead of after it (supplement, section B).
 
+    fused: attention keeps each query's result and log-sum-exp instead of B and A (see `evt.eventful.fused`). Faster,
+        and exact in q, k and v, where equation 10 keeps what attends to unchanged keys as it was.
+
     Raises:
         ValueError: a sparse product without a gate, or a pool of less than 1.
     """
@@ -25,6 +28,7 @@ class Variant:
     sparse_av: bool = False
     pool: int = 1
     gate_before_norm: bool = False
+    fused: bool = False
 
     def __post_init__(self) -> None:
         if self.gate is None and (self.sparse_qk or self.sparse_av or self.gate_before_norm):

@@ -1,0 +1,309 @@
+"""Self-attention without an N x N state: the fast path beside the paper's products.
+
+For every query the result and the log-sum-exp of its scores are kept, instead of B = q k^T and A. Then a query that
+changed is attended afresh, and from every other one the part of the keys that changed is taken away and put back with
+their new values:
+
+    e_j = exp(score_j - lse)            the attention of key j before the frame; all of them sum to 1
+    z   = 1 - sum e_old + sum e_new     over the keys that changed
+    o   = (o - e_old v_old + e_new v_new) / z,    lse = lse + log z
+
+This is exact in q, k and v, so it equals dense attention on the buffered tokens, whereas equation 10 keeps attention of
+unchanged keys as it was when they last changed. It holds N D numbers instead of H N^2.
+
+All is laid out for the cache: scores are (keys, queries), a block of queries at a time, so that a block stays in cache
+from the first product to the second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evt.eventful.counting import einsum, record
+
+BLOCK = 128
+"""Queries attended at a time over all keys; 4096 keys make a block of scores of 2 MB."""
+
+UPDATE_BLOCK = 256
+"""Queries updated at a time over the keys that changed."""
+
+KEPT = 1 / 32
+"""Of a query whose unchanged keys hold less than this share of its attention, all is computed afresh: what is left
+after taking away the rest would have lost as many bits (5 of 24)."""
+
+REFRESH = 512
+"""Every query is computed afresh at least once in so many frames, so that rounding cannot pile up."""
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, rel: Tensor | None, key_grid: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Attention of queries over all keys.
+
+    Args:
+        q: (H, n, d), scaled.
+        k, v: (H, Nk, d).
+        rel: (H, n, rows + columns), what is added to the score of a key for its row and its column in key_grid.
+        key_grid: rows and columns of the keys; not looked at without rel.
+
+    Returns:
+        The result (H, n, d) and the log-sum-exp of each query's scores (H, n).
+    """
+    heads, n, d = q.shape
+    record("matmul", 2 * heads * n * k.shape[1] * d)
+    out, lse = torch.empty_like(q), q.new_empty(heads, n)
+    step = max(1, min(n, BLOCK * 4096 // (k.shape[1] * (heads if k.shape[1] < 1024 else 1))))
+    # Short sequences take all heads at once, long ones a head at a time: either way a block stays in cache.
+    groups = [slice(None)] if k.shape[1] < 1024 else [slice(h, h + 1) for h in range(heads)]
+    for h in groups:
+        for a in range(0, n, step):
+            block = slice(a, a + step)
+            scores = torch.bmm(k[h], q[h, block].transpose(1, 2))  # (h, Nk, block)
+            if rel is not None:
+                _add_rel(scores, rel[h, block], key_grid)
+            top = scores.amax(1, keepdim=True)
+            scores.sub_(top).exp_()
+            total = scores.sum(1, keepdim=True)
+            out[h, block] = (torch.bmm(v[h].transpose(1, 2), scores) / total).transpose(1, 2)
+            lse[h, block] = (top + total.log()).squeeze(1)
+    return out, lse
+
+
+def _add_rel(scores: Tensor, rel: Tensor, key_grid: tuple[int, int]) -> None:
+    rows, columns = key_grid
+    rel = rel.transpose(1, 2).contiguous()  # (h, rows + columns, block)
+    record("add", 2 * scores.numel())
+    grid = scores.unflatten(1, key_grid)
+    grid += rel[:, :rows].unsqueeze(2)
+    grid += rel[:, rows:].unsqueeze(1)
+
+
+def update(
+    out: Tensor,
+    lse: Tensor,
+    q: Tensor,
+    rel: Tensor | None,
+    old: tuple[Tensor, Tensor],
+    new: tuple[Tensor, Tensor],
+    keys: Tensor,
+    key_grid: tuple[int, int],
+) -> Tensor:
+    """Replace the part that some keys have in the attention of all queries, in place.
+
+    Args:
+        out, lse: (H, N, d) and (H, N), as `attend` gives them.
+        q, rel: see `attend`; as they were when out and lse were computed.
+        old, new: k and v of the keys that changed, (H, m, d) each.
+        keys: (m,), their places among all keys.
+        key_grid: see `attend`.
+
+    Returns:
+        (H, N) bool: which results cannot be relied upon and must be computed afresh.
+    """
+    heads, n, d = q.shape
+    m = len(keys)
+    record("matmul", 4 * heads * n * m * d)
+    record("accumulator", out.numel())
+    k = torch.cat([old[0], new[0]], 1)  # (H, 2m, d)
+    v = torch.cat([-old[1], new[1]], 1)
+    row, column = keys // key_grid[1], keys % key_grid[1]
+    lost = torch.empty(heads, n, dtype=torch.bool, device=q.device)
+    for h in range(heads):
+        for a in range(0, n, UPDATE_BLOCK):
+            block = slice(a, a + UPDATE_BLOCK)
+            scores = torch.mm(k[h], q[h, block].T)  # (2m, block)
+            bias = -lse[h, block].expand(m, -1)
+            if rel is not None:
+                record("add", 2 * scores.numel())
+                rel_t = rel[h, block].T.contiguous()
+                bias = rel_t[: key_grid[0]].index_select(0, row)
+                bias += rel_t[key_grid[0] :].index_select(0, column)
+                bias -= lse[h, block]
+            both = scores.view(2, m, -1)
+            both += bias
+            taken, put = scores.exp_().view(2, m, -1).sum(1)
+            kept = 1 - taken
+            z = kept + put
+            lost[h, block] = ~((kept > KEPT) & torch.isfinite(z))
+            part = out[h, block]
+            part += torch.mm(v[h].T, scores).T
+            part /= z.unsqueeze(1)
+            lse[h, block] += z.log()
+    return lost
+
+
+Tables = tuple[Tensor, Tensor]
+"""The relative-position vectors of (query, key) pairs for rows and for columns, (side, key side, d) each."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the tokens of a stream stand in the state: in the order of their windows, padded.
+
+    windows: how many; 1 for global attention.
+    grid: tokens of a window as (rows, columns).
+    key_grid: the same of its keys, which may be pooled.
+    places: (N,) int64, the place of each token among the windows x rows x columns ones.
+    """
+
+    windows: int
+    grid: tuple[int, int]
+    key_grid: tuple[int, int]
+    places: Tensor
+
+    @property
+    def n(self) -> int:
+        """Tokens of a stream, those that pad windows among them."""
+        return self.windows * self.grid[0] * self.grid[1]
+
+
+class FusedState:
+    """What attention keeps between the frames of one batch of streams on the fast path.
+
+    Tokens are kept heads first, the streams' one after the other: T = B x tokens of a stream as laid out.
+
+    updates: the result is updated, not computed anew in every frame.
+    """
+
+    def __init__(self, updates: bool) -> None:
+        self.updates = updates
+        self.frame = 0
+        self.q: Tensor | None = None  # (H, T, d), scaled
+        self.k: Tensor | None = None  # (H, T, d)
+        self.v: Tensor | None = None  # (H, T, d)
+        self.rel: Tensor | None = None  # (H, T, rows + columns)
+        self.out: Tensor | None = None  # (H, T, d)
+        self.lse: Tensor | None = None  # (H, T)
+
+    def flush(self, qkv: Tensor, bias: Tensor, scale: float, tables: Tables | None, layout: Layout) -> None:
+        """Take over all tokens of a first frame, (B, N, 3, H, d); those that pad windows are `bias` (3, H, d)."""
+        batch = len(qkv)
+        laid_out = bias.unsqueeze(2).expand(-1, -1, batch * layout.n, -1).clone()  # (3, H, T, d)
+        laid_out.unflatten(2, (batch, -1)).index_copy_(3, layout.places, qkv.permute(2, 3, 0, 1, 4))
+        self.q, self.k, self.v = laid_out
+        self.rel = None if tables is None else _rel_of_all(self.q, tables, layout)
+        self.q *= scale
+        self.out = self.lse = None
+        self.frame = 0
+
+    def write(
+        self, qkv: Tensor, scale: float, tables: Tables | None, layout: Layout, index: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Take over tokens that changed, (K, 3, H, d), at their places (K,); returns what k and v were there."""
+        assert self.q is not None
+        assert self.k is not None
+        assert self.v is not None
+        q, k, v = qkv.permute(1, 2, 0, 3)  # (H, K, d) each
+        old = self.k.index_select(1, index), self.v.index_select(1, index)
+        if tables is not None:
+            assert self.rel is not None
+            self.rel.index_copy_(
+                1, index, _rel_of_some(q, tables, index % (layout.grid[0] * layout.grid[1]), layout)
+            )
+        self.q.index_copy_(1, index, q * scale)
+        self.k.index_copy_(1, index, k)
+        self.v.index_copy_(1, index, v)
+        return old
+
+    def attend_anew(self, layout: Layout, pool: int) -> Tensor:
+        """The attention of all tokens, (H, T, d), window by window."""
+        assert self.q is not None
+        assert self.k is not None
+        assert self.v is not None
+        size = layout.grid[0] * layout.grid[1]
+        out = self.q.new_empty(self.q.shape[1], self.q.shape[0], self.q.shape[2]).transpose(0, 1)
+        lse = self.q.new_empty(self.q.shape[:2])
+        for start in range(0, self.q.shape[1], size):
+            window = slice(start, start + size)
+            rel = None if self.rel is None else self.rel[:, window]
+            k, v = (pooled(x[:, window], layout.grid, pool) for x in (self.k, self.v))
+            out[:, window], lse[:, window] = attend(self.q[:, window], k, v, rel, layout.key_grid)
+        if self.updates:
+            self.out, self.lse = out, lse
+        return out
+
+    def attend_updated(
+        self, old: tuple[Tensor, Tensor], per_stream: list[Tensor], layout: Layout, pool: int
+    ) -> Tensor:
+        """The attention of all tokens, (H, T, d), where only some changed; without windows.
+
+        Args:
+            old: k and v of the tokens that changed as they were, (H, K, d) each.
+            per_stream: the tokens that changed in each stream.
+            layout, pool: see `attend_anew`.
+        """
+        assert self.q is not None
+        assert self.k is not None
+        assert self.v is not None
+        assert self.out is not None
+        assert self.lse is not None
+        n, counts = layout.n, [len(index) for index in per_stream]
+        n_keys = layout.key_grid[0] * layout.key_grid[1]
+        self.frame += 1
+        parts = zip(per_stream, old[0].split(counts, 1), old[1].split(counts, 1), strict=True)
+        for stream, (index, old_k, old_v) in enumerate(parts):
+            tokens = slice(stream * n, (stream + 1) * n)
+            q, k, v, out, lse = (x[:, tokens] for x in (self.q, self.k, self.v, self.out, self.lse))
+            rel = None if self.rel is None else self.rel[:, tokens]
+            if pool > 1:
+                keys, old_pooled, k, v = _pooled_change(index, old_k, old_v, k, v, layout, pool)
+            else:
+                keys, old_pooled = index, (old_k, old_v)
+            if 3 * len(keys) >= n_keys:
+                out[:], lse[:] = attend(q, k, v, rel, layout.key_grid)
+                continue
+            fresh = torch.zeros(n, dtype=torch.bool, device=q.device)
+            fresh[index] = True
+            fresh[self.frame % REFRESH :: REFRESH] = True
+            if len(keys):
+                new = k.index_select(1, keys), v.index_select(1, keys)
+                fresh |= update(out, lse, q, rel, old_pooled, new, keys, layout.key_grid).any(0)
+            index = fresh.nonzero().flatten()
+            rel = None if rel is None else rel.index_select(1, index)
+            o, part_lse = attend(q.index_select(1, index), k, v, rel, layout.key_grid)
+            out.index_copy_(1, index, o)
+            lse.index_copy_(1, index, part_lse)
+        return self.out
+
+
+def _rel_of_all(q: Tensor, tables: Tables, layout: Layout) -> Tensor:
+    grid = q.unflatten(1, (-1, *layout.grid))  # (H, windows, rows, columns, d)
+    rows = einsum("hwyxd,ykd->hwyxk", grid, tables[0])
+    columns = einsum("hwyxd,xkd->hwyxk", grid, tables[1])
+    return torch.cat([rows, columns], -1).flatten(1, 3)
+
+
+def _rel_of_some(q: Tensor, tables: Tables, place: Tensor, layout: Layout) -> Tensor:
+    y, x = place // layout.grid[1], place % layout.grid[1]
+    tokens = q.transpose(0, 1)  # (K, H, d)
+    both = torch.cat([tables[0][y], tables[1][x]], 1)  # (K, rows + columns, d)
+    record("einsum", q.shape[0] * both.numel())
+    return torch.bmm(tokens, both.transpose(1, 2)).transpose(0, 1)
+
+
+def pooled(x: Tensor, grid: tuple[int, int], pool: int) -> Tensor:
+    """Average tokens over squares of the grid, (H, N, d) to (H, Nk, d)."""
+    if pool == 1:
+        return x
+    return F.avg_pool2d(x.transpose(1, 2).unflatten(-1, grid), pool).flatten(2).transpose(1, 2)
+
+
+def _pooled_change(
+    index: Tensor, old_k: Tensor, old_v: Tensor, k: Tensor, v: Tensor, layout: Layout, pool: int
+) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor, Tensor]:
+    """The pooled keys that changed, what they were, and all pooled k and v."""
+    rows, columns = layout.key_grid
+    y, x = index // layout.grid[1] // pool, index % layout.grid[1] // pool
+    inside = (y < rows) & (x < columns)  # an odd edge is in no square
+    keys = (y * columns + x)[inside].unique()
+    before = []
+    for old, now in ((old_k, k), (old_v, v)):
+        change = torch.zeros_like(now[:, : rows * columns])
+        share = (now.index_select(1, index) - old)[:, inside] / pool**2
+        change.index_add_(1, (y * columns + x)[inside], share)
+        before.append((pooled(now, layout.grid, pool) - change).index_select(1, keys))
+    return keys, (before[0], before[1]), pooled(k, layout.grid, pool), pooled(v, layout.grid, pool)
