@@ -15,10 +15,17 @@ from evt.harness.cli import run_command
 from evt.harness.detection_table import fill_detection_table
 from evt.harness.recognition_table import fill_recognition_table
 from evt.harness.report import write_table
+from evt.harness.setup import ConfigError
 
 
 def reproduce(cfg: DictConfig) -> None:
     """Fill a table and write it; a run that was killed goes on after its last finished row, video or clip."""
+    chosen, its_own = HydraConfig.get().runtime.choices["model"], cfg.table.model
+    if chosen != its_own:
+        raise ConfigError(f"model is {chosen}, but {cfg.table.name} is of {its_own}; leave model as it is")
+    if not isinstance(cfg.out, str):
+        raise ConfigError(f"out is {cfg.out!r}; it must be a folder")
+    Path(cfg.out).mkdir(parents=True, exist_ok=True)  # found out now rather than after hours
     fill = fill_recognition_table if cfg.model.name == "vivit" else fill_detection_table
     table = fill(cfg, Path(HydraConfig.get().runtime.output_dir))
     cost = "tflops" if cfg.model.name == "vivit" else "gflops"
@@ -27,7 +34,7 @@ def reproduce(cfg: DictConfig) -> None:
         cfg.table.title,
         table.records,
         table.notes,
-        digits=3 if cost == "tflops" else 1,
+        digits={"gflops": 1, "map50": 2, "tflops": 3, "top1": 2},
     )
     table.ledger.finish()
     printed = [record for record in table.records if record[f"{cost}_paper"]]

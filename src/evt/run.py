@@ -24,6 +24,7 @@ import evt
 from evt.data.clips import Pictures, PicturesAt
 from evt.data.epic_kitchens import EpicKitchens
 from evt.data.kinetics import Kinetics
+from evt.data.vid import VID
 from evt.data.video import Video
 from evt.eventful import Policy, Variant
 from evt.harness import setup
@@ -74,9 +75,10 @@ def run(cfg: DictConfig) -> None:
     model, weights = setup.build_model(cfg.model, device)
     policy = setup.build_policy(cfg.policy, variant, model.n_tokens)
     label = f"{cfg.variant.name} {policy or ''}".strip()
-    job = Job(
-        cfg, variant, policy, weights, label, Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    )
+    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    for name in ("metrics.json", "detections.jsonl", "left_out.txt"):
+        (folder / name).unlink(missing_ok=True)  # of an earlier run in this folder
+    job = Job(cfg, variant, policy, weights, label, folder)
     if isinstance(model, ViTDet):
         metrics = detect(job, model, data)  # type: ignore[arg-type]  # build_data gave it
     elif isinstance(data, EpicKitchens | Kinetics):
@@ -102,7 +104,11 @@ def detect(job: Job, model: ViTDet, videos: Sequence[Video]) -> dict[str, Any]:
         metrics["detection"] = asdict(detections.compute())
         write_detections(job.folder / "detections.jsonl", detections, classes)
     ledger.finish()
-    metrics["data"] = videos[0].name if len(videos) == 1 else f"{job.cfg.data.name}, {len(videos)} videos"
+    metrics["data"] = videos[0].name
+    if isinstance(videos, VID):
+        metrics["data"] = videos.description
+    elif len(videos) > 1:
+        metrics["data"] = f"{job.cfg.data.name}, {len(videos)} videos"
     return metrics
 
 

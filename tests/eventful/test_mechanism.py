@@ -152,6 +152,19 @@ def test_a_saved_stream_continues_where_it_stopped(name: str) -> None:
         assert torch.equal(copy(frame), stream(frame))
 
 
+def test_a_saved_state_does_not_change_with_the_stream() -> None:
+    """Else what was saved at one frame would be restored as of another."""
+    net, frames = small_vit(), small_frames(4)
+    stream = net.stream(VARIANTS["temporal"], TopR(5))
+    run(stream, frames[:2])
+    saved = stream.state_dict()
+    expected = stream(frames[2])
+    stream(frames[3])
+    other = net.stream(VARIANTS["temporal"], TopR(5))
+    other.load_state_dict(saved)
+    assert torch.equal(other(frames[2]), expected)
+
+
 def test_a_stream_of_another_variant_is_not_loaded() -> None:
     net = small_vit()
     stream = net.stream(VARIANTS["tokenwise"], TopR(5))

@@ -118,6 +118,15 @@ def test_a_killed_table_resumes_at_its_last_finished_row(
     assert (tmp_path / "a/table_c.csv").read_bytes() == (tmp_path / "b/table_c.csv").read_bytes()
 
 
+def test_a_table_is_of_its_own_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Else another model's numbers would stand under the paper's title."""
+    with pytest.raises(SystemExit):
+        command(monkeypatch, reproduce.reproduce, "model=vitdet_mini", f"out={tmp_path}")
+    assert "model is vitdet_mini, but table_c is of vitdet" in capsys.readouterr().err
+
+
 def test_a_ledger_drops_a_line_that_a_kill_cut_short(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "folder" / "parts.jsonl")
     ledger.put("a", {"x": 0.1})

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from evt.data.clips import FrameFolder
 from evt.data.video import DataError, Frame, Video
 from evt.eventful import VARIANTS, Policy, TopR
-from evt.harness.cli import CONFIG_DIR, run_command
+from evt.harness.cli import CONFIG_DIR, locked, run_command
 from evt.harness.ledger import Ledger
 from evt.harness.measure import Measurement, Run, measure
 from evt.harness.setup import build_variant
@@ -116,6 +116,32 @@ def test_a_sweep_leaves_a_folder_a_point(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert gflops[0] < gflops[1]
 
 
+def test_an_impossible_point_of_a_sweep_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = [argument for argument in SMALL_RUN if not argument.startswith("policy")]
+    last = error(monkeypatch, capsys, "-m", "policy.r=8,99,32", f"hydra.sweep.dir={tmp_path}", *arguments)
+    assert "not all points of the sweep" in last
+    assert sorted(path.parent.name for path in tmp_path.glob("*/metrics.json")) == ["0", "2"]
+
+
+def test_two_runs_do_not_share_a_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with locked(tmp_path):
+        assert "another run is writing to" in error(
+            monkeypatch, capsys, *SMALL_RUN, f"hydra.run.dir={tmp_path}"
+        )
+
+
+def test_what_an_earlier_run_left_does_not_stay_beside_the_new(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "detections.jsonl").write_text("of another model")
+    run_small(monkeypatch, tmp_path)
+    assert not (tmp_path / "detections.jsonl").exists()
+
+
 def test_a_threshold_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     arguments = [argument for argument in SMALL_RUN if not argument.startswith("policy")]
     command(monkeypatch, run, "policy=threshold", "policy.h=0", *arguments, f"hydra.run.dir={tmp_path}")
@@ -150,9 +176,15 @@ def test_a_threshold_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         (["policy.r.x=1"], "policy.r.x is not a setting, since policy.r is not a group of them"),
         (["policy.r=1,2"], "policy.r=1,2 has several values; add -m to run each of them in turn"),
         (["policy.r=[1"], "the argument policy.r=[1 cannot be read; it must be of the form setting=value"),
+        (["data=frames", "data.path=a=b"], "needs quotes, as in 'data.path=\"a=b\"'"),
+        (
+            ["-m", "variant=base,temporal", "policy.r=5"],
+            "policy.r cannot be set: variant base has no gates, so its policy is none",
+        ),
+        (["model=3"], "the name of a choice must be a text"),
         (["data=video"], "data.path is not set; give it on the command line as data.path=..."),
         (["device=tpu"], "device is tpu; allowed are"),
-        (["threads=0"], "threads is 0; it must be a whole number of at least 1, or null"),
+        (["threads=0"], "threads is 0; it must be a whole number from 1 to"),
     ],
 )
 def test_an_impossible_command_is_refused_in_one_sentence(

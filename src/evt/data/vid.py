@@ -130,10 +130,17 @@ class VID(Sequence[VIDVideo]):
             videos = list_videos(Path(root), split, require_annotations)
         if not videos:
             raise DataError(f"{root}: split {split} has no videos with frames of the 30 classes")
+        self._split = split
         self.n_found = len(videos)
         tree = labels_of_tree(root)
         self.classes: Sequence[str] = CLASSES if tree is LABEL_OF_SYNSET else list(tree)
         self._videos = sorted(videos, key=lambda video: video.name)[:n_videos]
+
+    @property
+    def description(self) -> str:
+        """What it is, in words: a part of a split is called one."""
+        part = f", first {len(self)} of {self.n_found} videos" if len(self) < self.n_found else ""
+        return f"VID {self._split}{part}"
 
     def __len__(self) -> int:
         return len(self._videos)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -43,6 +44,8 @@ class TopR:
         ValueError: r is not a whole number of at least 0 or, at selection, is larger than the token count.
     """
 
+    _r: int
+
     def __init__(self, r: int) -> None:
         self.r = r
 
@@ -56,9 +59,9 @@ class TopR:
 
     @r.setter
     def r(self, r: int) -> None:
-        if isinstance(r, bool) or not isinstance(r, int) or r < 0:
+        if isinstance(r, bool) or not isinstance(r, Integral) or r < 0:
             raise ValueError(f"policy.r is {r!r}; it must be a whole number of tokens, 0 or more")
-        self._r = r
+        self._r = int(r)
 
     def __call__(self, error: Tensor) -> Selection:
         """Select by the errors e of a gate, (B, N, D)."""

@@ -80,10 +80,10 @@ class Stream:
         return sum(x.numel() * x.element_size() for _, _, _, x in _slots(self.states) if x is not None)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the stream keeps between frames, by name, to be saved. Empty before the first frame."""
+        """A copy of what the stream keeps between frames, by name, to be saved. Empty before the first frame."""
         if self._shape is None:
             return {}
-        tensors = {name: x for name, _, _, x in _slots(self.states) if x is not None}
+        tensors = {name: x.clone() for name, _, _, x in _slots(self.states) if x is not None}
         return {"frame_shape": torch.tensor(self._shape), **tensors}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
@@ -114,5 +114,5 @@ def _slots(state: Any, prefix: str = "") -> Iterator[tuple[str, Any, str, Tensor
         if value is None or isinstance(value, Tensor):
             if key in TENSORS:
                 yield name, state, key, value
-        elif type(value).__module__.startswith("evt.eventful") and not isinstance(value, Variant):
+        elif isinstance(value, list) or (hasattr(value, "__dict__") and not isinstance(value, Variant)):
             yield from _slots(value, f"{name}.")

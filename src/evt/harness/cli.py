@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -26,6 +30,10 @@ CONFIG_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "c
 """The configs: inside the package where a wheel installed it, at the top of the tree in a checkout."""
 
 
+class FailedPoint(Exception):  # noqa: N818
+    """A point of a sweep that could not be run; why was said."""
+
+
 def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
     """Run a command's task under Hydra with the process's arguments.
 
@@ -35,20 +43,59 @@ def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
     @functools.wraps(task)
     def told_in_one_sentence(cfg: DictConfig) -> None:
         try:
-            task(cfg)
-        except (CheckpointError, ConfigError, DataError, TrainingError) as error:
-            _fail(str(error))
+            with locked(Path(HydraConfig.get().runtime.output_dir)):
+                task(cfg)
+        except (CheckpointError, ConfigError, DataError, TrainingError, OSError) as error:
+            # One impossible point of a sweep does not keep the others from running.
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                print(f"error: {_sentence(error)}", file=sys.stderr)
+                raise FailedPoint from error
+            _fail(_sentence(error))
 
     # Hydra then raises what is wrong with the arguments instead of printing it.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     main = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
     try:
         main(told_in_one_sentence)()
+    except FailedPoint:
+        _fail("not all points of the sweep could be run; what was wrong is said above, where it happened")
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_explain(error, config_name))
+    except OSError as error:
+        _fail(_sentence(error))
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        _fail(f"{' '.join(sys.argv[1:])}: the name of a choice must be a text, as in model=vitdet")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a run folder to this run, so that two at once do not write over each other's results.
+
+    Raises:
+        ConfigError: another process has it.
+    """
+    if int(os.environ.get("RANK", "0")) > 0:  # torchrun: the first process has it for all
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another run is writing to {folder}; wait for it, or give another hydra.run.dir"
+            ) from None
+        yield
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return str(error)
 
 
 def _fail(sentence: str) -> NoReturn:
@@ -63,7 +110,11 @@ def _explain(error: Exception, config_name: str) -> str:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return f"{group} is {choice}; allowed are {', '.join(error.options)}"
     if isinstance(error, OverrideParseException):
-        return f"the argument {error.override} cannot be read; it must be of the form setting=value"
+        quoted = re.sub("=(.*)", r'="\1"', str(error.override), count=1)
+        return (
+            f"the argument {error.override} cannot be read; it must be of the form setting=value, and a value with "
+            f"other characters than letters, digits and _ - . / needs quotes, as in '{quoted}'"
+        )
     if several := re.match(r"Ambiguous value for argument '([^']+)'", message):
         return f"{several[1]} has several values; add -m to run each of them in turn"
     if unknown := re.match(r"Could not override '([^']+)'", message):
@@ -73,7 +124,7 @@ def _explain(error: Exception, config_name: str) -> str:
 
 def _unknown_setting(key: str, chosen: DictConfig) -> str:
     group, _, _ = key.rpartition(".")
-    if group == "policy" and chosen.policy.name == "none":
+    if group == "policy" and OmegaConf.select(chosen, "policy.name") == "none":
         return f"{key} cannot be set: variant {chosen.variant.name} has no gates, so its policy is none"
     settings = OmegaConf.select(chosen, group) if group else chosen
     if not isinstance(settings, DictConfig):
@@ -85,7 +136,19 @@ def _unknown_setting(key: str, chosen: DictConfig) -> str:
 
 def _chosen(config_name: str) -> DictConfig:
     """The config with the groups that the command line chooses, and nothing else of it."""
-    choices = [argument for argument in sys.argv[1:] if (CONFIG_DIR / argument.split("=")[0]).is_dir()]
+    # Of several choices the first is as good as any to say what settings there are.
+    choices = [
+        argument.split(",")[0]
+        for argument in sys.argv[1:]
+        if (CONFIG_DIR / argument.split("=")[0]).is_dir() and _known(argument, config_name)
+    ]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         return hydra.compose(config_name, overrides=choices)
+
+
+def _known(argument: str, config_name: str) -> bool:
+    """Whether a command has the group that an argument chooses from."""
+    group = argument.split("=")[0].split("/")[0]
+    config = OmegaConf.load(CONFIG_DIR / f"{config_name}.yaml")
+    return any(group in str(line) for line in OmegaConf.select(config, "defaults"))

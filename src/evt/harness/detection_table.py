@@ -61,7 +61,7 @@ def fill_detection_table(cfg: DictConfig, folder: Path) -> FilledTable:
         if row.depends_on_weights and not trained:
             return Cells()
         # One video is enough for a count, and all of VID would take days.
-        return measured(row, key, videos[:1], detect=False)
+        return measured(row, key, [next((v for v in videos if len(v) > 1), videos[0])], detect=False)
 
     ledger = Ledger(folder / "rows.jsonl")
     filled = []
@@ -78,10 +78,7 @@ def fill_detection_table(cfg: DictConfig, folder: Path) -> FilledTable:
     data = videos[0].name
     if accuracy:
         assert isinstance(videos, VID)
-        quick = len(videos) < videos.n_found
-        data = f"VID {cfg.data.split}" + (
-            f", first {len(videos)} of {videos.n_found} videos" if quick else ""
-        )
+        data = videos.description
     for record in records:
         record["data"] = data if record["frames"] else ""
         record["checkpoint"] = Path(cfg.model.checkpoint).name if trained and record["frames"] else ""
@@ -90,8 +87,8 @@ def fill_detection_table(cfg: DictConfig, folder: Path) -> FilledTable:
 
 
 def _flush_rate(cfg: DictConfig, videos: Sequence[Video]) -> float:
-    """The flushes a frame of VID: its own where it is there, else those that the paper's values imply."""
-    if not isinstance(videos, VID):
+    """The flushes a frame of VID: its own where all of it is there, else those that the paper's values imply."""
+    if not isinstance(videos, VID) or len(videos) < videos.n_found:
         return float(cfg.flush_rate)
     return sum(video.n_sequences for video in videos) / sum(map(len, videos))
 

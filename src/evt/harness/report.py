@@ -25,7 +25,8 @@ def summary_table(metrics: dict[str, Any]) -> str:
     detection = metrics.get("detection")
     if detection is not None:
         rows.append(["detections", "", "", str(detection["n_detections"])])
-        rows.append(["mAP50", "", "", "-" if detection["map50"] is None else f"{detection['map50']:.2f}"])
+        map50 = detection["map50"]
+        rows.append(["mAP50", "", "", f"none: {detection['reason']}" if map50 is None else f"{map50:.2f}"])
     rows.append(["peak memory in MB", "", "", f"{metrics['peak_memory_bytes'] / 1e6:.0f}"])
     return _align(rows, " ", "  ")
 
@@ -36,14 +37,17 @@ def _frames_rows(metrics: dict[str, Any]) -> list[list[str]]:
     def row(title: str, key: str, form: str) -> list[str]:
         return [title, *(format(part[key], form) if key in part else "-" for part in parts)]
 
-    return [
-        ["", "first frames", "later frames", "mean"],
+    rows = [
         row("frames", "frames", "d"),
         row("GFlops", "gflops", ".3f"),
         row("ms a frame (median)", "ms", ".1f"),
         row("ms of the dense model", "dense_ms", ".1f"),
         row("ms of the detector", "detector_ms", ".1f"),
         row("relative L2 error", "relative_l2_error", ".2e"),
+    ]
+    return [
+        ["", "first frames", "later frames", "mean"],
+        *(cells for cells in rows if set(cells[1:]) != {"-"}),
         ["state in MB", "", "", f"{metrics['state_bytes'] / 1e6:.1f}"],
     ]
 
@@ -93,7 +97,7 @@ class FilledTable:
 
 
 def write_table(
-    path: Path, title: str, records: Sequence[dict[str, Any]], notes: Sequence[str], digits: int = 1
+    path: Path, title: str, records: Sequence[dict[str, Any]], notes: Sequence[str], digits: dict[str, int]
 ) -> Path:
     """Write a table as CSV, in full precision, and as Markdown beside it, for reading.
 
@@ -101,7 +105,7 @@ def write_table(
         path: of the CSV file; its folder is made.
         title, notes: above and below the Markdown table.
         records: the rows, all with the same columns.
-        digits: of floating-point numbers in the Markdown table.
+        digits: of the numbers in columns of the Markdown table, by their names.
 
     Returns:
         The path.
@@ -109,10 +113,10 @@ def write_table(
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(records).to_csv(path, index=False)
 
-    def cell(x: Any) -> str:
-        return f"{x:.{digits}f}" if isinstance(x, float) else str(x)
+    def cell(name: str, x: Any) -> str:
+        return f"{x:.{digits[name]}f}" if isinstance(x, float) else str(x)
 
-    rows = [list(records[0]), *(list(map(cell, record.values())) for record in records)]
+    rows = [list(records[0]), *([cell(*item) for item in record.items()] for record in records)]
     head, *body = _align(rows, "| ", " | ", " |").splitlines()
     rule = "".join("|" if c == "|" else "-" for c in head)
     lines = [f"# {title}", "", head, rule, *body, "", *(f"- {note}" for note in notes)]

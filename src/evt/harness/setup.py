@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import sys
 import types
 import typing
@@ -44,8 +45,11 @@ class ConfigError(ValueError):
 def build_device(cfg: DictConfig) -> torch.device:
     """The device that `device=...` names, after setting torch's thread count by `threads=...`."""
     if cfg.threads is not None:
-        if not isinstance(cfg.threads, int) or cfg.threads < 1:
-            raise ConfigError(f"threads is {cfg.threads!r}; it must be a whole number of at least 1, or null")
+        most = os.cpu_count() or 1
+        if not _fits(cfg.threads, int) or not 1 <= cfg.threads <= most:
+            raise ConfigError(
+                f"threads is {cfg.threads!r}; it must be a whole number from 1 to {most}, or null"
+            )
         torch.set_num_threads(cfg.threads)
     available = {"cpu": torch.device("cpu")}
     if torch.cuda.is_available():
