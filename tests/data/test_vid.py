@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from evt.data.vid import VID, VIDVideo
-from evt.data.vid_annotations import CLASSES, LABEL_OF_SYNSET, SYNSETS, read_annotation, read_xml
+from evt.data.vid_annotations import CLASSES, LABEL_OF_SYNSET, SYNSETS, read_annotation
 from evt.data.vid_coco import CocoWriter, read_coco
 from evt.data.video import DataError, Frame
 from tests.common import VID_FRAMES, needs_vid_frames
@@ -291,7 +291,7 @@ def test_other_bad_roots_are_refused(tmp_path: Path) -> None:
 def test_a_bad_object_is_named(tmp_path: Path, objects: list[Object], message: str) -> None:
     write_xml(tmp_path / "000007.xml", objects)
     with pytest.raises(DataError, match=rf"000007\.xml: {message}|000007\.xml: object 1 .*{message}"):
-        read_xml(tmp_path / "000007.xml")
+        read_annotation(tmp_path / "000007.xml")
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_a_bad_object_is_named(tmp_path: Path, objects: list[Object], message: s
             r"object 1 \(n02958343\): bndbox/xmin is 'one'",
         ),
         (lambda text: text.replace("<xmin>1</xmin>", ""), "bndbox/xmin is None"),
-        (lambda text: text.replace("<xmin>1<", "<xmin>nan<"), "no area"),
+        (lambda text: text.replace("<xmin>1<", "<xmin>nan<"), "bndbox/xmin is 'nan'; it must be a number"),
         (
             lambda text: text.replace(f"<name>{CAR}</name>", ""),
             r"object 1 \(no name\) is of an unknown synset",
@@ -317,7 +317,7 @@ def test_a_broken_xml_is_named(tmp_path: Path, change: Callable[[str], str], mes
     write_xml(path, [(CAR, 1, 2, 9, 9)])
     path.write_text(change(path.read_text()))
     with pytest.raises(DataError, match=rf"000007\.xml.*{message}"):
-        read_xml(path)
+        read_annotation(path)
 
 
 def edited(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
@@ -370,4 +370,4 @@ def test_read_coco_orders_frames_by_number(tmp_path: Path) -> None:
     videos = {video.name: video for video in read_coco(write_json(tmp_path / "val.json", coco_json()))}
     name = "val/ILSVRC2015_val_00007010"
     assert videos[name].files == [f"{name}/{number:06}.JPEG" for number in (4, 5, 9, 11, 12)]
-    assert [len(videos[name].targets[i].labels) for i in range(5)] == [1, 0, 1, 1, 1]
+    assert [len(videos[name].targets[i].target.labels) for i in range(5)] == [1, 0, 1, 1, 1]

@@ -130,4 +130,6 @@ def test_a_picture_of_another_size_than_its_annotation_is_named(
     xml = root / "Annotations/VID/val" / FIRST / "000001.xml"
     xml.write_text(xml.read_text().replace("<width>64<", "<width>128<"))
     assert prepare_vid.main([str(root), "--decode"]) == 1
-    assert "000001.JPEG: of (64, 48), but" in capsys.readouterr().out
+    assert (
+        "000001.JPEG: the picture is 64x48 pixels, but its annotation says 128x48" in capsys.readouterr().out
+    )
