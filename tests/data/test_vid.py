@@ -386,6 +386,8 @@ def test_a_bad_object_is_named(tmp_path: Path, objects: list[Object], message: s
     [
         (lambda text: "", "not whole XML"),
         (lambda text: text[:-20], "not whole XML"),
+        (lambda text: "<?xml version='1.0' encoding='foo'?>" + text, "not whole XML"),
+        (lambda text: "<?xml version='1.0' encoding='utf-7'?>" + text, "not whole XML"),
         (lambda text: text.replace("<width>64</width>", ""), "size/width is None; it must be a number"),
         (
             lambda text: text.replace("<xmin>1<", "<xmin>one<"),

@@ -132,7 +132,7 @@ def read_annotation(
         root = ElementTree.parse(path).getroot()
     except FileNotFoundError:
         raise DataError(f"{path}: no such annotation; every frame needs an XML file") from None
-    except (ElementTree.ParseError, OSError) as error:
+    except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:  # the last two: the encoding
         raise DataError(f"{path}: not whole XML ({error}); an ILSVRC annotation is needed") from error
     width, height = (int(_number(root, f"size/{side}", str(path))) for side in ("width", "height"))
     boxes, found = [], []
