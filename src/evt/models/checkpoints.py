@@ -206,8 +206,9 @@ def _read(path: Path, allow_pickle: bool) -> Any:
             raise CheckpointError(f"{path}: is broken, or is no checkpoint") from error
         # What torch says goes on for lines, of options that are not ours.
         refused = re.search(r"(?:GLOBAL|refers to) ([\w.]+)", str(error))
+        what = f" (it refers to {refused[1]})" if refused else ""
         raise CheckpointError(
-            f"{path}: holds more than tensors and arrays{f' (it refers to {refused[1]})' if refused else ''}, or is broken; "
+            f"{path}: holds more than tensors and arrays{what}, or is broken; "
             "if you trust where it comes from, give allow_pickle"
         ) from error
 

@@ -36,8 +36,8 @@ class ViTDet(nn.Module):
         detector: builtin, or detectron2 for detectron2's own RPN and ROI heads on the same parameters.
 
     Raises:
-        ValueError: size is not a positive multiple of patch_size, a setting cannot be, or detectron2 is not installed;
-            see also `ViT`, `RPN` and `ROIHeads`.
+        ValueError: size is not a positive multiple of patch_size, another setting cannot be (see also `ViT`, `RPN`
+            and `ROIHeads`), or detectron2 is not installed.
     """
 
     pixel_mean: Tensor
