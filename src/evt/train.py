@@ -39,7 +39,7 @@ def train_task(cfg: DictConfig) -> None:
         device = torch.device("cuda", rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if cfg.model.name == "vivit":
+    if cfg.task.startswith("vivit"):
         if world > 1:
             raise setup.ConfigError("torchrun started several processes; this task runs in one")
         path = fine_tune_vivit(cfg, device, folder)

@@ -119,3 +119,22 @@ def training_error(
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(told) == 1
     return told[0]
+
+
+def test_a_detector_is_not_fine_tuned_on_clips(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The task decides what is trained; the clip itself is not opened."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/P01_01.mp4").touch()
+    (tmp_path / "EPIC_100_validation.csv").write_text(
+        "narration_id,participant_id,video_id,start_timestamp,stop_timestamp,verb,verb_class\n"
+        "P01_01_0,P01,P01_01,00:00:00.00,00:00:01.00,take,0\n"
+    )
+    arguments = [
+        "task=vivit_temporal",
+        "model=vitdet",
+        f"data.root={tmp_path}",
+        f"hydra.run.dir={tmp_path}/run",
+    ]
+    assert "model.name is vitdet; this needs a ViViT" in training_error(monkeypatch, capsys, *arguments)
