@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from evt.data.vid import (
     XmlTargets,
     annotated_pictures,
     check_layout,
+    check_size,
     has_object_of_a_class,
     picture_files,
     video_folders,
@@ -35,11 +36,11 @@ from evt.data.vid import (
 from evt.data.vid_annotations import (
     LABEL_OF_SYNSET,
     Annotation,
+    by_number,
     frame_number,
     labels_of_tree,
-    read_annotation,
 )
-from evt.data.vid_coco import CocoWriter
+from evt.data.vid_coco import CocoTargets, CocoWriter
 from evt.data.video import DataError
 
 
@@ -57,7 +58,7 @@ class Report:
         """Count a video and its frames; boxes are counted where they are read."""
         self.videos += 1
         self.frames += len(video)
-        self.sequences += sum(map(video.first, range(len(video))))
+        self.sequences += video.n_sequences
 
 
 def check_videos(root: Path, split: str, decode: bool, writer: CocoWriter) -> Report:
@@ -76,7 +77,7 @@ def check_videos(root: Path, split: str, decode: bool, writer: CocoWriter) -> Re
         return report
     for name in tqdm(sorted(set().union(*names.values())), unit="video", disable=None):
         try:
-            files = sorted(picture_files(data / name), key=frame_number)
+            files = by_number(picture_files(data / name))
         except DataError as error:
             report.problems.append(str(error))
             continue
@@ -92,9 +93,7 @@ def check_videos(root: Path, split: str, decode: bool, writer: CocoWriter) -> Re
         if not annotated and annotations in names:
             report.problems.append(f"{annotations / name}: no XML files of this video")
         for i, file in enumerate(files):
-            annotation = _check_frame(
-                report, file, targets.path(i) if annotated else None, decode, targets.labels
-            )
+            annotation = _check_frame(report, file, targets if annotated else None, i, decode)
             if annotation is not None:
                 file_name = os.path.relpath(file, data.parent)
                 writer.add(file_name, annotation, f"{data.name}/{name}", frame_number(file))
@@ -121,9 +120,8 @@ def check_pictures(root: Path, decode: bool, writer: CocoWriter) -> Report:
         if not has_object_of_a_class(xml):
             continue
         report.videos, report.frames, report.sequences = (report.videos + 1,) * 3
-        annotation = _check_frame(
-            report, file, f"{annotations / name}.xml", decode, LABEL_OF_SYNSET, other_synsets=True
-        )
+        targets = XmlTargets(str((annotations / name).parent), [file], True, True, LABEL_OF_SYNSET)
+        annotation = _check_frame(report, file, targets, 0, decode)
         if annotation is not None:
             writer.add(os.path.relpath(file, data.parent), annotation, None, 0)
     return report
@@ -140,38 +138,29 @@ def check_json(root: Path, split: str, path: Path, decode: bool) -> Report:
     for video in tqdm(videos, unit="video", disable=None):
         report.count(video)
         for i, file in enumerate(video.files):
-            _check_frame(report, file, None, decode, LABEL_OF_SYNSET)
-            target = video.targets[i]
-            report.boxes += 0 if target is None else len(target.labels)
+            _check_frame(report, file, video.targets, i, decode)
     return report
 
 
 def _check_frame(
-    report: Report,
-    file: str,
-    xml: str | None,
-    decode: bool,
-    labels: Mapping[str, int],
-    other_synsets: bool = False,
+    report: Report, file: str, targets: XmlTargets | CocoTargets | None, i: int, decode: bool
 ) -> Annotation | None:
-    """Check a picture and, where one is given, its XML file, which is returned if both are good."""
-    problems, size, annotation = [], None, None
+    """Check a picture and, where targets are given, its annotation i, which is returned if both are good."""
+    problems, image, annotation = [], None, None
     try:
         if decode:
-            _, height, width = read_image(file).shape
-            size = (width, height)
+            image = read_image(file)
         elif not os.path.exists(file):
             problems.append(f"{file}: no such picture")
     except DataError as error:
         problems.append(str(error))
     try:
-        if xml is not None:
-            annotation = read_annotation(xml, other_synsets, labels)
+        if targets is not None and (annotation := targets[i]) is not None:
             report.boxes += len(annotation.target.labels)
+            if image is not None:
+                check_size(file, image, annotation)
     except DataError as error:
         problems.append(str(error))
-    if annotation and size and size != (annotation.width, annotation.height):
-        problems.append(f"{file}: of {size}, but {xml} says {(annotation.width, annotation.height)}")
     report.problems += problems
     return None if problems else annotation
 
@@ -208,7 +197,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(problem)
     print(f"{len(report.problems)} things are missing or broken" if report.problems else "all is well")
     if choice.write_json and report.frames:
-        writer.write(choice.write_json)
+        try:
+            writer.write(choice.write_json)
+        except DataError as error:
+            print(error)
+            return 1
         print(f"written to {choice.write_json}")
     return 1 if report.problems else 0
 

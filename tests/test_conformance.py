@@ -120,6 +120,40 @@ def test_what_is_no_case_is_named(
     assert "1 of 3 cases pass" in out
 
 
+@pytest.mark.parametrize("content", [[1], "kind", None, 7])
+def test_a_case_that_holds_no_settings_is_named(tmp_path: Path, content: Any) -> None:
+    case = copy_case(tmp_path / "case")
+    (case / "case.json").write_text(json.dumps(content))
+    with pytest.raises(CaseError, match=r"not a case: case\.json holds a \w+"):
+        replay(case)
+
+
+def test_a_bad_case_does_not_end_the_replay_of_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Each of these fails with another kind of exception, deep in the model."""
+    changes: list[dict[str, Any]] = [
+        {"window_size": 0},
+        {"heads": 0},
+        {"grid": [3, 5]},
+        {"grid": 7},
+        {"kind": []},
+        {"dim": "96"},
+        {"counts": 3},
+        {"counts": [[]]},
+        {"policy": "top_r_schedule", "value": 5},
+        {"window_blocks": None},
+    ]
+    cases = [copy_case(tmp_path / f"bad{i}", **change) for i, change in enumerate(changes)]
+    (cases[0] / "case.json").write_bytes(b"\xff")
+    cases.append(copy_case(tmp_path / "window", window_size=0))
+    assert run(monkeypatch, *cases, TEMPORAL) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[:-1]] == ["FAIL"] * len(cases) + ["pass"]
+    assert lines[-1] == f"1 of {len(cases) + 1} cases pass"
+    assert "ZeroDivisionError" in lines[1]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -14,11 +14,21 @@ from evt.eventful import init_weights
 from evt.models.vivit import ViViT
 
 
-def small_vivit(temporal_views: int = 2, spatial_views: int = 3) -> ViViT:
+def small_vivit(temporal_views: int = 2, spatial_views: int = 3, num_heads: int = 3) -> ViViT:
     """Views of 4 frames of 32x32 in steps of 2, with weights large enough that tokens influence each other."""
     torch.manual_seed(0)
     model = ViViT(
-        32, 5, 1, 4, temporal_views, spatial_views, (2, 8, 8), 24, 3, spatial_depth=2, temporal_depth=1
+        32,
+        5,
+        1,
+        4,
+        temporal_views,
+        spatial_views,
+        (2, 8, 8),
+        24,
+        num_heads,
+        spatial_depth=2,
+        temporal_depth=1,
     )
     model.apply(init_weights)
     for parameter in model.parameters():

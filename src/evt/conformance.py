@@ -26,7 +26,7 @@ def main() -> None:
             result = replay(case, args.tolerance)
         except CaseError as error:
             failed += 1
-            print(f"{case.name:{width}}  FAIL  {error}")
+            print(f"{case.name:{width}}  FAIL  {' '.join(str(error).split())}")
             continue
         failed += not result.passed
         counts = {True: "equal", False: "NOT EQUAL", None: "none recorded"}[result.counts_equal]

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from evt.data.epic_kitchens import EpicKitchens
 from evt.data.kinetics import Kinetics
-from evt.data.samples import FrameSamples
+from evt.data.samples import FrameSamples, IndexedVideo
 from evt.data.video import Frame
 from evt.eventful import VARIANTS
 from evt.harness import setup
@@ -38,7 +39,7 @@ def train_task(cfg: DictConfig) -> None:
         device = torch.device("cuda", rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if cfg.model.name == "vivit":
+    if cfg.task.startswith("vivit"):
         if world > 1:
             raise setup.ConfigError("torchrun started several processes; this task runs in one")
         path = fine_tune_vivit(cfg, device, folder)
@@ -51,15 +52,31 @@ def train_task(cfg: DictConfig) -> None:
 def train_vitdet(cfg: DictConfig, device: torch.device, folder: Path, rank: int) -> Path:
     """Train a detector on annotated videos."""
     recipe = setup.build_recipe(cfg.train)
+    videos: list[IndexedVideo] = []
+    for name, part in cfg.data.items():
+        found = setup.build_training_data(part, f"data.{name}")
+        setup.class_names(found, cfg.model.n_classes)  # refuses data of other classes
+        videos += found
+    data = FrameSamples(videos, cfg.frames_per_video)
     model, weights = setup.build_vitdet(cfg.model, device, backbone_only=True)
     if rank == 0:
         print(f"weights to begin with: {weights}")
-    data = [video for part in cfg.data.values() for video in setup.build_training_data(part)]
-    train(model, FrameSamples(data, cfg.frames_per_video), detection_losses, recipe, folder, device)
+    train(model, data, detection_losses, recipe, folder, device, origin_of(cfg))
     path = folder / "weights.safetensors"
     if rank == 0:
         save_checkpoint(model.state_dict(), path)
     return path
+
+
+def origin_of(cfg: DictConfig) -> dict[str, Any]:
+    """What a detector's training depends on besides its recipe and weights, by the names of the settings."""
+    chosen: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    groups = {"model": chosen["model"], **{f"data.{name}": part for name, part in chosen["data"].items()}}
+    settings = {f"{group}.{name}": x for group, below in groups.items() for name, x in below.items()}
+    # Of the checkpoint its weights matter, and not where it lies; the budget is for runs.
+    for name in ("model.checkpoint", "model.allow_pickle", "model.r"):
+        del settings[name]
+    return {**settings, "frames_per_video": chosen["frames_per_video"]}
 
 
 def fine_tune_vivit(cfg: DictConfig, device: torch.device, folder: Path) -> Path:

@@ -37,6 +37,35 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert [Path(frame.name).name for frame in FrameFolder(folder)] == ["f1.png", "f2.png", "f10.png"]
 
 
+def test_a_name_may_hold_digits_that_are_no_numbers(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path, ["1²10.png", "1²2.png"])
+    assert [Path(frame.name).name for frame in FrameFolder(folder)] == ["1²2.png", "1²10.png"]
+
+
+def test_the_fingerprint_tells_changed_files(tmp_path: Path) -> None:
+    """Else a resumed run would take results of other frames for those of these."""
+    folder = write_frames(tmp_path / "frames", ["0.png", "1.png", "2.png"])
+    before = FrameFolder(folder).fingerprint
+    assert FrameFolder(folder).fingerprint == before
+    assert FrameFolder(folder, n_frames=2).fingerprint != before
+    write_frames(folder, ["1.png"], [(64, 48)])
+    resized = FrameFolder(folder).fingerprint
+    (folder / "2.png").rename(folder / "3.png")
+    assert len({before, resized, FrameFolder(folder).fingerprint}) == 3
+    (folder / "4.png").symlink_to("nowhere.png")
+    with pytest.raises(DataError, match=r"4\.png: the picture cannot be read"):
+        _ = FrameFolder(folder).fingerprint
+
+
+def test_the_fingerprint_tells_another_clip_or_choice(tmp_path: Path) -> None:
+    clip = write_gif(tmp_path / "clip.gif", 8)
+    fingerprints = [Clip(clip).fingerprint, Clip(clip).fingerprint, Clip(clip, n_frames=3).fingerprint]
+    write_gif(clip, 9)
+    fingerprints.append(Clip(clip, n_frames=3).fingerprint)
+    assert fingerprints[0] == fingerprints[1]
+    assert len(set(fingerprints)) == 3
+
+
 def test_frames_can_be_chosen(tmp_path: Path) -> None:
     folder = write_frames(tmp_path, [f"{i:03}.png" for i in range(10)])
     video = FrameFolder(folder, start=2, stride=3, n_frames=2)

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from evt.data.vid import VID, VIDVideo
-from evt.data.vid_annotations import CLASSES, LABEL_OF_SYNSET, SYNSETS, read_annotation, read_xml
+from evt.data.vid_annotations import CLASSES, LABEL_OF_SYNSET, SYNSETS, read_annotation
 from evt.data.vid_coco import CocoWriter, read_coco
 from evt.data.video import DataError, Frame
 from tests.common import VID_FRAMES, needs_vid_frames
@@ -83,6 +84,92 @@ def test_a_gap_in_the_frame_numbers_begins_a_new_sequence(tmp_path: Path) -> Non
     """Else a stream would compare frames that lie seconds apart, where the published run flushes."""
     firsts = [[frame.first for frame in video] for video in VID(write_tree(tmp_path))]
     assert firsts == [[True, False, False], [True, False, True, True, False]]
+
+
+def resize(root: Path, video: str, number: int, xml: bool = True) -> None:
+    """Make a frame half as high as it was."""
+    path = root / f"Data/VID/val/{video}/{number:06}.JPEG"
+    Image.new("RGB", (WIDTH, HEIGHT // 2)).save(path)
+    if xml:
+        annotation = root / f"Annotations/VID/val/{video}/{number:06}.xml"
+        write_xml(annotation, [])
+        text = annotation.read_text()
+        annotation.write_text(text.replace(f"<height>{HEIGHT}<", f"<height>{HEIGHT // 2}<"))
+
+
+def test_a_change_of_size_begins_a_new_sequence(tmp_path: Path) -> None:
+    """Else the stream would compare the frame with one that lies elsewhere in its input."""
+    root = write_tree(tmp_path)
+    resize(root, "ILSVRC2015_val_00000000", 1)
+    resize(root, "ILSVRC2015_val_00007010", 5)
+    firsts = [[frame.first for frame in video] for video in VID(root)]
+    assert firsts == [[True, True, True], [True, True, True, True, False]]
+    assert not VID(root)[0][1].first  # a frame on its own does not know the one before
+
+
+def test_a_picture_of_another_size_than_its_annotation_is_refused(tmp_path: Path) -> None:
+    """Its boxes would lie beside the objects, and count against the detector."""
+    root = write_tree(tmp_path)
+    resize(root, "ILSVRC2015_val_00000000", 1, xml=False)
+    path = write_json(tmp_path / "val.json", coco_json())
+    message = r"000001\.JPEG: the picture is 64x24 pixels, but its annotation says 64x48"
+    for data in (VID(root), VID(root, annotations=path)):
+        with pytest.raises(DataError, match=message):
+            list(data[0])
+        with pytest.raises(DataError, match=message):
+            data[0][1]
+        assert data[0][0].image.shape == (3, HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("second", ["000001.jpg", "1.JPEG", "000001.png"])
+def test_a_frame_that_is_there_twice_is_refused(tmp_path: Path, second: str) -> None:
+    """Which of them came first would be chance, and mAP50 would count the frame twice."""
+    root = write_tree(tmp_path)
+    write_frame(root / "Data/VID/val/ILSVRC2015_val_00000000" / second, 1)
+    names = sorted(["000001.JPEG", second])
+    with pytest.raises(DataError, match=rf"{names[0]} and .*{names[1]} are of the same frame number"):
+        VID(root)
+
+
+def test_pictures_that_differ_in_their_ending_only_are_refused(tmp_path: Path) -> None:
+    """A json for DET names its videos after its pictures: two would become one."""
+    write_det(tmp_path)
+    content = coco_json()
+    for ending, image in zip(("JPEG", "jpg"), content["images"][:2], strict=True):
+        image["file_name"] = f"train/a.{ending}"
+        content["annotations"].append(
+            {"image_id": image["id"], "category_id": 10, "bbox": [0, 0, 9, 9]},
+        )
+    with pytest.raises(DataError, match=r"train/a\.JPEG and train/a\.jpg are of the same name"):
+        VID(tmp_path, "det", annotations=write_json(tmp_path / "det.json", content))
+
+
+def test_the_fingerprint_tells_changed_data(tmp_path: Path) -> None:
+    """Else a resumed run would take results of other data for those of these."""
+    root = write_tree(tmp_path)
+
+    def of_json(edit: Callable[[dict[str, Any]], object] = lambda content: None) -> str:
+        content = coco_json()
+        edit(content)
+        video: VIDVideo = VID(root, annotations=write_json(tmp_path / "val.json", content))[0]
+        return video.fingerprint
+
+    def relabel(content: dict[str, Any]) -> None:
+        content["annotations"][0]["category_id"] = 12
+
+    def move_box(content: dict[str, Any]) -> None:
+        content["annotations"][0]["bbox"][0] += 1
+
+    def move_to_next_frame(content: dict[str, Any]) -> None:
+        # The order of the boxes and their numbers stay; only which frame the middle one is of changes.
+        content["annotations"][2]["image_id"] = content["annotations"][0]["image_id"]
+
+    of_tree = VID(root)[0].fingerprint
+    assert of_tree == VID(root)[0].fingerprint
+    assert of_json() == of_json()
+    assert len({of_tree, of_json(), of_json(relabel), of_json(move_box), of_json(move_to_next_frame)}) == 5
+    write_frame(root / "Data/VID/val/ILSVRC2015_val_00000000/000003.JPEG", 3)
+    assert VID(root)[0].fingerprint != of_tree
 
 
 def test_json_and_tree_are_the_same_data_set(tmp_path: Path) -> None:
@@ -291,7 +378,7 @@ def test_other_bad_roots_are_refused(tmp_path: Path) -> None:
 def test_a_bad_object_is_named(tmp_path: Path, objects: list[Object], message: str) -> None:
     write_xml(tmp_path / "000007.xml", objects)
     with pytest.raises(DataError, match=rf"000007\.xml: {message}|000007\.xml: object 1 .*{message}"):
-        read_xml(tmp_path / "000007.xml")
+        read_annotation(tmp_path / "000007.xml")
 
 
 @pytest.mark.parametrize(
@@ -299,13 +386,21 @@ def test_a_bad_object_is_named(tmp_path: Path, objects: list[Object], message: s
     [
         (lambda text: "", "not whole XML"),
         (lambda text: text[:-20], "not whole XML"),
+        (lambda text: "<?xml version='1.0' encoding='foo'?>" + text, "not whole XML"),
+        (lambda text: "<?xml version='1.0' encoding='utf-7'?>" + text, "not whole XML"),
         (lambda text: text.replace("<width>64</width>", ""), "size/width is None; it must be a number"),
         (
             lambda text: text.replace("<xmin>1<", "<xmin>one<"),
             r"object 1 \(n02958343\): bndbox/xmin is 'one'",
         ),
         (lambda text: text.replace("<xmin>1</xmin>", ""), "bndbox/xmin is None"),
-        (lambda text: text.replace("<xmin>1<", "<xmin>nan<"), "no area"),
+        (
+            lambda text: text.replace("<width>64<", "<width>nan<"),
+            "size/width is 'nan'; it must be a number",
+        ),
+        (lambda text: text.replace("<height>48<", "<height>inf<"), "size/height is 'inf'"),
+        (lambda text: text.replace("<height>48<", "<height>1e999<"), "size/height is '1e999'"),
+        (lambda text: text.replace("<xmin>1<", "<xmin>nan<"), "bndbox/xmin is 'nan'; it must be a number"),
         (
             lambda text: text.replace(f"<name>{CAR}</name>", ""),
             r"object 1 \(no name\) is of an unknown synset",
@@ -317,7 +412,7 @@ def test_a_broken_xml_is_named(tmp_path: Path, change: Callable[[str], str], mes
     write_xml(path, [(CAR, 1, 2, 9, 9)])
     path.write_text(change(path.read_text()))
     with pytest.raises(DataError, match=rf"000007\.xml.*{message}"):
-        read_xml(path)
+        read_annotation(path)
 
 
 def edited(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
@@ -349,6 +444,31 @@ def edited(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]
         (edited(lambda x: x["categories"][0].update(name="person")), "category_id 10; it must be one of"),
         (edited(lambda x: x["images"][0].update(video_id=7)), r"images\[0\] has video_id 7"),
         (
+            edited(lambda x: x["images"][2].update(file_name=5)),
+            r"images\[2\] has file_name 5; it must be a text",
+        ),
+        (edited(lambda x: x["images"][2].update(id=[1])), r"images\[2\] has id \[1\]; it must be a number"),
+        (edited(lambda x: x["images"][2].update(video_id={})), r"images\[2\] has video_id {}; it must be"),
+        (edited(lambda x: x["images"][2].update(width=float("inf"))), r"images\[2\] has the size infx48"),
+        (edited(lambda x: x["images"][2].update(width=10**400)), "a bbox, width or height is no number"),
+        (edited(lambda x: x["annotations"][1].update(image_id=[1])), r"annotations\[1\] has image_id \[1\]"),
+        (
+            edited(lambda x: x["annotations"][1].update(category_id={})),
+            r"annotations\[1\] has category_id {}",
+        ),
+        (edited(lambda x: x["categories"][0].update(id=[])), r"categories\[0\] has id \[\]"),
+        (edited(lambda x: x["categories"][0].update(name=[])), r"categories\[0\] has name \[\]"),
+        (edited(lambda x: x["videos"][0].update(name=3)), r"videos\[0\] has name 3; it must be a text"),
+        (edited(lambda x: x["videos"][0].update(id=[])), r"videos\[0\] has id \[\]"),
+        (
+            edited(lambda x: x["images"].append({**x["images"][1], "id": 7})),
+            r"images\[1\] and images\[8\] both have file_name 'val/ILSVRC2015_val_00000000/000001.JPEG'",
+        ),
+        (
+            edited(lambda x: x["images"][1].update(id=100)),
+            r"images\[0\] and images\[1\] both have id 100; an image may be listed only once",
+        ),
+        (
             edited(lambda x: x["annotations"][2].update(bbox=[60, 0, 5, 5])),
             r"annotations\[2\], in val/ILSVRC2015_val_00000000/000001.JPEG, has a box outside the frame",
         ),
@@ -370,4 +490,4 @@ def test_read_coco_orders_frames_by_number(tmp_path: Path) -> None:
     videos = {video.name: video for video in read_coco(write_json(tmp_path / "val.json", coco_json()))}
     name = "val/ILSVRC2015_val_00007010"
     assert videos[name].files == [f"{name}/{number:06}.JPEG" for number in (4, 5, 9, 11, 12)]
-    assert [len(videos[name].targets[i].labels) for i in range(5)] == [1, 0, 1, 1, 1]
+    assert [len(videos[name].targets[i].target.labels) for i in range(5)] == [1, 0, 1, 1, 1]

@@ -88,6 +88,8 @@ def test_a_cache_of_something_else_is_refused(tmp_path: Path) -> None:
         filled(tmp_path, model, r=6)
     with pytest.raises(DataError, match="other clips"):
         filled(tmp_path, model, Clips(9))
+    with pytest.raises(DataError, match="other num_heads"):
+        filled(tmp_path, small_vivit(num_heads=2))
     torch.nn.init.zeros_(model.temporal.norm.bias)  # not of the spatial model
     filled(tmp_path, model)
     torch.nn.init.normal_(model.spatial.norm.bias)
@@ -172,13 +174,13 @@ def test_a_run_on_something_else_is_refused(tmp_path: Path) -> None:
     model = small_vivit()
     cache = filled(tmp_path / "cache", model)
     fine_tune(model, cache, recipe(), tmp_path / "run")
-    with pytest.raises(DataError, match="run was made with other dropout; choose another folder"):
+    with pytest.raises(TrainingError, match="another run, which differs in dropout; give another folder"):
         fine_tune(small_vivit(), cache, recipe(), tmp_path / "run", 0.1)
-    with pytest.raises(DataError, match="other starting weights"):
+    with pytest.raises(TrainingError, match="differs in starting weights"):
         fine_tune(model, cache, recipe(), tmp_path / "run")
-    with pytest.raises(DataError, match="other spatial outputs"):
+    with pytest.raises(TrainingError, match="differs in spatial outputs"):
         fine_tune(small_vivit(), filled(tmp_path / "r6", small_vivit(), r=6), recipe(), tmp_path / "run")
-    with pytest.raises(TrainingError, match=r"another train\.lr"):
+    with pytest.raises(TrainingError, match=r"differs in train\.lr"):
         fine_tune(small_vivit(), cache, recipe(lr=1e-4), tmp_path / "run")
 
 

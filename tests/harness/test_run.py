@@ -206,6 +206,7 @@ def measure_small(variant: str, policy: Policy | None, videos: Sequence[Video], 
 def test_nan_in_a_frame_names_the_frame(tmp_path: Path) -> None:
     class Broken:
         name = "v"
+        fingerprint = ""
 
         def __len__(self) -> int:
             return 1

@@ -6,14 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from evt.harness.train import Losses, Recipe, train
+from evt.data.video import DataError
+from evt.harness.train import Losses, Recipe, TrainingError, train
 
 RECIPE = Recipe(epochs=3, batch_size=4, lr=0.05, weight_decay=0.1, warmup_steps=2, save_every=2)
 
@@ -53,14 +56,24 @@ def killed_after(steps: int):  # type: ignore[no-untyped-def]
     return losses
 
 
-def small_model() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.Linear(8, 1))
+def small_model(width: int = 8, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, width), nn.LayerNorm(width), nn.Linear(width, 1))
 
 
-def trained(folder: Path, recipe: Recipe = RECIPE, losses=squared_error) -> nn.Module:  # type: ignore[no-untyped-def]
-    model = small_model()
-    train(model, Noise(), losses, recipe, folder, torch.device("cpu"))
+ORIGIN = {"data.root": "here", "model.window_blocks": (0, 1)}
+
+
+def trained(  # type: ignore[no-untyped-def]
+    folder: Path,
+    recipe: Recipe = RECIPE,
+    losses=squared_error,
+    data: Noise | None = None,
+    model: nn.Module | None = None,
+    origin: Mapping[str, object] = ORIGIN,
+) -> nn.Module:
+    model = model or small_model()
+    train(model, data or Noise(), losses, recipe, folder, torch.device("cpu"), origin)
     return model
 
 
@@ -83,10 +96,73 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     assert all(map(torch.equal, a.parameters(), b.parameters()))
 
 
-def test_a_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
+class Fewer(Noise):
+    def __len__(self) -> int:
+        return 17
+
+
+@pytest.mark.parametrize(
+    ("changes", "differ"),
+    [
+        ({"recipe": replace(RECIPE, lr=0.1)}, r"train\.lr"),
+        ({"origin": {**ORIGIN, "data.root": "elsewhere"}}, r"data\.root"),
+        ({"origin": {**ORIGIN, "data.det.root": "here"}}, r"data\.det\.root"),
+        ({"origin": {"data.root": "here"}}, r"model\.window_blocks"),
+        ({"data": Fewer()}, "number of samples"),
+        ({"model": small_model(seed=1)}, "starting weights"),
+        ({"model": small_model(width=9)}, "starting weights"),
+    ],
+)
+@pytest.mark.parametrize("steps", [5, 12])  # killed, and finished
+def test_a_folder_of_another_run_is_refused(
+    tmp_path: Path, changes: dict[str, Any], differ: str, steps: int
+) -> None:
+    """Else its weights are handed out as those of a run that never was."""
+    if steps == 12:
+        trained(tmp_path)
+    else:
+        with pytest.raises(KilledError):
+            trained(tmp_path, losses=killed_after(steps))
+    with pytest.raises(TrainingError, match=rf"holds another run, which differs in {differ}; give another"):
+        trained(tmp_path, **changes)
+
+
+def test_a_finished_run_is_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What changes nothing about a run may be another; its weights are there again, and no step is done."""
+    first = trained(tmp_path)
+    assert "finished" not in capsys.readouterr().out
+    log = (tmp_path / "log.jsonl").read_text()
+    again = trained(tmp_path, replace(RECIPE, workers=1, save_every=5), losses=killed_after(0))
+    assert capsys.readouterr().out == (
+        f"this run is finished: {tmp_path} holds all of its 12 steps, and none is done again\n"
+    )
+    assert all(map(torch.equal, first.parameters(), again.parameters()))
+    assert (tmp_path / "log.jsonl").read_text() == log
+    assert not again.training
+
+
+@pytest.mark.parametrize("part", [0, 0.01, 0.5, 0.99])
+def test_a_broken_last_checkpoint_is_told(tmp_path: Path, part: float) -> None:
     trained(tmp_path)
-    with pytest.raises(ValueError, match=r"a run with another train\.lr"):
-        trained(tmp_path, replace(RECIPE, lr=0.1))
+    content = (tmp_path / "last.pt").read_bytes()
+    for broken in (content[: int(part * len(content))], b"junk" * int(1 + 100 * part)):
+        (tmp_path / "last.pt").write_bytes(broken)
+        with pytest.raises(TrainingError, match=r"last\.pt: is broken, or .*; delete .* to start anew$"):
+            trained(tmp_path)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_sample_is_told_in_the_same_words_by_a_worker(tmp_path: Path, workers: int) -> None:
+    """Else the traceback of the worker is printed as the error."""
+
+    class Broken(Noise):
+        def sample(self, i: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            if i == 7:
+                raise DataError("000007.JPEG: cannot be read")
+            return super().sample(i, generator)
+
+    with pytest.raises(DataError, match=r"^000007\.JPEG: cannot be read$"):
+        trained(tmp_path, replace(RECIPE, workers=workers), data=Broken())
 
 
 def test_every_sample_is_seen_once_an_epoch_but_for_the_rest(tmp_path: Path) -> None:
@@ -101,7 +177,7 @@ def test_every_sample_is_seen_once_an_epoch_but_for_the_rest(tmp_path: Path) -> 
             x = torch.arange(3.0) * i / 18
             return x, x
 
-    train(small_model(), Still(), losses, RECIPE, tmp_path, torch.device("cpu"))
+    trained(tmp_path, losses=losses, data=Still())
     epochs = [seen[i : i + 16] for i in (0, 16, 32)]
     assert all(len(set(epoch)) == 16 for epoch in epochs)
     assert epochs[0] != epochs[1]
@@ -123,14 +199,7 @@ def test_only_matrices_decay(tmp_path: Path) -> None:
     model = small_model()
     before = [p.detach().clone() for p in model.parameters()]
     recipe = Recipe(epochs=1, batch_size=18, lr=0.1, weight_decay=0.5)
-    train(
-        model,
-        Noise(),
-        lambda m, b: {"nothing": 0 * squared_error(m, b)["size"]},
-        recipe,
-        tmp_path,
-        torch.device("cpu"),
-    )
+    trained(tmp_path, recipe, lambda m, b: {"nothing": 0 * squared_error(m, b)["size"]}, model=model)
     for p, old in zip(model.parameters(), before, strict=True):
         torch.testing.assert_close(p.detach(), old * (0.95 if p.ndim == 2 else 1))
 
@@ -139,7 +208,17 @@ def test_only_matrices_decay(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"epochs": 0}, "train.epochs is 0"),
+        ({"epochs": True}, "train.epochs is True; it must be a whole number of at least 1"),
+        ({"batch_size": 2.5}, "train.batch_size is 2.5; it must be a whole number"),
+        ({"save_every": "5"}, "train.save_every is '5'"),
+        ({"seed": 0.5}, "train.seed is 0.5; it must be a whole number"),
         ({"lr": float("nan")}, "train.lr is nan"),
+        ({"lr": True}, "train.lr is True; it must be a finite number of at least 0"),
+        ({"clip_norm": 0}, "train.clip_norm is 0; it must be a finite number above 0, or null"),
+        ({"clip_norm": -1.0}, "train.clip_norm is -1.0"),
+        ({"clip_norm": float("nan")}, "train.clip_norm is nan"),
+        ({"decay_epochs": (0,)}, r"train.decay_epochs is \[0\]; each must be a whole number of at least 1"),
+        ({"precision": "half"}, "train.precision is 'half'; it must be one of float32, bfloat16, float16"),
         ({"weight_decay": -1.0}, "train.weight_decay is -1"),
         ({"batch_size": 19}, "18 samples to train on, fewer than train.batch_size, 19"),
         ({"cosine": True, "decay_epochs": (2,)}, "only one of them"),
@@ -170,7 +249,7 @@ def losses(model, batch):
     return {"error": (model(x) - y).square().mean()}
 
 model = small_model()
-train(model, Noise(), losses, RECIPE, Path(sys.argv[1]), torch.device("cpu"))
+train(model, Noise(), losses, RECIPE, Path(sys.argv[1]), torch.device("cpu"), {})
 if processes()[0] == 0:
     torch.save(model.state_dict(), sys.argv[1] + "/weights.pt")
 """
@@ -181,7 +260,11 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(TWO_PROCESSES)
     root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)]),
+        "OMP_NUM_THREADS": "1",
+    }
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     for launcher, folder in ((torchrun, "two"), ([], "one")):
         (tmp_path / folder).mkdir()

@@ -128,6 +128,53 @@ def test_another_class_count_is_told_as_such(tmp_path: Path) -> None:
         load_checkpoint(Detector(3), tmp_path / "m.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            torch.tensor([1, torch.nan, 0]),
+            r"backbone.bias has NaN or infinite values; all must be finite numbers$",
+        ),
+        (torch.tensor([1, -torch.inf, 0]), "backbone.bias has NaN or infinite values"),
+        (torch.tensor([1, 1e300, 0], dtype=torch.float64), "backbone.bias has NaN"),  # infinite as float32
+        (torch.tensor([1, 2, 3]), r"backbone.bias is of int64; it must be of floating-point numbers$"),
+        (torch.tensor([1j, 2, 3]), "backbone.bias is of complex64"),
+    ],
+)
+def test_weights_that_are_no_finite_numbers_are_refused_and_nothing_is_loaded(
+    value: Tensor, message: str, tmp_path: Path
+) -> None:
+    """Else a model runs and finds nothing, or something wrong, and nobody knows why."""
+    torch.save({**Detector().state_dict(), "backbone.bias": value}, tmp_path / "m.pth")
+    model = Detector()
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    for load in (load_checkpoint, load_backbone):
+        with pytest.raises(CheckpointError, match=message):
+            load(model, tmp_path / "m.pth")
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+
+
+def test_a_refusal_is_one_sentence_of_our_own(tmp_path: Path) -> None:
+    """torch's own text is about its options, with escape codes, and that of a junk file is a number."""
+    torch.save({"a": torch.ones(2), "extra": Touch(tmp_path / "touched")}, tmp_path / "m.pth")
+    (tmp_path / "junk.pth").write_bytes(b"junk, and not a checkpoint")
+    (tmp_path / "junk.pkl").write_bytes(b"junk, and not a checkpoint")
+    told = {}
+    for name in ("m.pth", "junk.pth", "junk.pkl"):
+        with pytest.raises(CheckpointError) as caught:
+            read_checkpoint(tmp_path / name)
+        told[name] = str(caught.value).removeprefix(f"{tmp_path}/{name}: ")
+    trust = "or is broken; if you trust where it comes from, give allow_pickle"
+    assert "options" not in told["m.pth"]
+    assert "\x1b" not in told["m.pth"]
+    assert told["m.pth"].endswith(trust)
+    for name in ("junk.pth", "junk.pkl"):
+        assert told[name] in {
+            f"holds more than tensors and arrays, {trust}",
+            "is broken, or is no checkpoint",
+        }
+
+
 class Touch:
     """Pickled, it creates a file where it is read."""
 

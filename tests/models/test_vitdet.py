@@ -100,3 +100,35 @@ def test_initial_weights_are_those_of_vit() -> None:
     torch.manual_seed(0)
     net = ViT((4, 4), 16, dim=96, depth=1, num_heads=3, window_blocks=()).apply(init_weights)
     assert 0.015 < float(net.get_parameter("blocks.0.mlp.fc1.weight").detach().std()) < 0.02
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "patch_size", "dim", "depth", "num_heads", "window_size", "pretrain_grid", "rel_pos_grid", "n_classes",
+        "fpn_channels", "fc_dim", "pre_nms_top", "post_nms_top", "max_detections", "samples_per_image",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [0, -4, 2.5, True])
+def test_a_setting_that_is_no_count_is_refused_by_its_name(name: str, value: object) -> None:
+    """Else it fails deep in torch ("math domain error"), or trains a model that can find nothing."""
+    small = {"size": 64, "dim": 24, "depth": 2, "num_heads": 3, "window_blocks": [0], "pretrain_grid": 4}
+    with pytest.raises(
+        ValueError, match=rf"^model\.{name} is {value}; it must be a whole number of at least 1$"
+    ):
+        ViTDet(**{**small, name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mlp_ratio": 0}, "model.mlp_ratio is 0; it must be a finite number above 0"),
+        ({"mlp_ratio": float("inf")}, "model.mlp_ratio is inf"),
+        ({"score_threshold": 1.0}, "model.score_threshold is 1.0; it must be at least 0 and below 1"),
+        ({"score_threshold": -0.1}, "model.score_threshold is -0.1"),
+        ({"score_threshold": float("nan")}, "model.score_threshold is nan"),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ViTDet(64, dim=24, depth=1, num_heads=3, window_blocks=[], **settings)  # type: ignore[arg-type]

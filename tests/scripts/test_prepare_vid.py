@@ -87,6 +87,31 @@ def test_everything_that_is_wrong_is_named_at_once(
     assert f"{picture}: the picture is truncated" in capsys.readouterr().out
 
 
+def test_frames_that_are_there_twice_are_named(
+    tmp_path: Path, prepare_vid: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_tree(tmp_path)
+    folder = root / "Data/VID/val" / FIRST
+    write_frame(folder / "000001.jpg", 1)
+    assert prepare_vid.main([str(root)]) == 1
+    message = f"{folder}/000001.JPEG and {folder}/000001.jpg are of the same frame number"
+    assert message in capsys.readouterr().out
+    content = coco_json()
+    content["images"].append({**content["images"][0], "id": 7})
+    assert prepare_vid.main([str(root), "--json", str(write_json(tmp_path / "x.json", content))]) == 1
+    assert "images[0] and images[8] both have file_name" in capsys.readouterr().out
+
+
+def test_a_json_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, prepare_vid: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_tree(tmp_path)
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file/x/y.json", tmp_path):
+        assert prepare_vid.main([str(root), "--write-json", str(out)]) == 1
+        assert capsys.readouterr().out.splitlines()[-1].startswith(f"{out}: the json cannot be written (")
+
+
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
@@ -130,4 +155,10 @@ def test_a_picture_of_another_size_than_its_annotation_is_named(
     xml = root / "Annotations/VID/val" / FIRST / "000001.xml"
     xml.write_text(xml.read_text().replace("<width>64<", "<width>128<"))
     assert prepare_vid.main([str(root), "--decode"]) == 1
-    assert "000001.JPEG: of (64, 48), but" in capsys.readouterr().out
+    message = "000001.JPEG: the picture is 64x48 pixels, but its annotation says 128x48"
+    assert message in capsys.readouterr().out
+    content = coco_json()
+    content["images"][1]["width"] = 128
+    path = write_json(tmp_path / "val.json", content)
+    assert prepare_vid.main([str(root), "--decode", "--json", str(path)]) == 1
+    assert message in capsys.readouterr().out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -82,6 +84,7 @@ class Clip:
         except Exception as error:  # decord raises RuntimeError and DECORDError, with a C++ trace as message
             raise DataError(f"{path}: decord cannot open this file as a video; is it complete?") from error
         self._positions = _positions(str(path), length, start, stride, n_frames)
+        self.fingerprint = f"{os.path.getsize(path)} bytes, {self._positions}"
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -124,13 +127,22 @@ class FrameFolder:
         files = sorted(
             (file for file in folder.iterdir() if file.suffix.lower() in {".jpeg", ".jpg", ".png"}),
             key=lambda file: [
-                int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file.name)
+                int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.name)
             ],
         )
         if not files:
             raise DataError(f"{path} has no frames; files that end in .jpeg, .jpg or .png are needed")
         self.name = folder.resolve().name
         self._files = [files[i] for i in _positions(str(path), len(files), start, stride, n_frames)]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the frames' files by name and size."""
+        try:
+            sizes = [f"{file}\n{file.stat().st_size}\n" for file in self._files]
+        except OSError as error:
+            raise DataError(f"{error.filename}: the picture cannot be read ({error.strerror})") from error
+        return hashlib.sha1(os.fsencode("".join(sizes))).hexdigest()
 
     def __len__(self) -> int:
         return len(self._files)

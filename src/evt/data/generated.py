@@ -25,6 +25,7 @@ class MovingSquares:
     """
 
     name = "generated"
+    fingerprint = ""
 
     def __init__(self, n_frames: int = 8, height: int = 360, width: int = 640, seed: int = 0) -> None:
         for key, value, least in (("n_frames", n_frames, 1), ("height", height, 64), ("width", width, 64)):

@@ -32,12 +32,16 @@ class FrameSamples:
         frames_per_video: at most so many of each; null is all.
 
     Raises:
-        DataError: frames_per_video is less than 1; while reading, a frame is broken or has no ground truth.
+        DataError: frames_per_video is not a whole number of at least 1; while reading, a frame is broken or has no
+            ground truth.
     """
 
     def __init__(self, videos: Sequence[IndexedVideo], frames_per_video: int | None = 15) -> None:
-        if frames_per_video is not None and frames_per_video < 1:
-            raise DataError(f"data.frames_per_video is {frames_per_video}; it must be at least 1, or null")
+        whole = isinstance(frames_per_video, int) and not isinstance(frames_per_video, bool)
+        if frames_per_video is not None and (not whole or frames_per_video < 1):
+            raise DataError(
+                f"frames_per_video is {frames_per_video!r}; it must be a whole number of at least 1, or null"
+            )
         self._frames = [
             (video, i) for video in videos for i in _spread(len(video), frames_per_video or len(video))
         ]

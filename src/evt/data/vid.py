@@ -10,17 +10,29 @@ Boxes are x0 y0 x1 y1 = xmin ymin xmax ymax of the XML, without the +1 of inclus
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
+from torch import Tensor
+
 from evt.data.images import read_image
-from evt.data.vid_annotations import CLASSES, LABEL_OF_SYNSET, SYNSETS, frame_number, labels_of_tree, read_xml
+from evt.data.vid_annotations import (
+    CLASSES,
+    LABEL_OF_SYNSET,
+    SYNSETS,
+    Annotation,
+    by_number,
+    frame_number,
+    labels_of_tree,
+    read_annotation,
+)
 from evt.data.vid_coco import CocoTargets, read_coco
-from evt.data.video import Boxes, DataError, Frame
+from evt.data.video import DataError, Frame
 
 SPLITS = {"val": "VID/val", "train": "VID/train", "det": "DET/train"}
 PICTURE_ENDINGS = (".JPEG", ".jpeg", ".jpg", ".png", ".PNG")
@@ -31,7 +43,7 @@ _OBJECT_OF_A_CLASS = re.compile(rb"<name>\s*(?:%s)\s*</name>" % "|".join(SYNSETS
 
 @dataclass(frozen=True)
 class XmlTargets:
-    """The objects of a video's frames, each read from its XML file when it is asked for.
+    """The annotations of a video's frames, each read from its XML file when it is asked for.
 
     folder: where the XML files are.
     files: those of the frames.
@@ -50,11 +62,16 @@ class XmlTargets:
         name = os.path.basename(self.files[i])
         return os.path.join(self.folder, name[: name.rindex(".")] + ".xml")
 
-    def __getitem__(self, i: int) -> Boxes | None:
+    @property
+    def fingerprint(self) -> str:
+        """The labels of names; not the files, which would take as long to read as the data set."""
+        return repr(self.labels)
+
+    def __getitem__(self, i: int) -> Annotation | None:
         path = self.path(i)
         if not self.required and not os.path.exists(path):
             return None
-        return read_xml(path, self.other_synsets, self.labels)
+        return read_annotation(path, self.other_synsets, self.labels)
 
 
 @dataclass(frozen=True)
@@ -73,20 +90,38 @@ class VIDVideo:
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the frames' files by name and, from a json, of their objects. No file is read."""
+        return hashlib.sha1(os.fsencode("\n".join([*self.files, self.targets.fingerprint]))).hexdigest()
+
     def first(self, i: int) -> bool:
-        """Whether frame i begins a new sequence: its number does not follow on that of the frame before."""
+        """Whether frame i begins a new sequence by its number, which does not follow on that of the frame before."""
         return i == 0 or frame_number(self.files[i]) != frame_number(self.files[i - 1]) + 1
 
     @property
     def n_sequences(self) -> int:
-        """How many sequences of consecutive frames the video has."""
+        """How many sequences of consecutive numbers the video has.
+
+        A change of the pictures' size begins one too, but is only found by reading them, which this does not.
+        """
         return sum(map(self.first, range(len(self))))
 
     def __getitem__(self, i: int) -> Frame:
-        return Frame(read_image(self.files[i]), self.files[i], self.first(i), self.targets[i])
+        """Frame i, `first` by its number alone."""
+        image, annotation = read_image(self.files[i]), self.targets[i]
+        if annotation is None:
+            return Frame(image, self.files[i], self.first(i))
+        check_size(self.files[i], image, annotation)
+        return Frame(image, self.files[i], self.first(i), annotation.target)
 
     def __iter__(self) -> Iterator[Frame]:
-        return (self[i] for i in range(len(self)))
+        """The frames in order, `first` also where their size changes."""
+        shape = None
+        for i in range(len(self)):
+            frame = self[i]
+            yield replace(frame, first=frame.first or frame.image.shape != shape)
+            shape = frame.image.shape
 
 
 class VID(Sequence[VIDVideo]):
@@ -105,8 +140,8 @@ class VID(Sequence[VIDVideo]):
         require_annotations: frames without an XML file are an error; else they come without ground truth.
 
     Raises:
-        DataError: a folder, the json or a video's frames are missing, or the json is broken. Broken frames and
-            XML files are found when they are read.
+        DataError: a folder, the json or a video's frames are missing, two frames have the same number, or the
+            json is broken. Broken frames and XML files, and those of different sizes, are found when they are read.
     """
 
     def __init__(
@@ -151,6 +186,20 @@ class VID(Sequence[VIDVideo]):
     def __getitem__(self, i: slice) -> Sequence[VIDVideo]: ...
     def __getitem__(self, i: int | slice) -> VIDVideo | Sequence[VIDVideo]:
         return self._videos[i]
+
+
+def check_size(file: str, image: Tensor, annotation: Annotation) -> None:
+    """Check that a picture, (3, H, W), is as large as its annotation says; else its boxes lie beside the objects.
+
+    Raises:
+        DataError: it is not.
+    """
+    height, width = image.shape[-2:]
+    if (width, height) != (annotation.width, annotation.height):
+        raise DataError(
+            f"{file}: the picture is {width}x{height} pixels, but its annotation says "
+            f"{annotation.width}x{annotation.height}; they must be equal"
+        )
 
 
 def check_layout(root: str | Path, split: str, trees: Sequence[str]) -> None:
@@ -221,7 +270,7 @@ def _videos(root: Path, split: str, require_annotations: bool) -> list[VIDVideo]
     data, annotations = root / "Data" / SPLITS[split], root / "Annotations" / SPLITS[split]
     labels, videos = labels_of_tree(root), []
     for name in video_folders(data, split):
-        files = sorted(picture_files(data / name), key=frame_number)
+        files = by_number(picture_files(data / name))
         if not files:
             raise DataError(f"{data / name} has no frames; files such as 000000.JPEG are needed")
         if require_annotations and not (annotations / name).is_dir():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -53,7 +55,7 @@ CLASSES_FILE = "classes.txt"
 
 @dataclass(frozen=True)
 class Annotation:
-    """What an XML file says of its frame.
+    """What an XML file or a json says of a frame.
 
     width, height: of the frame, in pixels.
     target: its objects.
@@ -77,6 +79,22 @@ def frame_number(file: str) -> int:
     return int(digits)
 
 
+def by_number(files: Iterable[str]) -> list[str]:
+    """The frames of one video in the order of their numbers.
+
+    Raises:
+        DataError: a name has no number, or two have the same.
+    """
+    ordered = sorted(files, key=frame_number)
+    for file, following in itertools.pairwise(ordered):
+        if frame_number(file) == frame_number(following):
+            raise DataError(
+                f"{min(file, following)} and {max(file, following)} are of the same frame number; "
+                "a frame may be there only once"
+            )
+    return ordered
+
+
 def labels_of_tree(root: str | Path) -> Mapping[str, int]:
     """The label of each name that objects of a tree may have: those in its classes.txt, else VID's synsets.
 
@@ -90,13 +108,6 @@ def labels_of_tree(root: str | Path) -> Mapping[str, int]:
     if not names or len(set(names)) < len(names):
         raise DataError(f"{path} is empty or names a class twice; one name a line is needed, each once")
     return {name: label for label, name in enumerate(names)}
-
-
-def read_xml(
-    path: str | Path, other_synsets: bool = False, labels: Mapping[str, int] = LABEL_OF_SYNSET
-) -> Boxes:
-    """The objects of a frame; see `read_annotation`."""
-    return read_annotation(path, other_synsets, labels).target
 
 
 def read_annotation(
@@ -121,7 +132,7 @@ def read_annotation(
         root = ElementTree.parse(path).getroot()
     except FileNotFoundError:
         raise DataError(f"{path}: no such annotation; every frame needs an XML file") from None
-    except (ElementTree.ParseError, OSError) as error:
+    except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:  # the last two: the encoding
         raise DataError(f"{path}: not whole XML ({error}); an ILSVRC annotation is needed") from error
     width, height = (int(_number(root, f"size/{side}", str(path))) for side in ("width", "height"))
     boxes, found = [], []
@@ -160,6 +171,9 @@ def as_boxes(boxes: list[list[float]], labels: list[int]) -> Boxes:
 def _number(element: ElementTree.Element, tag: str, where: str) -> float:
     text = element.findtext(tag)
     try:
-        return float(text or "")
+        number = float(text or "")
     except ValueError:
-        raise DataError(f"{where}: {tag} is {text!r}; it must be a number") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(f"{where}: {tag} is {text!r}; it must be a number")
+    return number

@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from evt.data.vid_annotations import CLASSES, SYNSETS, Annotation, box_problem, frame_number
+from evt.data.vid_annotations import CLASSES, SYNSETS, Annotation, box_problem, by_number
 from evt.data.video import Boxes, DataError
+
+_Kind = tuple[tuple[type, ...], str]  # of a json's values: the types that are allowed, and these in words
+_ANY: _Kind = ((object,), "anything")
+_TEXT: _Kind = ((str,), "a text")
+_ID: _Kind = ((int, float, str), "a number or a text")
 
 
 class CocoTargets:
-    """The objects of a video's frames, held together and cut out frame by frame.
+    """The annotations of a video's frames, held together and cut out frame by frame.
 
     Args:
         boxes: (n, 4) float32, x0 y0 x1 y1, in the order of the frames.
         labels: (n,) int64.
         ends: for each frame, where its objects end.
+        sizes: (frames, 2), width and height of each.
     """
 
-    def __init__(self, boxes: np.ndarray, labels: np.ndarray, ends: np.ndarray) -> None:
-        self._boxes, self._labels, self._ends = torch.from_numpy(boxes), torch.from_numpy(labels), ends
+    def __init__(self, boxes: np.ndarray, labels: np.ndarray, ends: np.ndarray, sizes: np.ndarray) -> None:
+        self._boxes, self._labels = torch.from_numpy(boxes), torch.from_numpy(labels)
+        self._ends, self._sizes = ends, sizes
 
-    def __getitem__(self, i: int) -> Boxes:
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all of it."""
+        digest = hashlib.sha1()
+        for array in (self._boxes.numpy(), self._labels.numpy(), self._ends, self._sizes):
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def __getitem__(self, i: int) -> Annotation:
         start, end = self._ends[i - 1] if i else 0, self._ends[i]
-        return Boxes(self._boxes[start:end], self._labels[start:end])
+        width, height = map(int, self._sizes[i])
+        return Annotation(width, height, Boxes(self._boxes[start:end], self._labels[start:end]))
 
 
 @dataclass(frozen=True)
@@ -39,7 +57,7 @@ class CocoVideo:
 
     name: `name` of its entry in `videos`; for a single picture, its file without the ending.
     files: `file_name` of its frames, in the order of their numbers.
-    targets: the objects of each.
+    targets: the annotation of each.
     """
 
     name: str
@@ -59,8 +77,8 @@ def read_coco(path: str | Path, pictures: bool = False) -> list[CocoVideo]:
             the 30 are left out, and so are pictures without any of them.
 
     Raises:
-        DataError: the file is missing, broken or lacks an entry, or an object is of an unknown class or image,
-            reaches out of its frame or has no area.
+        DataError: the file is missing, broken or lacks an entry, an image is listed twice, or an object is of an
+            unknown class or image, reaches out of its frame or has no area.
     """
     try:
         content = json.loads(Path(path).read_bytes())
@@ -73,23 +91,38 @@ def read_coco(path: str | Path, pictures: bool = False) -> list[CocoVideo]:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DataError(f"{path}: there is no list {key!r}; {', '.join(needed)} are needed")
 
-    def column(table: str, key: str) -> list[Any]:
+    def column(table: str, key: str, kind: _Kind = _ANY) -> list[Any]:
         entries = content[table]
         try:
-            return [entry[key] for entry in entries]
+            values = [entry[key] for entry in entries]
         except (KeyError, TypeError):
             i = next(i for i, entry in enumerate(entries) if not (isinstance(entry, dict) and key in entry))
             raise DataError(f"{path}: {table}[{i}] has no {key!r}; every entry needs one") from None
+        types, described = kind
+        for i, value in enumerate(values):
+            if not isinstance(value, types):
+                raise DataError(f"{path}: {table}[{i}] has {key} {value!r}; it must be {described}")
+        return values
+
+    def images_by(key: str, kind: _Kind) -> dict[Any, int]:
+        places: dict[Any, int] = {}
+        for i, value in enumerate(column("images", key, kind)):
+            if (other := places.setdefault(value, i)) != i:
+                raise DataError(
+                    f"{path}: images[{other}] and images[{i}] both have {key} {value!r}; "
+                    "an image may be listed only once"
+                )
+        return places
 
     label_of_class = {name: label for label, name in enumerate(CLASSES)}
-    labels_of_ids = dict(
-        zip(column("categories", "id"), map(label_of_class.get, column("categories", "name")), strict=True)
-    )
-    files = column("images", "file_name")
-    image_of_id = {image_id: i for i, image_id in enumerate(column("images", "id"))}
+    names = column("categories", "name", _TEXT)
+    labels_of_ids = dict(zip(column("categories", "id", _ID), map(label_of_class.get, names), strict=True))
+    image_of_file = images_by("file_name", _TEXT)
+    image_of_id = images_by("id", _ID)
+    files = list(image_of_file)
 
     def looked_up(table: Mapping[Any, Any], key: str, allowed: str) -> np.ndarray:
-        keys = column("annotations", key)
+        keys = column("annotations", key, _ID)
         found = [table.get(value) for value in keys]
         if None in found:
             i = found.index(None)
@@ -104,8 +137,11 @@ def read_coco(path: str | Path, pictures: bool = False) -> list[CocoVideo]:
         boxes = np.array(column("annotations", "bbox"), np.float64).reshape(len(labels), 4)
         boxes[:, 2:] += boxes[:, :2]
         sizes = np.array([column("images", "width"), column("images", "height")], np.float64).T  # (images, 2)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{path}: a bbox, width or height is no number ({error})") from error
+    for i in np.flatnonzero(~np.isfinite(sizes).all(1)):
+        width, height = sizes[i]
+        raise DataError(f"{path}: images[{i}] has the size {width:g}x{height:g}; both must be finite")
     kept = labels >= 0
     good = (boxes[:, :2] < boxes[:, 2:]) & (boxes[:, :2] >= 0) & (boxes[:, 2:] <= sizes[images])
     for i in np.flatnonzero(kept & ~good.all(1)):
@@ -113,20 +149,27 @@ def read_coco(path: str | Path, pictures: bool = False) -> list[CocoVideo]:
         raise DataError(f"{where} {box_problem(boxes[i].tolist(), *sizes[images[i]].tolist())}")
 
     if pictures:
-        frames_of = {str(PurePath(files[i]).with_suffix("")): [i] for i in np.unique(images[kept])}
+        frames_of: dict[str, list[int]] = {}
+        for i in np.unique(images[kept]).tolist():
+            [other] = frames_of.setdefault(os.path.splitext(files[i])[0], [i])
+            if other != i:
+                raise DataError(
+                    f"{path}: {files[other]} and {files[i]} are of the same name; it must tell pictures apart"
+                )
     else:
-        name_of_id = dict(zip(column("videos", "id"), column("videos", "name"), strict=True))
-        frames_of = defaultdict(list)
-        for i, video_id in enumerate(column("images", "video_id")):
+        name_of_id = dict(zip(column("videos", "id", _ID), column("videos", "name", _TEXT), strict=True))
+        files_of = defaultdict(list)
+        for file, video_id in zip(files, column("images", "video_id", _ID), strict=True):
             if video_id not in name_of_id:
+                i = image_of_file[file]
                 raise DataError(
                     f"{path}: images[{i}] has video_id {video_id!r}; it must be one of the videos"
                 )
-            frames_of[name_of_id[video_id]].append(i)
+            files_of[name_of_id[video_id]].append(file)
+        frames_of = {
+            name: [image_of_file[file] for file in by_number(mine)] for name, mine in files_of.items()
+        }
 
-    for frames in frames_of.values():
-        if not pictures:
-            frames.sort(key=lambda i: frame_number(files[i]))
     in_order = [i for frames in frames_of.values() for i in frames]
     place = np.zeros(len(files), np.int64)
     place[in_order] = np.arange(len(in_order))
@@ -138,7 +181,7 @@ def read_coco(path: str | Path, pictures: bool = False) -> list[CocoVideo]:
     for name, frames in frames_of.items():
         mine = objects[starts[k] : starts[k + len(frames)]]
         ends = starts[k + 1 : k + len(frames) + 1] - starts[k]
-        targets = CocoTargets(boxes[mine].astype(np.float32), labels[mine], ends)
+        targets = CocoTargets(boxes[mine].astype(np.float32), labels[mine], ends, sizes[frames])
         videos.append(CocoVideo(name, [files[i] for i in frames], targets))
         k += len(frames)
     return videos
@@ -186,6 +229,13 @@ class CocoWriter:
             )
 
     def write(self, path: Path) -> None:
-        """Write the json, its folder too."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self._content))
+        """Write the json, its folder too.
+
+        Raises:
+            DataError: it cannot be written there.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(self._content))
+        except OSError as error:
+            raise DataError(f"{path}: the json cannot be written ({error.strerror})") from error

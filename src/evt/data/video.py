@@ -48,6 +48,13 @@ class Video(Protocol):
     def name(self) -> str:
         """A name that is unique in its data set."""
 
+    @property
+    def fingerprint(self) -> str:
+        """Differs when the video's files have changed, found without reading them; empty for one made from settings.
+
+        With the settings of its data set and its name it says which video this is, for results that are kept.
+        """
+
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Frame]: ...

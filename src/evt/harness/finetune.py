@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evt.data.video import DataError
-from evt.harness.spatial_cache import SpatialCache, claim, hash_of
+from evt.harness.spatial_cache import SpatialCache
 from evt.harness.train import Losses, Recipe, train
 from evt.models.checkpoints import save_checkpoint
 from evt.models.vivit import ViViT
@@ -38,9 +38,8 @@ def fine_tune(
         The fine-tuned weights, `temporal.safetensors` in the folder, for `load_fine_tuned`.
 
     Raises:
-        DataError: the folder holds a run on other outputs, from other weights or with another dropout, or a label
-            is not a class of the model.
-        TrainingError: see `train`.
+        DataError: a label is not a class of the model.
+        TrainingError: the folder holds a run on other outputs or with another dropout, or see `train`.
         ValueError: dropout is not at least 0 and below 1.
     """
     if not 0 <= dropout < 1:
@@ -51,16 +50,8 @@ def fine_tune(
             f"a clip is of class {worst}, but the model has {model.head.out_features} classes, counted from 0; "
             "every label must be one of them"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    claim(
-        folder / "fine_tuning.json",
-        {
-            "spatial outputs": outputs.origin,
-            "starting weights": hash_of(fine_tuned_weights(model)),
-            "dropout": dropout,
-        },
-    )
-    train(TemporalPart(model, dropout), outputs, _losses, recipe, folder, model.head.weight.device)
+    origin = {"spatial outputs": outputs.origin, "dropout": dropout}
+    train(TemporalPart(model, dropout), outputs, _losses, recipe, folder, model.head.weight.device, origin)
     weights = folder / "temporal.safetensors"
     save_checkpoint(fine_tuned_weights(model), weights)
     return weights

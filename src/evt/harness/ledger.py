@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from evt.data.video import DataError
+
 
 class Ledger:
     """An append-only file of (key, value) lines.
@@ -15,6 +17,9 @@ class Ledger:
 
     Args:
         path: the file; made with its folder when the first part is put.
+
+    Raises:
+        DataError: another line of the file is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -22,11 +27,20 @@ class Ledger:
         self._parts: dict[str, Any] = {}
         if path.exists():
             whole, newline, _ = path.read_bytes().rpartition(b"\n")
-            for line in whole.splitlines():
-                key, value = json.loads(line)
-                self._parts[key] = value
-            if newline:
-                os.truncate(path, len(whole) + 1)
+            for number, line in enumerate(whole.splitlines(), 1):
+                try:
+                    part = json.loads(line)
+                except ValueError:
+                    part = None
+                match part:
+                    case [str(key), value]:
+                        self._parts[key] = value
+                    case _:
+                        raise DataError(
+                            f"{path}: line {number} is damaged, so that finished parts cannot be taken up; "
+                            "delete the file to compute them anew"
+                        )
+            os.truncate(path, len(whole) + len(newline))
 
     def __contains__(self, key: str) -> bool:
         return key in self._parts

@@ -150,7 +150,7 @@ def measure(
         videos: what it runs on.
         classes: the names of the classes of objects.
         ledger: keeps finished videos; those that it has already are not run again.
-        key: names everything that the results on a video depend on.
+        key: names everything that the results on a video depend on, but for the video itself.
         describe: beside the progress bar.
 
     Raises:
@@ -159,7 +159,7 @@ def measure(
     measurement, detections = Measurement(), DetectionMetrics(classes)
     with tqdm(total=sum(map(len, videos)), desc=describe, unit="frame") as bar:
         for video in videos:
-            part = f"{key} {video.name}"
+            part = f"{key} {video.name} {video.fingerprint}"
             if part in ledger:
                 bar.update(len(video))
             else:

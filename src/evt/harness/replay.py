@@ -63,27 +63,45 @@ def replay(folder: Path, tolerance: float | None = None) -> Replay:
         tolerance: the largest absolute error that passes, None for that of the case's kind.
 
     Raises:
-        CaseError: a file is missing or broken, or the case is of a kind or variant that is not known.
+        CaseError: a file is missing or broken, the case is of a kind or variant that is not known, or what it says
+            cannot be built or run.
     """
+    try:
+        return _replay(folder, tolerance)
+    except CaseError:
+        raise
+    except KeyError as error:
+        raise CaseError(f"the case has no {error}") from error
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+        ArithmeticError,
+        IndexError,
+        AttributeError,
+        AssertionError,
+    ) as error:
+        # A case may hold anything, and what fails on it first is any line of the model.
+        raise CaseError(f"the case cannot be replayed: {type(error).__name__}: {error}") from error
+
+
+def _replay(folder: Path, tolerance: float | None) -> Replay:
     try:
         case = json.loads((folder / "case.json").read_text())
         tensors = load_file(folder / "tensors.safetensors")
-    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise CaseError(f"not a case: {error}") from error
     kinds: dict[str, tuple[_Run, float]] = {
         "backbone": (_replay_backbone, 1e-4),
         "detector": (_replay_detector, 1e-3),
         "vivit": (_replay_vivit, 1e-4),
     }
+    if not isinstance(case, dict):
+        raise CaseError(f"not a case: case.json holds a {type(case).__name__}; it must hold settings by name")
     if case.get("kind") not in kinds:
         raise CaseError(f"kind is {case.get('kind')!r}; allowed are {', '.join(kinds)}")
     run, usual_tolerance = kinds[case["kind"]]
-    try:
-        errors, counts_equal = run(case, tensors)
-    except KeyError as error:
-        raise CaseError(f"the case has no {error}") from error
-    except (TypeError, ValueError) as error:
-        raise CaseError(f"the case cannot be built: {error}") from error
+    errors, counts_equal = run(case, tensors)
     if not errors:
         raise CaseError("the case has no frames")
     return Replay(errors, counts_equal, usual_tolerance if tolerance is None else tolerance)

@@ -198,10 +198,10 @@ def build_recipe(cfg: DictConfig) -> Recipe:
     return _call(Recipe, "train", cfg)
 
 
-def build_training_data(cfg: DictConfig) -> Sequence[IndexedVideo]:
-    """The annotated videos that `data` names, to train on."""
+def build_training_data(cfg: DictConfig, where: str) -> Sequence[IndexedVideo]:
+    """The annotated videos that the settings below `where` name, to train on."""
     kinds: dict[str, Callable[..., Sequence[IndexedVideo]]] = {"sprites": SpriteVideos, "vid": VID}
-    return _call(_choice(kinds, "data.name", cfg.name), "data", cfg)
+    return _call(_choice(kinds, f"{where}.name", cfg.name), where, cfg)
 
 
 def build_clips(cfg: DictConfig) -> ActionData | Clip | FrameFolder | MovingSquares:
@@ -234,7 +234,7 @@ def build_data(cfg: DictConfig) -> Sequence[Video]:
     return _call(sets[cfg.name], "data", cfg)
 
 
-def class_names(videos: Sequence[Video], n_classes: int) -> Sequence[str]:
+def class_names(videos: Sequence[Video | IndexedVideo], n_classes: int) -> Sequence[str]:
     """The names of a model's classes: those of the data where they have ground truth.
 
     Raises:

@@ -26,6 +26,7 @@ from evt.data.actions import ActionData, LabelledClip
 from evt.data.video import DataError
 from evt.eventful import Policy, Variant
 from evt.harness.recognise import OnError
+from evt.models.checkpoints import hash_of
 from evt.models.vivit import ViViT
 
 log = logging.getLogger(__name__)
@@ -157,6 +158,8 @@ def _origin(model: ViViT, variant: Variant, policy: Policy | None, data: ActionD
         "clips": f"{len(data)}, sha256 {names.hexdigest()}",
         "views": asdict(model.views),
         "weights": hash_of(spatial),
+        # No weight's shape shows how many heads share it.
+        "num_heads": [block.attn.num_heads for block in model.spatial.blocks],  # type: ignore[union-attr]
         "variant": asdict(variant),
         "policy": repr(policy),
         "clips_per_shard": CLIPS_PER_SHARD,
@@ -193,16 +196,6 @@ def save_whole(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, st
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)
-
-
-@torch.no_grad()
-def hash_of(tensors: Mapping[str, Tensor]) -> str:
-    """A hash of tensors with their names."""
-    digest = hashlib.sha256()
-    for name, x in sorted(tensors.items()):
-        digest.update(name.encode())
-        digest.update(x.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _json(content: Any) -> str:

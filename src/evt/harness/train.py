@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 import torch
 import torch.distributed as dist
@@ -21,10 +21,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from evt.data.video import DataError
+from evt.models.checkpoints import BROKEN, hash_of
+
 S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
 
 Losses = dict[str, Tensor]
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class TrainingError(ValueError):
@@ -56,7 +61,7 @@ class Recipe:
     seed: of the order of the samples and all else that is random.
 
     Raises:
-        ValueError: a number out of its range; the message names it.
+        ValueError: a setting out of its range, or not of its kind; the message names it.
     """
 
     epochs: int
@@ -67,7 +72,7 @@ class Recipe:
     decay_epochs: Sequence[int] = ()
     cosine: bool = False
     clip_norm: float | None = None
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Precision = "float32"
     workers: int = 0
     save_every: int = 500
     seed: int = 0
@@ -80,12 +85,27 @@ class Recipe:
             ("workers", 0),
             ("warmup_steps", 0),
         ):
-            if getattr(self, name) < least:
-                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least {least}")
+            value = getattr(self, name)
+            if not _is_whole(value) or value < least:
+                raise ValueError(f"train.{name} is {value!r}; it must be a whole number of at least {least}")
+        if not _is_whole(self.seed):
+            raise ValueError(f"train.seed is {self.seed!r}; it must be a whole number")
+        if not all(_is_whole(epoch) and epoch >= 1 for epoch in self.decay_epochs):
+            raise ValueError(
+                f"train.decay_epochs is {list(self.decay_epochs)}; each must be a whole number of at least 1"
+            )
         for name in ("lr", "weight_decay"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"train.{name} is {value}; it must be a finite number of at least 0")
+            if not _is_finite(value) or value < 0:
+                raise ValueError(f"train.{name} is {value!r}; it must be a finite number of at least 0")
+        if self.clip_norm is not None and (not _is_finite(self.clip_norm) or self.clip_norm <= 0):
+            raise ValueError(
+                f"train.clip_norm is {self.clip_norm!r}; it must be a finite number above 0, or null"
+            )
+        if self.precision not in get_args(Precision):
+            raise ValueError(
+                f"train.precision is {self.precision!r}; it must be one of {', '.join(get_args(Precision))}"
+            )
         if self.cosine and self.decay_epochs:
             raise ValueError("train.cosine and train.decay_epochs are both set; only one of them can be")
 
@@ -106,23 +126,28 @@ def train(
     recipe: Recipe,
     folder: Path,
     device: torch.device,
+    origin: Mapping[str, Any],
 ) -> None:
-    """Train a model in place, or go on where a run in this folder stopped.
+    """Train a model in place, or go on where a run in this folder stopped; one that is finished is told to be.
 
     Leaves `log.jsonl` (a line a step: step, lr and each loss) and `last.pt` (weights, optimizer, step) in the folder.
+    A run goes on only where all that it depends on is as it was: recipe, starting weights, number of samples, origin.
     Under torchrun every process trains on its share of each batch.
 
     Args:
-        model: on the device.
+        model: on the device, with the weights to start from, also when a run goes on.
         data: what to train on.
         losses: the losses of a batch of samples by name; their sum is descended.
         recipe: how.
         folder: of the run.
         device: of the model.
+        origin: what else the run depends on, in words that a message can use, such as the data's settings by name; of
+            what json can hold.
 
     Raises:
         TrainingError: the data are fewer than a batch, the batch is not a multiple of the processes, the folder holds
-            a run of another recipe, or the loss is no longer finite.
+            another run or a broken one, or the loss is no longer finite.
+        DataError: a sample cannot be read.
     """
     rank, world = processes()
     if len(data) < recipe.batch_size:
@@ -137,9 +162,15 @@ def train(
     scaler = torch.amp.GradScaler(
         device.type, enabled=recipe.precision == "float16" and device.type == "cuda"
     )
-    start = _resume(folder, model, optimizer, scaler, recipe, device)
+    identity = _identity(recipe, model, len(data), origin)
+    start = _resume(folder, model, optimizer, scaler, identity, device)
     steps_per_epoch = len(data) // recipe.batch_size
     total = recipe.epochs * steps_per_epoch
+    if start == total:
+        if rank == 0:
+            print(f"this run is finished: {folder} holds all of its {total} steps, and none is done again")
+        model.eval()
+        return
 
     objective: nn.Module = _Objective(model, losses)
     if world > 1:
@@ -154,6 +185,9 @@ def train(
     model.train()
     bar = tqdm(loader, total=total, initial=start, desc="training", unit="step", disable=rank > 0)
     for step, batch in enumerate(bar, start):
+        for sample in batch:
+            if isinstance(sample, _Unread):
+                raise DataError(sample.message)
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr_at(step, steps_per_epoch)
         torch.manual_seed(_seed(recipe.seed, step, rank))  # what the model itself samples
@@ -178,7 +212,7 @@ def train(
             line = {"step": step, "lr": optimizer.param_groups[0]["lr"]}
             _log(folder, {**line, **{name: part.item() for name, part in parts.items()}})
             if (step + 1) % recipe.save_every == 0 or step + 1 == total:
-                _save(folder, model, optimizer, scaler, recipe, step + 1)
+                _save(folder, model, optimizer, scaler, identity, step + 1)
     model.eval()
 
 
@@ -202,16 +236,26 @@ class _Objective(nn.Module):
         return self.losses(self.model, batch)
 
 
-class _Seeded(Dataset[S], Generic[S]):
+@dataclass(frozen=True)
+class _Unread:
+    """Stands for a sample that cannot be read: an exception would leave a worker with its traceback as message."""
+
+    message: str
+
+
+class _Seeded(Dataset[S | _Unread], Generic[S]):
     """Samples by (epoch, index), each augmented by a seed of its own."""
 
     def __init__(self, data: TrainingData[S], seed: int) -> None:
         self.data = data
         self.seed = seed
 
-    def __getitem__(self, key: tuple[int, int]) -> S:
+    def __getitem__(self, key: tuple[int, int]) -> S | _Unread:
         epoch, i = key
-        return self.data.sample(i, torch.Generator().manual_seed(_seed(self.seed, epoch, i)))
+        try:
+            return self.data.sample(i, torch.Generator().manual_seed(_seed(self.seed, epoch, i)))
+        except DataError as error:
+            return _Unread(str(error))
 
 
 class _Batches:
@@ -251,10 +295,24 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return [{"params": decaying, "weight_decay": weight_decay}, {"params": still, "weight_decay": 0.0}]
 
 
-def _identity(recipe: Recipe) -> dict[str, Any]:
-    """What of a recipe must not change between a run and its resumption."""
-    settings = json.loads(json.dumps(asdict(recipe)))
-    return {name: value for name, value in settings.items() if name not in {"workers", "save_every"}}
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _identity(recipe: Recipe, model: nn.Module, n_samples: int, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """What must not change between a run and its resumption, by the names that a message gives it."""
+    settings = {
+        f"train.{name}": value
+        for name, value in asdict(recipe).items()
+        if name not in {"workers", "save_every"}
+    }
+    rest = {"number of samples": n_samples, "starting weights": hash_of(model.state_dict())}
+    identity: dict[str, Any] = json.loads(json.dumps({**settings, **origin, **rest}))
+    return identity
 
 
 def _resume(
@@ -262,19 +320,30 @@ def _resume(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    recipe: Recipe,
+    identity: dict[str, Any],
     device: torch.device,
 ) -> int:
-    """Take up the run in the folder; the number of steps that it had done."""
+    """Take up the run in the folder; the number of steps that it had done.
+
+    Raises:
+        TrainingError: see `train`.
+    """
     path, log = folder / "last.pt", folder / "log.jsonl"
     if not path.exists():
         log.unlink(missing_ok=True)
         return 0
-    last = torch.load(path, map_location=device, weights_only=True)
-    if last["recipe"] != _identity(recipe):
-        changed = [name for name, value in _identity(recipe).items() if last["recipe"].get(name) != value]
+    try:
+        last = torch.load(path, map_location=device, weights_only=True)
+        found = last["identity"]
+    except (OSError, *BROKEN) as error:
         raise TrainingError(
-            f"{folder} holds a run with another {', '.join(f'train.{name}' for name in changed)}; "
+            f"{path}: is broken, or of another version of this program; delete {folder} to start anew"
+        ) from error
+    absent = object()  # is equal to nothing that is there
+    differ = [name for name in {**identity, **found} if identity.get(name, absent) != found.get(name, absent)]
+    if differ:
+        raise TrainingError(
+            f"{folder} holds another run, which differs in {', '.join(differ)}; "
             "give another folder, or the settings that it was begun with"
         )
     model.load_state_dict(last["model"])
@@ -292,14 +361,14 @@ def _save(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    recipe: Recipe,
+    identity: dict[str, Any],
     step: int,
 ) -> None:
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
-        "recipe": _identity(recipe),
+        "identity": identity,
         "step": step,
     }
     folder.mkdir(parents=True, exist_ok=True)

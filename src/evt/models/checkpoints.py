@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import pickle
+import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,22 @@ _SAFE = {
     ),
     *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
 }
+
+
+BROKEN = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    AssertionError,
+    OverflowError,
+    struct.error,
+)
+"""The ways in which reading a broken pickle, or a file of torch.save, fails."""
 
 
 class CheckpointError(ValueError):
@@ -75,8 +94,8 @@ def load_checkpoint(model: nn.Module, path: str | Path, allow_pickle: bool = Fal
         What the file holds and the model does not have, as "name (shape)", for the caller to print.
 
     Raises:
-        CheckpointError: the file cannot be read, or a parameter is missing or of another shape; then the model is as
-            it was.
+        CheckpointError: the file cannot be read, or a parameter is missing, of another shape, not of floating-point
+            numbers, or not finite; then the model is as it was.
     """
     return _load(model.state_dict(), read_checkpoint(path, allow_pickle), Path(path))
 
@@ -115,6 +134,16 @@ def save_checkpoint(tensors: Mapping[str, Tensor], path: str | Path) -> None:
         raise CheckpointError(f"{path}: cannot be written: {error}") from error
 
 
+@torch.no_grad()
+def hash_of(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of tensors with their names and shapes."""
+    digest = hashlib.sha256()
+    for name, x in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(x.shape)}".encode())
+        digest.update(x.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _load(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: Path) -> list[str]:
     """Copy tensors into a model's own, all or none; returns what was left over."""
     wrong = []
@@ -126,6 +155,11 @@ def _load(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: Path) 
             found, expected = len(tensors[name]) - 1, len(x) - 1
             if name == _CLASSES and found != expected:
                 wrong.insert(0, f"{wrong.pop()}: it is for {found} classes, and the model has {expected}")
+        elif not tensors[name].is_floating_point():
+            kind = str(tensors[name].dtype).removeprefix("torch.")
+            wrong.append(f"{name} is of {kind}; it must be of floating-point numbers")
+        elif not tensors[name].to(x.dtype).isfinite().all():
+            wrong.append(f"{name} has NaN or infinite values; all must be finite numbers")
     if wrong:
         more = f" (and {len(wrong) - 1} more parameters do not fit)" if len(wrong) > 1 else ""
         raise CheckpointError(f"{path}: {wrong[0]}{more}")
@@ -158,38 +192,25 @@ def _read(path: Path, allow_pickle: bool) -> Any:
             return load_file(path)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path}: cannot be read as safetensors: {error}") from error
-    with path.open("rb") as file:
-        archive = file.read(4) == b"PK\x03\x04"  # what torch.save writes
     try:
+        with path.open("rb") as file:
+            archive = file.read(4) == b"PK\x03\x04"  # what torch.save writes
         if archive or path.suffix != ".pkl":
             return torch.load(path, map_location="cpu", weights_only=not allow_pickle)
         data = path.read_bytes()
         return pickle.loads(data) if allow_pickle else _ArrayUnpickler(io.BytesIO(data)).load()
-    except pickle.UnpicklingError as error:
-        if allow_pickle:
-            raise CheckpointError(f"{path}: cannot be read: {_first_line(error)}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or 'the file is broken'}") from error
+    except BROKEN as error:
+        if allow_pickle or not isinstance(error, pickle.UnpicklingError):
+            raise CheckpointError(f"{path}: is broken, or is no checkpoint") from error
+        # What torch says goes on for lines, of options that are not ours.
+        refused = re.search(r"(?:GLOBAL|refers to) ([\w.]+)", str(error))
+        what = f" (it refers to {refused[1]})" if refused else ""
         raise CheckpointError(
-            f"{path}: holds more than tensors and arrays, or is broken; "
-            f"if you trust where it comes from, give allow_pickle ({_first_line(error)})"
+            f"{path}: holds more than tensors and arrays{what}, or is broken; "
+            "if you trust where it comes from, give allow_pickle"
         ) from error
-    # A broken pickle fails in any of these ways.
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        ImportError,
-    ) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read: {_first_line(error) or type(error).__name__}"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 class _ArrayUnpickler(pickle.Unpickler):

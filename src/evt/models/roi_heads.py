@@ -12,6 +12,7 @@ from evt.models.boxes import Detections, Proposals, Targets, area, clip, decode,
 from evt.models.matching import match, sample
 from evt.models.ops import batched_nms, roi_align
 from evt.models.pyramid import ConvNorm, strides
+from evt.models.vit import check_whole
 
 _LEVELS = 4
 """Regions are pooled from p2 to p5."""
@@ -68,6 +69,10 @@ class ROIHeads(nn.Module):
         max_detections: of a picture.
         patch_size: of the backbone, in pixels; the pyramid's strides are in proportion to it.
         samples_per_image: proposals that are trained on in each picture.
+
+    Raises:
+        ValueError: score_threshold is not at least 0 and below 1, or another setting is not a whole number of at
+            least 1.
     """
 
     def __init__(
@@ -81,6 +86,16 @@ class ROIHeads(nn.Module):
         samples_per_image: int = 512,
     ) -> None:
         super().__init__()
+        check_whole(
+            fpn_channels=channels,
+            fc_dim=fc_dim,
+            n_classes=n_classes,
+            max_detections=max_detections,
+            patch_size=patch_size,
+            samples_per_image=samples_per_image,
+        )
+        if not 0 <= score_threshold < 1:
+            raise ValueError(f"model.score_threshold is {score_threshold}; it must be at least 0 and below 1")
         self.box_head = BoxHead(channels, fc_dim)
         self.box_predictor = BoxPredictor(fc_dim, n_classes)
         self.n_classes = n_classes

@@ -13,6 +13,7 @@ from evt.models.boxes import Proposals, Targets, clip, decode, encode
 from evt.models.matching import match, sample
 from evt.models.ops import batched_nms
 from evt.models.pyramid import strides
+from evt.models.vit import check_whole
 
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 """Height by width of the anchors at a cell."""
@@ -55,12 +56,18 @@ class RPN(nn.Module):
         pre_nms_top: proposals of each level that suppression sees; twice as many in training.
         post_nms_top: proposals of all levels that remain.
         patch_size: of the backbone, in pixels; the pyramid's strides and the anchors are in proportion to it.
+
+    Raises:
+        ValueError: a setting is not a whole number of at least 1.
     """
 
     def __init__(
         self, channels: int, pre_nms_top: int = 1000, post_nms_top: int = 1000, patch_size: int = 16
     ) -> None:
         super().__init__()
+        check_whole(
+            fpn_channels=channels, pre_nms_top=pre_nms_top, post_nms_top=post_nms_top, patch_size=patch_size
+        )
         self.strides = strides(patch_size)
         self.rpn_head = RPNHead(channels)
         self.pre_nms_top = pre_nms_top

@@ -13,6 +13,17 @@ from evt.eventful import Block, BlockState, Policy, Stream, Variant
 from evt.eventful.counting import add
 
 
+def check_whole(**settings: int) -> None:
+    """Refuse settings of a model that are not whole numbers of at least 1.
+
+    Raises:
+        ValueError: one is not; the message names it.
+    """
+    for name, value in settings.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"model.{name} is {value!r}; it must be a whole number of at least 1")
+
+
 class PatchEmbed(nn.Module):
     """Map each square patch of a picture to a token by one linear transform."""
 
@@ -38,7 +49,8 @@ class ViT(nn.Module):
         rel_pos_grid: side of the grid for which the global blocks' relative positions were made.
 
     Raises:
-        ValueError: a window block that is not a block, or a width that the heads do not divide.
+        ValueError: a setting is not a whole number of at least 1 or mlp_ratio not above 0, a window block is not a
+            block, or the heads do not divide the width.
     """
 
     def __init__(
@@ -55,8 +67,19 @@ class ViT(nn.Module):
         rel_pos_grid: int = 64,
     ) -> None:
         super().__init__()
+        check_whole(
+            patch_size=patch_size,
+            dim=dim,
+            depth=depth,
+            num_heads=num_heads,
+            window_size=window_size,
+            pretrain_grid=pretrain_grid,
+            rel_pos_grid=rel_pos_grid,
+        )
+        if not 0 < mlp_ratio < math.inf:
+            raise ValueError(f"model.mlp_ratio is {mlp_ratio}; it must be a finite number above 0")
         if not set(window_blocks) <= set(range(depth)):
-            raise ValueError(f"window_blocks is {list(window_blocks)}; the blocks are 0 to {depth - 1}")
+            raise ValueError(f"model.window_blocks is {list(window_blocks)}; the blocks are 0 to {depth - 1}")
         self.grid = grid
         self.dim = dim
         self.patch_embed = PatchEmbed(patch_size, dim)

@@ -13,7 +13,7 @@ from evt.models.boxes import Detections, Proposals, Targets
 from evt.models.pyramid import add_pyramid, pyramid
 from evt.models.roi_heads import ROIHeads
 from evt.models.rpn import RPN
-from evt.models.vit import ViT
+from evt.models.vit import ViT, check_whole
 
 # Mean and deviation over ImageNet of the red, green and blue channel in [0, 255], as detectron2 uses them.
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -36,7 +36,8 @@ class ViTDet(nn.Module):
         detector: builtin, or detectron2 for detectron2's own RPN and ROI heads on the same parameters.
 
     Raises:
-        ValueError: size is not a positive multiple of patch_size, a width cannot be, or detectron2 is not installed.
+        ValueError: size is not a positive multiple of patch_size, another setting cannot be (see also `ViT`, `RPN`
+            and `ROIHeads`), or detectron2 is not installed.
     """
 
     pixel_mean: Tensor
@@ -66,6 +67,7 @@ class ViTDet(nn.Module):
         detector: Literal["builtin", "detectron2"] = "builtin",
     ) -> None:
         super().__init__()
+        check_whole(patch_size=patch_size, fpn_channels=fpn_channels)
         if not isinstance(size, int) or size < patch_size or size % patch_size:
             raise ValueError(f"model.size is {size!r}; it must be a multiple of the patch size, {patch_size}")
         if not 0 < short_edge <= 1:

@@ -114,6 +114,8 @@ class SpriteVideo:
         recipe: what it is made from.
     """
 
+    fingerprint = ""
+
     def __init__(self, name: str, recipe: Recipe) -> None:
         self.name = name
         self._recipe = recipe
