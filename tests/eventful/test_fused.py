@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,3 +52,84 @@ def test_it_equals_dense_attention_on_the_buffered_tokens(
     theirs = run(net.stream(REFERENCE[name], policy if gated else None), frames)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
+
+
+def random_attention(n: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(2, n, 8, generator=generator, dtype=torch.float64) for _ in range(3))
+
+
+def test_attention_is_torchs_own() -> None:
+    q, k, v = random_attention(40)
+    out, lse = fused_module.attend(q, k, v, None, (5, 8))
+    torch.testing.assert_close(out, F.scaled_dot_product_attention(q, k, v, scale=1))
+    torch.testing.assert_close(lse, (q @ k.transpose(1, 2)).logsumexp(-1))
+
+
+def test_an_update_is_attention_anew() -> None:
+    """Also with blocks of queries that do not divide their number."""
+    q, k, v = random_attention(300)
+    rel = torch.randn(2, 300, 35, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    out, lse = fused_module.attend(q, k, v, rel, (15, 20))
+    keys = torch.tensor([0, 7, 151, 299])
+    new_k, new_v = k.clone(), v.clone()
+    new_k[:, keys] += 0.5
+    new_v[:, keys] -= 1
+    old, new = (k[:, keys], v[:, keys]), (new_k[:, keys], new_v[:, keys])
+    lost = fused_module.update(out, lse, q, rel, old, new, keys, (15, 20))
+    expected, expected_lse = fused_module.attend(q, new_k, new_v, rel, (15, 20))
+    assert not lost.any()
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(lse, expected_lse)
+
+
+@pytest.mark.parametrize("size", [30.0, 1e4])
+def test_a_query_that_looked_at_what_changed_is_computed_afresh(size: float) -> None:
+    """Else taking away nearly all of its attention would leave rounding errors, or nothing at all."""
+    q, k, v = (x.float() for x in random_attention(50))
+    k[:, 3] = (
+        size * q[:, 10] / q[:, 10].norm(dim=-1, keepdim=True)
+    )  # query 10 looks at key 3 and nothing else
+    out, lse = fused_module.attend(q, k, v, None, (5, 10))
+    new_k = k.clone()
+    new_k[:, 3] = 0
+    keys = torch.tensor([3])
+    lost = fused_module.update(
+        out, lse, q, None, (k[:, keys], v[:, keys]), (new_k[:, keys], v[:, keys]), keys, (5, 10)
+    )
+    assert lost[:, 10].all()
+    expected, _ = fused_module.attend(q, new_k, v, None, (5, 10))
+    reliable = ~lost
+    torch.testing.assert_close(out[reliable], expected[reliable], atol=1e-4, rtol=1e-3)
+
+
+def test_errors_do_not_pile_up_over_many_frames() -> None:
+    """600 frames in which few tokens change; then the stream is compared with the reference."""
+    net = small_vit((6, 6), seed=3)
+    ours = net.stream(fused("temporal"), TopR(2))
+    theirs = net.stream(VARIANTS["tokenwise"], TopR(2))
+    still = small_frames(1)[0]
+    generator = torch.Generator().manual_seed(0)
+    worst = []
+    for _ in range(600):
+        frame = still + 0.1 * torch.randn(still.shape, generator=generator)
+        worst.append(float((ours(frame) - theirs(frame)).abs().max()))
+    assert max(worst[-100:]) < 10 * max(worst[:100])
+
+
+def test_a_dense_model_keeps_nothing() -> None:
+    net = small_vit()
+    stream = net.stream(fused("base"))
+    stream(small_frames(1)[0])
+    assert stream.nbytes == 0
+
+
+def test_it_keeps_no_matrix_of_all_tokens() -> None:
+    """Else a stream at 1024 would need gigabytes."""
+    net = small_vit((12, 12))
+    stream, reference = net.stream(fused("temporal"), TopR(5)), net.stream(VARIANTS["temporal"], TopR(5))
+    for frame in small_frames(2, (12, 12)):
+        stream(frame)
+        reference(frame)
+    n, heads = 144, 3
+    assert reference.nbytes - stream.nbytes > 1.5 * heads * n * n * 4

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evt.eventful.counting import add, add_, einsum, matmul, record
-from evt.eventful.fused import FusedState, Layout
+from evt.eventful.fused import FusedState, Layout, Window
 from evt.eventful.gate import Buffer
 from evt.eventful.policy import Selection
 from evt.eventful.products import AttentionValueProduct, QueryKeyProduct
@@ -78,7 +78,7 @@ class Attention(nn.Module):
             state: what is kept from the last frame, updated here.
         """
         if state.fused is not None:
-            return self._fused(qkv, selection, variant.pool, state.fused)
+            return self._fused(qkv, selection, variant, state.fused)
         if state.buffer is not None:
             qkv = state.buffer(qkv, selection)
         batch, n_tokens, _ = qkv.shape
@@ -89,9 +89,11 @@ class Attention(nn.Module):
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, N, d) each
         selection_k = selection
         if variant.pool > 1:
-            k, v = (_pool_tokens(x, self._pooled(variant), variant.pool) for x in (k, v))  # (B, H, Nk, d)
+            k, v = (
+                _pool_tokens(x, self._pooled(variant.pool), variant.pool) for x in (k, v)
+            )  # (B, H, Nk, d)
             if selection is not None:
-                selection_k = pool_selection(selection, self._pooled(variant), variant.pool)
+                selection_k = pool_selection(selection, self._pooled(variant.pool), variant.pool)
 
         scaled_q = q * self.scale
         if state.query_key is not None:
@@ -109,52 +111,53 @@ class Attention(nn.Module):
         out = av.transpose(1, 2).flatten(2)  # (B, N, D)
         return out if self.window_size is None else self._join_windows(out, batch, n_tokens)
 
-    def _fused(self, qkv: Tensor, selection: Selection | None, pool: int, state: FusedState) -> Tensor:
+    def _fused(self, qkv: Tensor, selection: Selection | None, variant: Variant, state: FusedState) -> Tensor:
+        pool = variant.pool
         n_tokens = qkv.shape[1] if selection is None else selection.n_tokens
         layout = self._layout(n_tokens, pool, qkv.device)
         qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
         tables = None
-        if self.rel_pos_h is not None and self.rel_pos_w is not None:
-            rows, columns = layout.grid
+        if self.rel_pos_h is not None and self.rel_pos_w is not None and self.grid is not None:
+            rows, columns = self.grid if self.window_size is None else (self.window_size, self.window_size)
             tables = (rel_pos_table(self.rel_pos_h, rows, pool), rel_pos_table(self.rel_pos_w, columns, pool))
+        pad = self.qkv.bias.to(qkv.dtype).view(3, self.num_heads, -1)[1:]
         if selection is None or state.q is None:
-            bias = self.qkv.bias.to(qkv.dtype).view(3, self.num_heads, -1)
-            state.flush(qkv, bias, self.scale, tables, layout)
-            out = state.attend_anew(layout, pool)
+            state.flush(qkv, self.scale, tables, layout)
+            out = state.attend_anew(layout, pool, self.scale, tables, pad)
         else:
             per_stream = selection.per_stream()
-            index = torch.cat([layout.places[part] + i * layout.n for i, part in enumerate(per_stream)])
-            old = state.write(qkv, self.scale, tables, layout, index)
-            out = (
-                state.attend_updated(old, per_stream, layout, pool)
-                if state.updates
-                else state.attend_anew(layout, pool)
-            )
+            places = per_stream if layout.places is None else [layout.places[part] for part in per_stream]
+            index = torch.cat([part + i * layout.n for i, part in enumerate(places)])
+            old = state.write(qkv, self.scale, tables, index)
+            if state.updates:
+                out = state.attend_updated(old, per_stream, layout, pool)
+            else:
+                out = state.attend_anew(layout, pool, self.scale, tables, pad)
+        if variant.gate is None:
+            state.forget()
         out = out.unflatten(1, (-1, layout.n)).permute(1, 2, 0, 3)  # (B, tokens as laid out, H, d)
-        return (out if layout.windows == 1 else out.index_select(1, layout.places)).flatten(2)
+        return (out if layout.places is None else out.index_select(1, layout.places)).flatten(2)
 
     def _layout(self, n_tokens: int, pool: int, device: torch.device) -> Layout:
-        """Where tokens stand on the fast path."""
+        """The order of tokens on the fast path."""
         if self.window_size is None:
-            grid = self.grid or (1, n_tokens)
-            if pool > 1 and self.grid is None:
-                raise ValueError(f"pool is {pool}, but the tokens of this model form no grid: pool must be 1")
-            return Layout(1, grid, (grid[0] // pool, grid[1] // pool), torch.arange(n_tokens, device=device))
+            grid = self._pooled(pool) if pool > 1 else self.grid or (1, n_tokens)
+            return Layout([Window(0, *grid)], (grid[0] // pool, grid[1] // pool), None)
         assert self.grid is not None
-        side, (padded_h, padded_w) = self.window_size, self._padded()
-        y, x = (
-            torch.arange(self.grid[0], device=device).unsqueeze(1),
-            torch.arange(self.grid[1], device=device),
-        )
-        window = (y // side) * (padded_w // side) + x // side
-        places = window * side**2 + (y % side) * side + x % side
-        return Layout((padded_h // side) * (padded_w // side), (side, side), (side, side), places.flatten())
+        (height, width), side = self.grid, self.window_size
+        windows, places, start = [], torch.empty(height, width, dtype=torch.long), 0
+        for top in range(0, height, side):
+            for left in range(0, width, side):
+                window = Window(start, min(side, height - top), min(side, width - left))
+                tokens = torch.arange(start, start + window.rows * window.columns)
+                places[top : top + side, left : left + side] = tokens.view(window.rows, window.columns)
+                windows.append(window)
+                start += len(tokens)
+        return Layout(windows, (side, side), places.flatten().to(device))
 
-    def _pooled(self, variant: Variant) -> Grid:
+    def _pooled(self, pool: int) -> Grid:
         if self.grid is None:
-            raise ValueError(
-                f"pool is {variant.pool}, but the tokens of this model form no grid: pool must be 1"
-            )
+            raise ValueError(f"pool is {pool}, but the tokens of this model form no grid: pool must be 1")
         return self.grid
 
     def _add_rel_pos(self, b: Tensor, q: Tensor, grid: Grid, pool: int, in_place: bool) -> Tensor:

@@ -74,7 +74,7 @@ def attend(
 
 
 def _add_rel(scores: Tensor, rel: Tensor, key_grid: tuple[int, int]) -> None:
-    rows, columns = key_grid
+    rows = key_grid[0]
     rel = rel.transpose(1, 2).contiguous()  # (h, rows + columns, block)
     record("add", 2 * scores.numel())
     grid = scores.unflatten(1, key_grid)
@@ -141,30 +141,43 @@ Tables = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where the tokens of a stream stand in the state: in the order of their windows, padded.
+class Window:
+    """Where a window's tokens stand in the state: from `start` on, row by row; fewer of them at an edge."""
 
-    windows: how many; 1 for global attention.
-    grid: tokens of a window as (rows, columns).
-    key_grid: the same of its keys, which may be pooled.
-    places: (N,) int64, the place of each token among the windows x rows x columns ones.
+    start: int
+    rows: int
+    columns: int
+
+    @property
+    def tokens(self) -> slice:
+        """Its tokens among those of its stream."""
+        return slice(self.start, self.start + self.rows * self.columns)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The order of a stream's tokens in the state: window by window; global attention is one window.
+
+    windows: of a stream.
+    key_grid: keys of each window as (rows, columns), those that pad it among them; pooled where keys are.
+    places: (N,) int64, the place of each token; None where the order is the tokens' own.
     """
 
-    windows: int
-    grid: tuple[int, int]
+    windows: list[Window]
     key_grid: tuple[int, int]
-    places: Tensor
+    places: Tensor | None
 
     @property
     def n(self) -> int:
-        """Tokens of a stream, those that pad windows among them."""
-        return self.windows * self.grid[0] * self.grid[1]
+        """Tokens of a stream."""
+        last = self.windows[-1]
+        return last.start + last.rows * last.columns
 
 
 class FusedState:
     """What attention keeps between the frames of one batch of streams on the fast path.
 
-    Tokens are kept heads first, the streams' one after the other: T = B x tokens of a stream as laid out.
+    Tokens are kept heads first, in the order of their layout, the streams' one after the other: T = B N.
 
     updates: the result is updated, not computed anew in every frame.
     """
@@ -175,53 +188,71 @@ class FusedState:
         self.q: Tensor | None = None  # (H, T, d), scaled
         self.k: Tensor | None = None  # (H, T, d)
         self.v: Tensor | None = None  # (H, T, d)
-        self.rel: Tensor | None = None  # (H, T, rows + columns)
+        self.rel: Tensor | None = None  # (H, T, rows + columns), where it is kept: for updates
         self.out: Tensor | None = None  # (H, T, d)
         self.lse: Tensor | None = None  # (H, T)
 
-    def flush(self, qkv: Tensor, bias: Tensor, scale: float, tables: Tables | None, layout: Layout) -> None:
-        """Take over all tokens of a first frame, (B, N, 3, H, d); those that pad windows are `bias` (3, H, d)."""
-        batch = len(qkv)
-        laid_out = bias.unsqueeze(2).expand(-1, -1, batch * layout.n, -1).clone()  # (3, H, T, d)
-        laid_out.unflatten(2, (batch, -1)).index_copy_(3, layout.places, qkv.permute(2, 3, 0, 1, 4))
-        self.q, self.k, self.v = laid_out
-        self.rel = None if tables is None else _rel_of_all(self.q, tables, layout)
-        self.q *= scale
+    def flush(self, qkv: Tensor, scale: float, tables: Tables | None, layout: Layout) -> None:
+        """Take over all tokens of a first frame, (B, N, 3, H, d)."""
+        if layout.places is not None:
+            ordered = torch.empty_like(qkv)
+            qkv = ordered.index_copy_(1, layout.places, qkv)
+        self.q, self.k, self.v = qkv.permute(2, 3, 0, 1, 4).flatten(2, 3).contiguous()  # (H, T, d) each
+        self.rel = None
+        if self.updates and tables is not None:
+            (window,) = layout.windows
+            self.rel = _rel_of(self.q, tables, window.rows, window.columns)
+        self.q = self.q * scale
         self.out = self.lse = None
         self.frame = 0
 
-    def write(
-        self, qkv: Tensor, scale: float, tables: Tables | None, layout: Layout, index: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forget(self) -> None:
+        """Keep nothing, where all tokens come anew in every frame."""
+        self.q = self.k = self.v = None
+
+    def write(self, qkv: Tensor, scale: float, tables: Tables | None, index: Tensor) -> tuple[Tensor, Tensor]:
         """Take over tokens that changed, (K, 3, H, d), at their places (K,); returns what k and v were there."""
         assert self.q is not None
         assert self.k is not None
         assert self.v is not None
         q, k, v = qkv.permute(1, 2, 0, 3)  # (H, K, d) each
         old = self.k.index_select(1, index), self.v.index_select(1, index)
-        if tables is not None:
-            assert self.rel is not None
-            self.rel.index_copy_(
-                1, index, _rel_of_some(q, tables, index % (layout.grid[0] * layout.grid[1]), layout)
-            )
+        if self.rel is not None and tables is not None:
+            n = len(tables[0]) * len(tables[1])
+            self.rel.index_copy_(1, index, _rel_of_some(q, tables, index % n))
         self.q.index_copy_(1, index, q * scale)
         self.k.index_copy_(1, index, k)
         self.v.index_copy_(1, index, v)
         return old
 
-    def attend_anew(self, layout: Layout, pool: int) -> Tensor:
-        """The attention of all tokens, (H, T, d), window by window."""
+    def attend_anew(
+        self, layout: Layout, pool: int, scale: float, tables: Tables | None, pad: Tensor
+    ) -> Tensor:
+        """The attention of all tokens, (H, T, d), window by window.
+
+        pad: (2, H, d), k and v of the tokens that pad a window.
+        """
         assert self.q is not None
         assert self.k is not None
         assert self.v is not None
-        size = layout.grid[0] * layout.grid[1]
-        out = self.q.new_empty(self.q.shape[1], self.q.shape[0], self.q.shape[2]).transpose(0, 1)
+        out = _tokens_first(self.q)
         lse = self.q.new_empty(self.q.shape[:2])
-        for start in range(0, self.q.shape[1], size):
-            window = slice(start, start + size)
-            rel = None if self.rel is None else self.rel[:, window]
-            k, v = (pooled(x[:, window], layout.grid, pool) for x in (self.k, self.v))
-            out[:, window], lse[:, window] = attend(self.q[:, window], k, v, rel, layout.key_grid)
+        for start in range(0, self.q.shape[1], layout.n):
+            stream = slice(start, start + layout.n)
+            q_all, k_all, v_all, out_all, lse_all = (x[:, stream] for x in (self.q, self.k, self.v, out, lse))
+            for window in layout.windows:
+                grid, tokens = (window.rows, window.columns), window.tokens
+                q, k, v = q_all[:, tokens], k_all[:, tokens], v_all[:, tokens]
+                if pool > 1:
+                    k, v = pooled(k, grid, pool), pooled(v, grid, pool)
+                elif grid != layout.key_grid:
+                    k, v = (_padded(x, grid, layout.key_grid, by) for x, by in ((k, pad[0]), (v, pad[1])))
+                rel = None
+                if self.rel is not None:
+                    rel = self.rel[:, stream]
+                elif tables is not None:
+                    rel = _rel_of(q, tables, *grid).div_(scale)
+                out_all[:, tokens], lse_all[:, tokens] = attend(q, k, v, rel, layout.key_grid)
         if self.updates:
             self.out, self.lse = out, lse
         return out
@@ -270,15 +301,29 @@ class FusedState:
         return self.out
 
 
-def _rel_of_all(q: Tensor, tables: Tables, layout: Layout) -> Tensor:
-    grid = q.unflatten(1, (-1, *layout.grid))  # (H, windows, rows, columns, d)
-    rows = einsum("hwyxd,ykd->hwyxk", grid, tables[0])
-    columns = einsum("hwyxd,xkd->hwyxk", grid, tables[1])
-    return torch.cat([rows, columns], -1).flatten(1, 3)
+def _tokens_first(x: Tensor) -> Tensor:
+    """An empty (H, T, d) in the memory order of (T, H, d), which is that of the tokens that leave attention."""
+    return x.new_empty(x.shape[1], x.shape[0], x.shape[2]).transpose(0, 1)
 
 
-def _rel_of_some(q: Tensor, tables: Tables, place: Tensor, layout: Layout) -> Tensor:
-    y, x = place // layout.grid[1], place % layout.grid[1]
+def _padded(x: Tensor, grid: tuple[int, int], key_grid: tuple[int, int], by: Tensor) -> Tensor:
+    """Pad a window at the bottom and the right, (H, rows x columns, d) to (H, key rows x key columns, d)."""
+    whole = by[:, None, None].expand(-1, *key_grid, -1).clone()
+    whole[:, : grid[0], : grid[1]] = x.unflatten(1, grid)
+    return whole.flatten(1, 2)
+
+
+def _rel_of(q: Tensor, tables: Tables, rows: int, columns: int) -> Tensor:
+    """What row and column of each key add to its score, (H, T, d) of whole grids to (H, T, key rows + columns)."""
+    grid = q.unflatten(1, (-1, rows, columns))
+    by_row = einsum("hbyxd,ykd->hbyxk", grid, tables[0][:rows])
+    by_column = einsum("hbyxd,xkd->hbyxk", grid, tables[1][:columns])
+    return torch.cat([by_row, by_column], -1).flatten(1, 3)
+
+
+def _rel_of_some(q: Tensor, tables: Tables, place: Tensor) -> Tensor:
+    """The same for tokens (H, K, d) at some places of a grid."""
+    y, x = place // len(tables[1]), place % len(tables[1])
     tokens = q.transpose(0, 1)  # (K, H, d)
     both = torch.cat([tables[0][y], tables[1][x]], 1)  # (K, rows + columns, d)
     record("einsum", q.shape[0] * both.numel())
@@ -296,8 +341,9 @@ def _pooled_change(
     index: Tensor, old_k: Tensor, old_v: Tensor, k: Tensor, v: Tensor, layout: Layout, pool: int
 ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor, Tensor]:
     """The pooled keys that changed, what they were, and all pooled k and v."""
-    rows, columns = layout.key_grid
-    y, x = index // layout.grid[1] // pool, index % layout.grid[1] // pool
+    (window,) = layout.windows
+    grid, (rows, columns) = (window.rows, window.columns), layout.key_grid
+    y, x = index // grid[1] // pool, index % grid[1] // pool
     inside = (y < rows) & (x < columns)  # an odd edge is in no square
     keys = (y * columns + x)[inside].unique()
     before = []
@@ -305,5 +351,5 @@ def _pooled_change(
         change = torch.zeros_like(now[:, : rows * columns])
         share = (now.index_select(1, index) - old)[:, inside] / pool**2
         change.index_add_(1, (y * columns + x)[inside], share)
-        before.append((pooled(now, layout.grid, pool) - change).index_select(1, keys))
-    return keys, (before[0], before[1]), pooled(k, layout.grid, pool), pooled(v, layout.grid, pool)
+        before.append((pooled(now, grid, pool) - change).index_select(1, keys))
+    return keys, (before[0], before[1]), pooled(k, grid, pool), pooled(v, grid, pool)
