@@ -8,11 +8,11 @@ their new values:
     z   = 1 - sum e_old + sum e_new     over the keys that changed
     o   = (o - e_old v_old + e_new v_new) / z,    lse = lse + log z
 
-This is exact in q, k and v, so it equals dense attention on the buffered tokens, whereas equation 10 keeps attention of
-unchanged keys as it was when they last changed. It holds N D numbers instead of H N^2.
+This is exact in q, k and v, so it equals dense attention on the buffered tokens, whereas equation 10 keeps the
+attention of unchanged keys as it was when they last changed. It holds N D numbers instead of H N^2.
 
-All is laid out for the cache: scores are (keys, queries), a block of queries at a time, so that a block stays in cache
-from the first product to the second.
+All is laid out for the cache: scores are (keys, queries), a block of queries at a time, so that a block stays in
+cache from the first product to the second.
 """
 
 from __future__ import annotations
