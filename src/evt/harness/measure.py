@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import torch
@@ -172,7 +172,7 @@ def measure(
 def _measure_video(run: Run, video: Video, classes: Sequence[str], bar: tqdm[NoReturn]) -> dict[str, Any]:
     """The record of one video, for the ledger."""
     stream = Stream(run.model.net, run.variant, run.policy)
-    dense = Stream(run.model.net, VARIANTS["base"]) if run.compare else None
+    dense = Stream(run.model.net, dense_rival(run.variant)) if run.compare else None
     measurement, detections = Measurement(), DetectionMetrics(classes)
     for frame in video:
         if frame.first:
@@ -204,6 +204,11 @@ def _input(model: ViTDet, frame: Frame) -> Tensor:
         return model.preprocess(frame.image)
     except ValueError as error:
         raise DataError(f"{frame.name}: {error}") from error
+
+
+def dense_rival(variant: Variant) -> Variant:
+    """The dense model that a variant is compared with: on the fast path where the variant is."""
+    return replace(VARIANTS["base"], fused=variant.fused)
 
 
 def timed(run: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:

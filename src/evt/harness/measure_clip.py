@@ -9,8 +9,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evt.data.video import DataError
-from evt.eventful import VARIANTS, Policy, Stream, Variant, count_ops
-from evt.harness.measure import Measurement, timed
+from evt.eventful import Policy, Stream, Variant, count_ops
+from evt.harness.measure import Measurement, dense_rival, timed
 from evt.metrics.agreement import relative_l2
 from evt.models.views import Clip
 from evt.models.vivit import ViViT
@@ -57,7 +57,7 @@ def measure_clip(
     except ValueError as error:
         raise error if isinstance(error, DataError) else DataError(str(error)) from error
     stream = Stream(model.spatial, variant, policy)
-    dense = Stream(model.spatial, VARIANTS["base"]) if compare else None
+    dense = Stream(model.spatial, dense_rival(variant)) if compare else None
     measurement, outputs, dense_ops = Measurement(), [], 0
     for step, x in enumerate(tqdm(model.steps_of(views), desc=describe, unit="step")):
         tokens = model.patch_embed(x).squeeze(1)
