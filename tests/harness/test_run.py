@@ -116,6 +116,15 @@ def test_a_sweep_leaves_a_folder_a_point(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert gflops[0] < gflops[1]
 
 
+def test_the_fast_path_is_compared_with_a_dense_model_on_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All tokens of every frame on the fast path: the dense model to rounding, and in its operations no more."""
+    metrics = run_small(monkeypatch, tmp_path, "variant.fused=true", "policy.r=64")
+    assert metrics["mean"]["relative_l2_error"] < 1e-5
+    assert metrics["later"]["ops"]["matmul"] == metrics["first"]["ops"]["matmul"]
+
+
 def test_an_impossible_point_of_a_sweep_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
