@@ -38,8 +38,10 @@ def reproduce(cfg: DictConfig) -> None:
     )
     table.ledger.finish()
     printed = [record for record in table.records if record[f"{cost}_paper"]]
-    equal = sum(record[f"{cost}_equal"] == "yes" for record in printed)
-    print(f"{equal} of {len(printed)} rows equal the paper's {cost} to the printed digit")
+    measured = [record for record in printed if record[cost] != ""]
+    equal = sum(record[f"{cost}_equal"] == "yes" for record in measured)
+    rest = f"; {len(printed) - len(measured)} are not measured" if len(measured) < len(printed) else ""
+    print(f"{equal} of {len(measured)} rows equal the paper's {cost} to the printed digit{rest}")
     print("\n".join([*table.missing, f"written to {path} and {path.with_suffix('.md')}"]))
 
 
