@@ -52,7 +52,7 @@ reproduce-table-e: $(READY)  ## Table E: spatial redundancy at 672
 # EPIC_ROOT, KINETICS_CSV and KINETICS_VIDEOS, WEIGHTS, and TUNED, the folder of the fine-tuned temporal sub-models,
 # fill the accuracy columns.
 EPIC = $(if $(EPIC_ROOT),data=epic 'data.root="$(EPIC_ROOT)"')
-KINETICS = $(if $(KINETICS_CSV),data=kinetics 'data.annotations="$(KINETICS_CSV)"' 'data.videos="$(KINETICS_VIDEOS)"')
+KINETICS = $(if $(KINETICS_CSV)$(KINETICS_VIDEOS),data=kinetics 'data.annotations="$(KINETICS_CSV)"' 'data.videos="$(KINETICS_VIDEOS)"')
 REPRODUCE_VIVIT = $(BIN)/python -m evt.reproduce $(if $(WEIGHTS),'model.checkpoint="$(WEIGHTS)"') \
 	$(if $(TUNED),'fine_tuned="$(TUNED)"') $(ARGS)
 

@@ -59,6 +59,10 @@ class Clips:
     name: str = "noise"
     read: list[str] = field(default_factory=list)
 
+    @property
+    def n_classes(self) -> int:
+        return 5
+
     def __len__(self) -> int:
         return self.n
 

@@ -114,6 +114,7 @@ def detect(job: Job, model: ViTDet, videos: Sequence[Video]) -> dict[str, Any]:
 
 def classify(job: Job, model: ViViT, data: EpicKitchens | Kinetics) -> dict[str, Any]:
     """ViViT, clip by clip of a data set."""
+    setup.check_classes(model, data)
     ledger = Ledger(job.folder / "clips.jsonl")
     found = recognise(model, job.variant, job.policy, data, ledger, job.key, job.cfg.data.on_error, job.label)
     if left_out := found.left_out():

@@ -91,9 +91,10 @@ def fine_tune_vivit(cfg: DictConfig, device: torch.device, folder: Path) -> Path
     policy = setup.build_policy(
         DictConfig({"name": "top_r", "r": cfg.r}), VARIANTS["temporal"], model.n_tokens
     )
-    print(f"weights to begin with: {weights}")
+    print(f"weights to begin with: {weights}; clips of {data.name}")
     outputs = fill_cache(folder / "spatial", model, VARIANTS["temporal"], policy, data, cfg.data.on_error)
-    left_out = [*data.missing, *outputs.skipped]
+    left_out = [f"{name}: not on disk" for name in data.missing]
+    left_out += [f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in outputs.skipped.items()]
     if left_out:
         (folder / "left_out.txt").write_text("\n".join(left_out) + "\n")
         print(f"{len(left_out)} clips are not trained on; {folder}/left_out.txt lists them", file=sys.stderr)

@@ -108,6 +108,10 @@ def test_videos_of_both_data_sets_run_from_csv_to_accuracy(tmp_path: Path) -> No
         "P01_01_1: the segment from 60 to 61 s is not in P01_01.MP4",
         "P01_01_2: the segment starts at 0.5 s and stops at 0.5 s; it must stop after it starts",
     ]
+    for data, missing in ((kinetics, "the first gone_000000_000010"), (epic, "the first P01_02_0")):
+        with pytest.raises(DataError, match=missing):
+            recognise(model, TEMPORAL, TopR(5), data, ledger, data.name, "fail")
+        data.missing.clear()
     for data, message in ((kinetics, "junk_000000_000010.mp4: decord cannot open"), (epic, "is not in")):
         with pytest.raises(DataError, match=message):
             recognise(model, TEMPORAL, TopR(5), data, ledger, data.name, "fail")

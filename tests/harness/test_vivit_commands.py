@@ -109,7 +109,7 @@ def test_on_error_fail_ends_the_run(
         "data.on_error=fail",
         f"hydra.run.dir={tmp_path}",
     ]
-    assert "P01_01_4" in error(monkeypatch, capsys, *arguments)
+    assert "1 clips are not on disk, the first P02_01_0" in error(monkeypatch, capsys, *arguments)
 
 
 def test_fine_tuned_weights_fill_their_rows(
@@ -149,6 +149,43 @@ def test_fine_tuned_weights_fill_their_rows(
     assert list(table["clips"]) == ["4", "4", "", "4"]
     assert list(table["left_out"]) == ["2", "2", "", "2"]
     assert "r100/temporal.safetensors" in (tmp_path / "table_d.md").read_text()
+
+
+def test_broken_fine_tuned_weights_are_found_before_the_first_row(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    root: Path,
+    weights: Path,
+) -> None:
+    """Else a table would end after days."""
+    rows = [VideoRow(32, "base", "", "", "1.00", "50.0"), VideoRow(32, "temporal", "5", "6", "1.00", "50.0")]
+    monkeypatch.setattr(recognition_table, "video_table", lambda name, size: rows)
+    (tmp_path / "r5").mkdir()
+    (tmp_path / "r5/temporal.safetensors").write_bytes(b"cut short")
+    common = ["table=table_d", *SMALL[1:], "data=epic", f"data.root={root}", f"model.checkpoint={weights}"]
+    common += [f"out={tmp_path}", f"hydra.run.dir={tmp_path}/run"]
+    for folder, sentence in ((tmp_path, "r5/temporal.safetensors"), (tmp_path / "no", "is not a folder")):
+        with pytest.raises(SystemExit):
+            command(monkeypatch, reproduce.reproduce, *common, f"fine_tuned={folder}")
+        assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "run/rows.jsonl").exists()
+
+
+def test_labels_of_another_number_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Else a selection of Kinetics would be scored by wrong class numbers."""
+    write_video(tmp_path / "a_000000_000001.mp4", 12, fps=25)
+    (tmp_path / "k.csv").write_text("label,youtube_id,time_start,time_end,split\nzumba,a,0,1,val\n")
+    arguments = [
+        f"data.annotations={tmp_path}/k.csv",
+        f"data.videos={tmp_path}",
+        f"hydra.run.dir={tmp_path}/run",
+    ]
+    narrow = ["model.dim=24", "model.num_heads=3"]
+    sentence = error(monkeypatch, capsys, "model=vivit_kinetics", "data=kinetics", *arguments, *narrow)
+    assert "model.classes is 400, but Kinetics-400 k has 1 labels" in sentence
 
 
 @pytest.mark.parametrize(("table", "rows", "naive"), [("table_d", 16, 3), ("table_a", 4, 3)])

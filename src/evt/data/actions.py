@@ -42,11 +42,13 @@ class LabelledClip:
     name: unique in its data set.
     label: its class, from 0.
     frames: nothing is opened before they are counted or read; both raise DataError where that fails.
+    fingerprint: what a resumed run knows the frames by, without reading them.
     """
 
     name: str
     label: int
     frames: Frames
+    fingerprint: str = ""
 
 
 class ActionData(Protocol):
@@ -55,6 +57,10 @@ class ActionData(Protocol):
     @property
     def name(self) -> str:
         """A short name, for messages."""
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes its labels are of."""
 
     @property
     def missing(self) -> Sequence[str]:
@@ -143,6 +149,11 @@ class Segment:
     start: float = 0.0
     stop: float | None = None
 
+    def labelled(self, label: int) -> LabelledClip:
+        """The segment as a clip; its fingerprint changes with the file's size and the times."""
+        fingerprint = f"{self.path} {self.path.stat().st_size} {self.fps} {self.start} {self.stop}"
+        return LabelledClip(self.name, label, self, fingerprint)
+
     def __len__(self) -> int:
         return len(self._positions())
 
@@ -198,7 +209,7 @@ def read_annotations(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         DataError: the file is missing, is no csv, has no rows, or lacks a column.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); a csv file is needed") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

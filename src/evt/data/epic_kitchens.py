@@ -52,12 +52,17 @@ class EpicKitchens:
                 "is in videos/, P*/videos/ or EPIC-KITCHENS/P*/videos/; at least 1 is needed"
             )
 
+    @property
+    def n_classes(self) -> int:
+        """The verbs."""
+        return N_VERBS
+
     def __len__(self) -> int:
         return len(self._segments)
 
     def __getitem__(self, i: int) -> LabelledClip:
         name, verb, path, start, stop = self._segments[i]
-        return LabelledClip(name, verb, Segment(path, name, FPS, start, stop))
+        return Segment(path, name, FPS, start, stop).labelled(verb)
 
     def __iter__(self) -> Iterator[LabelledClip]:
         return (self[i] for i in range(len(self)))
@@ -71,9 +76,15 @@ def read_segments(path: Path) -> list[tuple[str, str, int, float, float]]:
     """
     columns = ["narration_id", "video_id", "verb_class", "start_timestamp", "stop_timestamp"]
     segments = []
+    lines: dict[str, int] = {}
     for line, (name, video, verb, start, stop) in enumerate(
         read_annotations(path, columns).itertuples(index=False), start=2
     ):
+        if name in lines:
+            raise DataError(
+                f"{path}, line {line}: narration_id {name} is that of line {lines[name]} too; each needs its own"
+            )
+        lines[name] = line
         if not verb.isdecimal() or int(verb) >= N_VERBS:
             raise DataError(
                 f"{path}, line {line}: verb_class is {verb!r}; verbs are whole numbers from 0 to {N_VERBS - 1}"

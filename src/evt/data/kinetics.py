@@ -52,11 +52,15 @@ class Kinetics:
         classes = {label: i for i, label in enumerate(self.labels)}
         self._videos: list[tuple[str, int, Path]] = []
         self.missing: list[str] = []
+        lines: dict[str, int] = {}
         for line, label, youtube_id, start, end, _ in table.itertuples():
             where = f"{path}, line {line + 2}"
             if label not in classes:
                 raise DataError(f"{where}: label {label!r} is not among those of {labels_from}; it must be")
             name = f"{youtube_id}_{_seconds(start, where):06d}_{_seconds(end, where):06d}"
+            if name in lines:
+                raise DataError(f"{where}: {name} is in line {lines[name]} too; each video counts once")
+            lines[name] = line + 2
             if name in files:
                 self._videos.append((name, classes[label], files[name]))
             else:
@@ -67,12 +71,17 @@ class Kinetics:
                 f"the first as {self.missing[0]}.mp4; at least 1 is needed"
             )
 
+    @property
+    def n_classes(self) -> int:
+        """The labels of the csv."""
+        return len(self.labels)
+
     def __len__(self) -> int:
         return len(self._videos)
 
     def __getitem__(self, i: int) -> LabelledClip:
         name, label, path = self._videos[i]
-        return LabelledClip(name, label, Segment(path, name, FPS))
+        return Segment(path, name, FPS).labelled(label)
 
     def __iter__(self) -> Iterator[LabelledClip]:
         return (self[i] for i in range(len(self)))

@@ -59,6 +59,19 @@ class Recognition:
         ]
 
 
+def check_missing(data: ActionData, on_error: OnError) -> None:
+    """Refuse a data set of which videos are missing, where errors are to end the run.
+
+    Raises:
+        DataError: the message names the first.
+    """
+    if data.missing and on_error == "fail":
+        raise DataError(
+            f"{data.name}: the videos of {len(data.missing)} clips are not on disk, the first {data.missing[0]}; all "
+            "are needed where on_error is fail"
+        )
+
+
 def recognise(
     model: ViViT,
     variant: Variant,
@@ -80,6 +93,7 @@ def recognise(
     Raises:
         DataError: a clip cannot be read, and `on_error` is "fail".
     """
+    check_missing(data, on_error)
     if data.missing:
         log.warning(
             "%s: %d of %d clips are not on disk and in no average, the first %s",
@@ -90,7 +104,7 @@ def recognise(
         )
     predictions, ops, seconds, skipped = [], [], [], {}
     for clip in tqdm(data, total=len(data), desc=describe, unit="clip"):
-        entry = f"{key} {clip.name}"
+        entry = f"{key} {clip.name} {clip.fingerprint}"
         if entry not in ledger:
             try:
                 views = model.preprocess(clip.frames)
@@ -102,7 +116,10 @@ def recognise(
                 continue
             with count_ops() as counted:
                 probabilities, taken = timed(lambda x: model.predict_views(x, variant, policy), views)
-            prediction = Prediction.of(clip.name, clip.label, probabilities)
+            try:
+                prediction = Prediction.of(clip.name, clip.label, probabilities)
+            except ValueError as error:
+                raise DataError(str(error)) from error
             ledger.put(
                 entry,
                 {
@@ -116,4 +133,9 @@ def recognise(
         predictions.append(Prediction(clip.name, done["label"], tuple(done["top"])))
         ops.append(done["ops"])
         seconds.append(done["seconds"])
+    if not predictions:
+        name, reason = next(iter(skipped.items()))
+        raise DataError(
+            f"{data.name}: none of its {len(data)} clips could be read; the first, {name}: {reason}"
+        )
     return Recognition(predictions, ops, seconds, skipped, data.missing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
@@ -98,9 +99,16 @@ def fill_recognition_table(cfg: DictConfig, folder: Path) -> FilledTable:
             fine_tuned = str(path)
         return setup.build_vivit(DictConfig({**cfg.model, "fine_tuned": fine_tuned}), device)
 
+    rows = video_table(cfg.table.name, cfg.model.size)
+    _check(cfg, rows, shapes.n_tokens)
+    if trained and isinstance(data, EpicKitchens | Kinetics):
+        setup.check_classes(shapes, data)
+        for row in rows:
+            model(row.tuned_r)  # what cannot be loaded is found out now rather than after hours
+
     ledger = Ledger(folder / "rows.jsonl")
     records = []
-    for row in video_table(cfg.table.name, cfg.model.size):
+    for row in rows:
         found = model(row.tuned_r) if trained and data is not None else None
         key = _key(cfg, row, found[1].sha256 if found else None)
         if key not in ledger:
@@ -134,6 +142,20 @@ def fill_recognition_table(cfg: DictConfig, folder: Path) -> FilledTable:
         *missing,
     ]
     return FilledTable(records, notes, missing, ledger)
+
+
+def _check(cfg: DictConfig, rows: Sequence[VideoRow], n_tokens: int) -> None:
+    for row in rows:
+        if row.policy is not None and row.policy.r > n_tokens:
+            raise setup.ConfigError(
+                f"{cfg.table.name} has a row with r = {row.r}, but a step of this model has {n_tokens} tokens; leave "
+                "the model's settings as they are"
+            )
+    if cfg.fine_tuned is not None and not Path(cfg.fine_tuned).is_dir():
+        raise setup.ConfigError(
+            f"fine_tuned is {cfg.fine_tuned}, which is not a folder; one with r100/temporal.safetensors and so on is "
+            "needed"
+        )
 
 
 def _tuned(cfg: DictConfig, r: str) -> Path:

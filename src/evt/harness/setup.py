@@ -219,6 +219,20 @@ def build_clips(cfg: DictConfig) -> ActionData | Clip | FrameFolder | MovingSqua
     return _call(build, "data", cfg, apart=("on_error",))
 
 
+def check_classes(model: ViViT, data: ActionData) -> None:
+    """Refuse labelled clips of other classes than the model's.
+
+    Raises:
+        ConfigError: they are not as many.
+    """
+    n_classes = model.head.out_features
+    if data.n_classes != n_classes:
+        raise ConfigError(
+            f"model.classes is {n_classes}, but {data.name} has {data.n_classes} labels; they must be as many (for a "
+            "selection of Kinetics, data.labels_from is a csv with all of them)"
+        )
+
+
 def build_data(cfg: DictConfig) -> Sequence[Video]:
     """The videos that `data=...` names."""
     sets: dict[str, Callable[..., Sequence[Video]]] = {"sprites": SpriteVideos, "vid": VID}
@@ -264,7 +278,7 @@ def _choice(choices: Mapping[str, T], setting: str, name: Any) -> T:
 def _call(build: Callable[..., T], where: str, cfg: DictConfig, apart: tuple[str, ...] = ()) -> T:
     """Call `build` with the settings below `where`, less its name and those that are used apart from it."""
     for key in map(str, cfg):
-        if OmegaConf.is_missing(cfg, key):
+        if OmegaConf.is_missing(cfg, key) or cfg[key] == "":
             raise ConfigError(f"{where}.{key} is not set; give it on the command line as {where}.{key}=...")
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     chosen = f"{where}={name}" if (name := settings.pop("name", None)) else where

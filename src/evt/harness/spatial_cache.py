@@ -25,7 +25,7 @@ from tqdm import tqdm
 from evt.data.actions import ActionData, LabelledClip
 from evt.data.video import DataError
 from evt.eventful import Policy, Variant
-from evt.harness.recognise import OnError
+from evt.harness.recognise import OnError, check_missing
 from evt.models.checkpoints import hash_of
 from evt.models.vivit import ViViT
 
@@ -82,6 +82,7 @@ def fill_cache(
         DataError: the folder holds the outputs of another model, variant, policy or data set, a shard is broken,
             no clip can be read, or one cannot and `on_error` is "fail".
     """
+    check_missing(data, on_error)
     origin = _origin(model, variant, policy, data)
     folder.mkdir(parents=True, exist_ok=True)
     claim(folder / "cache.json", origin)
@@ -102,6 +103,12 @@ def fill_cache(
         labels, skipped_here = _read_header(shard)
         entries += [(name, label, shard) for name, label in labels.items()]
         skipped |= skipped_here
+    if skipped and on_error == "fail":
+        name, reason = next(iter(skipped.items()))
+        raise DataError(
+            f"{folder} was filled without {len(skipped)} clips that could not be read, the first {name}: {reason}; "
+            "delete the folder to read them again"
+        )
     if not entries:
         raise DataError(f"{data.name}: none of its {len(data)} clips could be read; at least 1 is needed")
     return SpatialCache(entries, skipped, hashlib.sha256(_json(origin).encode()).hexdigest())
@@ -149,7 +156,7 @@ def _origin(model: ViViT, variant: Variant, policy: Policy | None, data: ActionD
     """All that spatial outputs depend on."""
     names = hashlib.sha256()
     for clip in data:
-        names.update(f"{clip.name}\t{clip.label}\n".encode())
+        names.update(f"{clip.name}\t{clip.label}\t{clip.fingerprint}\n".encode())
     spatial = {
         name: x for name, x in model.state_dict().items() if name.startswith(("patch_embed.", "spatial."))
     }
