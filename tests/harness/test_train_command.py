@@ -127,7 +127,7 @@ def test_a_detector_is_not_fine_tuned_on_clips(
     """The task decides what is trained; the clip itself is not opened."""
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos/P01_01.mp4").touch()
-    (tmp_path / "EPIC_100_validation.csv").write_text(
+    (tmp_path / "EPIC_100_train.csv").write_text(
         "narration_id,participant_id,video_id,start_timestamp,stop_timestamp,verb,verb_class\n"
         "P01_01_0,P01,P01_01,00:00:00.00,00:00:01.00,take,0\n"
     )
