@@ -13,7 +13,8 @@ class Variant:
     gate: around token-wise operations; "reference" compares with each token's last passed value (section 4.1),
         "previous" with the previous frame (STGT).
     sparse_qk, sparse_av: update the query-key and the attention-value product sparsely (section 4.2).
-    pool: side of the square over which k and v are averaged in global blocks (section 5.3); 1 is none.
+    pool: side of the square over which k and v are averaged in global blocks (section 5.3); 1 is none. A last row
+        or column that fills no square is left out, as published.
     gate_before_norm: the gates see tokens before the layer norm instead of after it (supplement, section B).
 
     fused: attention keeps each query's result and log-sum-exp instead of B and A (see `evt.eventful.fused`). Faster,
