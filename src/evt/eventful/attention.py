@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evt.eventful.counting import add, add_, einsum, matmul, record
-from evt.eventful.fused import FusedState, Layout, Window
+from evt.eventful.fused import FusedState, Layout, Window, pooled
 from evt.eventful.gate import Buffer
 from evt.eventful.policy import Selection
 from evt.eventful.products import AttentionValueProduct, QueryKeyProduct
@@ -89,11 +89,12 @@ class Attention(nn.Module):
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, N, d) each
         selection_k = selection
         if variant.pool > 1:
+            pool_grid = self._pooled(variant.pool)
             k, v = (
-                _pool_tokens(x, self._pooled(variant.pool), variant.pool) for x in (k, v)
+                pooled(x.flatten(0, 1), pool_grid, variant.pool).unflatten(0, x.shape[:2]) for x in (k, v)
             )  # (B, H, Nk, d)
             if selection is not None:
-                selection_k = pool_selection(selection, self._pooled(variant.pool), variant.pool)
+                selection_k = pool_selection(selection, pool_grid, variant.pool)
 
         scaled_q = q * self.scale
         if state.query_key is not None:
@@ -232,11 +233,3 @@ def pool_selection(selection: Selection, grid: Grid, pool: int) -> Selection:
     mask[selection.index] = 1
     pooled = F.max_pool2d(mask.view(n_streams, 1, *grid), pool).flatten(1) > 0  # (B, Nk)
     return Selection(pooled.flatten().nonzero().flatten(), tuple(pooled.sum(-1).tolist()), n_pooled)
-
-
-def _pool_tokens(x: Tensor, grid: Grid, pool: int) -> Tensor:
-    """Average tokens over squares of the grid, (B, H, N, d) to (B, H, Nk, d)."""
-    batch, heads = x.shape[:2]
-    x = x.flatten(0, 1).transpose(1, 2).unflatten(-1, grid)  # (B * H, d, h, w)
-    x = F.avg_pool2d(x, pool)
-    return x.flatten(2).transpose(1, 2).unflatten(0, (batch, heads))

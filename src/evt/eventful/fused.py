@@ -116,8 +116,9 @@ def update(
         for a in range(0, n, UPDATE_BLOCK):
             block = slice(a, a + UPDATE_BLOCK)
             scores = torch.mm(k[h], q[h, block].T)  # (2m, block)
-            bias = -lse[h, block].expand(m, -1)
-            if rel is not None:
+            if rel is None:
+                bias = -lse[h, block].expand(m, -1)
+            else:
                 record("add", 2 * scores.numel())
                 rel_t = rel[h, block].T.contiguous()
                 bias = rel_t[: key_grid[0]].index_select(0, row)
@@ -332,8 +333,6 @@ def _rel_of_some(q: Tensor, tables: Tables, place: Tensor) -> Tensor:
 
 def pooled(x: Tensor, grid: tuple[int, int], pool: int) -> Tensor:
     """Average tokens over squares of the grid, (H, N, d) to (H, Nk, d)."""
-    if pool == 1:
-        return x
     return F.avg_pool2d(x.transpose(1, 2).unflatten(-1, grid), pool).flatten(2).transpose(1, 2)
 
 

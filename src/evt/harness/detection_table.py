@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
@@ -10,15 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-import evt
 from evt.data.vid import VID
 from evt.data.video import Video
 from evt.harness import setup
 from evt.harness.ledger import Ledger
 from evt.harness.report import FilledTable
-from evt.harness.tables import Cells, Row, ShapeCounter, cells_on_frames, equal_as_printed, paper_table
+from evt.harness.tables import (
+    Cells,
+    Row,
+    ShapeCounter,
+    cells_on_frames,
+    equal_as_printed,
+    paper_table,
+    row_key,
+)
 from evt.models.vitdet import ViTDet
 
 NO_DATA = (
@@ -66,7 +72,7 @@ def fill_detection_table(cfg: DictConfig, folder: Path) -> FilledTable:
     ledger = Ledger(folder / "rows.jsonl")
     filled = []
     for row in paper_table(cfg.table.name):
-        key = _key(cfg, row, model(row.size)[1].sha256 if trained else None)
+        key = row_key(cfg, row, model(row.size)[1].sha256 if trained else None)
         if key not in ledger:
             ledger.put(key, asdict(fill(row, key)))
             Ledger(folder / "videos.jsonl").finish()
@@ -91,12 +97,6 @@ def _flush_rate(cfg: DictConfig, videos: Sequence[Video]) -> float:
     if not isinstance(videos, VID) or len(videos) < videos.n_found:
         return float(cfg.flush_rate)
     return sum(video.n_sequences for video in videos) / sum(map(len, videos))
-
-
-def _key(cfg: DictConfig, row: Row, weights: str | None) -> str:
-    """Everything that a row's cells depend on: a resumed run takes up no other."""
-    settings = {part: OmegaConf.to_container(cfg[part]) for part in ("model", "data")}
-    return json.dumps([evt.__version__, asdict(row), settings, weights], sort_keys=True)
 
 
 def _record(row: Row, cells: Cells, flush_rate: float) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def _notes(cfg: DictConfig, videos: Sequence[Video], trained: bool) -> list[str]
         f"GFlops are means over all frames with {rate:.4f} flushes a frame, "
         + (
             "as counted in this data set."
-            if isinstance(videos, VID)
+            if isinstance(videos, VID) and len(videos) == videos.n_found
             else "the rule behind every printed value: about 652 sequences in the 176,126 frames of VID val, each of "
             "which begins with a flush."
         ),

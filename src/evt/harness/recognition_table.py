@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -12,9 +11,8 @@ from typing import Any
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-import evt
 from evt.data.epic_kitchens import EpicKitchens
 from evt.data.kinetics import Kinetics
 from evt.eventful import VARIANTS, TopR
@@ -22,7 +20,7 @@ from evt.harness import setup
 from evt.harness.ledger import Ledger
 from evt.harness.recognise import recognise
 from evt.harness.report import FilledTable
-from evt.harness.tables import equal_as_printed
+from evt.harness.tables import equal_as_printed, row_key
 from evt.harness.video_ops import video_operations
 from evt.models.vivit import ViViT
 
@@ -110,7 +108,7 @@ def fill_recognition_table(cfg: DictConfig, folder: Path) -> FilledTable:
     records = []
     for row in rows:
         found = model(row.tuned_r) if trained and data is not None else None
-        key = _key(cfg, row, found[1].sha256 if found else None)
+        key = row_key(cfg, row, found[1].sha256 if found else None)
         if key not in ledger:
             variant = VARIANTS[row.variant]
             cells = VideoCells(video_operations(shapes, variant, row.policy).total / 1e12)
@@ -160,12 +158,6 @@ def _check(cfg: DictConfig, rows: Sequence[VideoRow], n_tokens: int) -> None:
 
 def _tuned(cfg: DictConfig, r: str) -> Path:
     return Path(cfg.fine_tuned) / f"r{r}" / "temporal.safetensors"
-
-
-def _key(cfg: DictConfig, row: VideoRow, weights: str | None) -> str:
-    """Everything that a row's cells depend on: a resumed run takes up no other."""
-    settings = {part: OmegaConf.to_container(cfg[part]) for part in ("model", "data")}
-    return json.dumps([evt.__version__, asdict(row), settings, weights], sort_keys=True)
 
 
 def _record(cfg: DictConfig, row: VideoRow, cells: VideoCells, data: str) -> dict[str, Any]:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
+from omegaconf import DictConfig, OmegaConf
 
+import evt
 from evt.data.video import DataError, Video
 from evt.eventful import VARIANTS, Policy, Stream, Threshold, TopR, count_ops
 from evt.harness.ledger import Ledger
 from evt.harness.measure import Run, measure
 from evt.models.vitdet import ViTDet
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True)
@@ -149,6 +156,12 @@ def cells_on_frames(
         len(first.seconds) / frames,
         detections.compute().map50 if detect else None,
     )
+
+
+def row_key(cfg: DictConfig, row: DataclassInstance, weights: str | None) -> str:
+    """Everything that a row's cells depend on: a resumed run takes up no other."""
+    settings = {part: OmegaConf.to_container(cfg[part]) for part in ("model", "data")}
+    return json.dumps([evt.__version__, asdict(row), settings, weights], sort_keys=True)
 
 
 def equal_as_printed(value: float, printed: str) -> bool:
