@@ -12,23 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from evt.data.epic_kitchens import EpicKitchens
 from evt.data.kinetics import Kinetics
-from evt.data.samples import FrameSamples, IndexedVideo
+from evt.data.samples import ClipSamples, FrameSamples, IndexedVideo
+from evt.data.sprites import SpriteClips, SpriteVideos
 from evt.data.video import Frame
 from evt.eventful import VARIANTS
 from evt.harness import setup
 from evt.harness.cli import run_command
 from evt.harness.finetune import fine_tune
+from evt.harness.pretrain import CellClassifier, CellSamples, cell_losses
 from evt.harness.spatial_cache import fill_cache
 from evt.harness.train import Losses, processes, train
 from evt.models.boxes import Targets
 from evt.models.checkpoints import save_checkpoint
 from evt.models.vitdet import ViTDet
+from evt.models.vivit import ViViT
+from evt.models.vivit_weights import published_name
 
 
 def train_task(cfg: DictConfig) -> None:
@@ -39,18 +44,22 @@ def train_task(cfg: DictConfig) -> None:
         device = torch.device("cuda", rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if cfg.task.startswith("vivit"):
+    if cfg.task.startswith("vivit_temporal"):
         if world > 1:
             raise setup.ConfigError("torchrun started several processes; this task runs in one")
         path = fine_tune_vivit(cfg, device, folder)
     else:
-        path = train_vitdet(cfg, device, folder, rank)
+        tasks = {"vitdet_mini_cells": pretrain_vitdet, "vivit_mini": train_vivit}
+        tensors = tasks.get(cfg.task, train_vitdet)(cfg, device, folder, rank)
+        path = folder / "weights.safetensors"
+        if rank == 0:
+            save_checkpoint(tensors, path)
     if rank == 0:
         print(f"written to {path}")
 
 
-def train_vitdet(cfg: DictConfig, device: torch.device, folder: Path, rank: int) -> Path:
-    """Train a detector on annotated videos."""
+def train_vitdet(cfg: DictConfig, device: torch.device, folder: Path, rank: int) -> dict[str, Tensor]:
+    """Train a detector on annotated videos; its parameters."""
     recipe = setup.build_recipe(cfg.train)
     videos: list[IndexedVideo] = []
     for name, part in cfg.data.items():
@@ -62,21 +71,44 @@ def train_vitdet(cfg: DictConfig, device: torch.device, folder: Path, rank: int)
     if rank == 0:
         print(f"weights to begin with: {weights}")
     train(model, data, detection_losses, recipe, folder, device, origin_of(cfg))
-    path = folder / "weights.safetensors"
-    if rank == 0:
-        save_checkpoint(model.state_dict(), path)
-    return path
+    return model.state_dict()
+
+
+def pretrain_vitdet(cfg: DictConfig, device: torch.device, folder: Path, rank: int) -> dict[str, Tensor]:
+    """Teach a small ViTDet's Transformer what generated pictures show; parameters for its detector to begin with."""
+    recipe = setup.build_recipe(cfg.train)
+    videos = setup.build_training_data(cfg.data.sprites, "data.sprites")
+    assert isinstance(videos, SpriteVideos)
+    model, _ = setup.build_vitdet(cfg.model, device)
+    with torch.random.fork_rng(), torch.device(device):
+        torch.manual_seed(cfg.model.seed)
+        classifier = CellClassifier(model)
+    train(
+        classifier, CellSamples(videos, model.net.grid), cell_losses, recipe, folder, device, origin_of(cfg)
+    )
+    return {name: x for name, x in model.state_dict().items() if name.startswith("backbone.")}
+
+
+def train_vivit(cfg: DictConfig, device: torch.device, folder: Path, rank: int) -> dict[str, Tensor]:
+    """Train a ViViT, both sub-models together; its parameters under their published names."""
+    recipe = setup.build_recipe(cfg.train)
+    data = setup.build_clips(DictConfig(cfg.data.clips))
+    assert isinstance(data, SpriteClips)
+    model, _ = setup.build_vivit(cfg.model, device)
+    setup.check_classes(model, data)
+    train(model, ClipSamples(data, model.views), recognition_losses, recipe, folder, device, origin_of(cfg))
+    return {published_name(name): x for name, x in model.state_dict().items()}
 
 
 def origin_of(cfg: DictConfig) -> dict[str, Any]:
-    """What a detector's training depends on besides its recipe and weights, by the names of the settings."""
+    """What training depends on besides its recipe and weights, by the names of the settings."""
     chosen: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     groups = {"model": chosen["model"], **{f"data.{name}": part for name, part in chosen["data"].items()}}
     settings = {f"{group}.{name}": x for group, below in groups.items() for name, x in below.items()}
     # Of the checkpoint its weights matter, and not where it lies; the budget is for runs.
-    for name in ("model.checkpoint", "model.allow_pickle", "model.r"):
-        del settings[name]
-    return {**settings, "frames_per_video": chosen["frames_per_video"]}
+    apart = ("model.checkpoint", "model.allow_pickle", "model.r", "model.fine_tuned")
+    settings = {name: x for name, x in settings.items() if name not in apart}
+    return {**settings, **{name: x for name, x in chosen.items() if name == "frames_per_video"}}
 
 
 def fine_tune_vivit(cfg: DictConfig, device: torch.device, folder: Path) -> Path:
@@ -114,6 +146,15 @@ def detection_losses(model: nn.Module, batch: list[Frame]) -> Losses:
             Targets((frame.target.boxes * scale).to(images.device), frame.target.labels.to(images.device))
         )
     return model.losses(images, targets)
+
+
+def recognition_losses(model: nn.Module, batch: list[tuple[Tensor, int]]) -> Losses:
+    """The cross-entropy of ViViT's logits, their mean over the views of a clip."""
+    assert isinstance(model, ViViT)
+    views = torch.stack([model.normalise(cut) for cut, _ in batch])  # (B, V, t, 3, size, size)
+    logits = model(views.flatten(0, 1)).unflatten(0, views.shape[:2]).mean(1)
+    labels = torch.tensor([label for _, label in batch], device=logits.device)
+    return {"cross_entropy": F.cross_entropy(logits, labels)}
 
 
 if __name__ == "__main__":

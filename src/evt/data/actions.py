@@ -51,6 +51,26 @@ class LabelledClip:
     fingerprint: str = ""
 
 
+class ActionClip(Protocol):
+    """What `LabelledClip` is, or a clip that holds its own frames."""
+
+    @property
+    def name(self) -> str:
+        """See `LabelledClip`."""
+
+    @property
+    def label(self) -> int:
+        """See `LabelledClip`."""
+
+    @property
+    def frames(self) -> Frames:
+        """See `LabelledClip`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """See `LabelledClip`."""
+
+
 class ActionData(Protocol):
     """An action recognition data set: clips, those whose video is not on disk apart."""
 
@@ -68,9 +88,9 @@ class ActionData(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, i: int, /) -> LabelledClip: ...
+    def __getitem__(self, i: int, /) -> ActionClip: ...
 
-    def __iter__(self) -> Iterator[LabelledClip]: ...
+    def __iter__(self) -> Iterator[ActionClip]: ...
 
 
 class VideoFile:

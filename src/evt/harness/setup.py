@@ -22,13 +22,14 @@ from evt.data.epic_kitchens import EpicKitchens
 from evt.data.generated import MovingSquares
 from evt.data.kinetics import Kinetics
 from evt.data.samples import IndexedVideo
-from evt.data.sprites import SpriteVideos
+from evt.data.sprites import SpriteClips, SpriteVideos
 from evt.data.vid import VID
 from evt.data.vid_annotations import CLASSES
 from evt.data.video import DataError, Video
 from evt.eventful import Policy, Threshold, TopR, Variant, init_weights
 from evt.harness.train import Recipe
 from evt.models.checkpoints import CheckpointError, load_backbone, load_checkpoint, read_checkpoint
+from evt.models.shipped import checkpoint_path
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
 from evt.models.vivit_weights import load_fine_tuned, load_published
@@ -130,9 +131,10 @@ def build_vitdet(
     model = _seeded(ViTDet, cfg, device, lambda model: model.net.apply(init_weights))
     if cfg.checkpoint is None:
         return model, _seeded_weights(cfg)
+    path = checkpoint_path(cfg.checkpoint)
     load = load_backbone if backbone_only else load_checkpoint
-    _list_left_out(cfg, [f"not loaded: {name}" for name in load(model, cfg.checkpoint, cfg.allow_pickle)])
-    return model, _weights_of(cfg.checkpoint)
+    _list_left_out(cfg, [f"not loaded: {name}" for name in load(model, path, cfg.allow_pickle)])
+    return model, _weights_of(path)
 
 
 def build_vivit(cfg: DictConfig, device: torch.device) -> tuple[ViViT, Weights]:
@@ -144,8 +146,9 @@ def build_vivit(cfg: DictConfig, device: torch.device) -> tuple[ViViT, Weights]:
     model = _seeded(ViViT, cfg, device, lambda model: model.apply(init_weights))
     if cfg.checkpoint is None:
         return model, _seeded_weights(cfg)
-    _list_left_out(cfg, _load_vivit(model, cfg))
-    return model, _weights_of(*filter(None, (cfg.checkpoint, cfg.fine_tuned)))
+    paths = [checkpoint_path(name) for name in (cfg.checkpoint, cfg.fine_tuned) if name]
+    _list_left_out(cfg, _load_vivit(model, paths, cfg.allow_pickle))
+    return model, _weights_of(*paths)
 
 
 def _seeded(
@@ -178,13 +181,12 @@ def _list_left_out(cfg: DictConfig, sentences: Sequence[str]) -> None:
         print(f"{cfg.checkpoint}: {sentence}", file=sys.stderr)
 
 
-def _load_vivit(model: ViViT, cfg: DictConfig) -> list[str]:
-    """Load the published weights and, over them, fine-tuned ones; what was left out."""
-    path = cfg.checkpoint
+def _load_vivit(model: ViViT, paths: Sequence[str], allow_pickle: bool) -> list[str]:
+    """Load the published weights and, over them, fine-tuned ones if there are any; what was left out."""
+    path, *fine_tuned = paths
     try:
-        left_out = load_published(model, read_checkpoint(path, cfg.allow_pickle))
-        if cfg.fine_tuned:
-            path = cfg.fine_tuned
+        left_out = load_published(model, read_checkpoint(path, allow_pickle))
+        for path in fine_tuned:
             load_fine_tuned(model, read_checkpoint(path))
     except CheckpointError:
         raise
@@ -209,6 +211,7 @@ def build_clips(cfg: DictConfig) -> ActionData | Clip | FrameFolder | MovingSqua
     kinds: dict[str, Callable[..., ActionData | Clip | FrameFolder | MovingSquares]] = {
         "epic": EpicKitchens,
         "kinetics": Kinetics,
+        "sprite_clips": SpriteClips,
         "generated": MovingSquares,
         "video": Clip,
         "frames": FrameFolder,

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from evt.data.actions import ActionData, LabelledClip
+from evt.data.actions import ActionClip, ActionData
 from evt.data.video import DataError
 from evt.eventful import Policy, Variant
 from evt.harness.recognise import OnError, check_missing
@@ -119,7 +119,7 @@ def _fill_shard(
     model: ViViT,
     variant: Variant,
     policy: Policy | None,
-    clips: Iterator[LabelledClip],
+    clips: Iterator[ActionClip],
     on_error: OnError,
     bar: Any,
 ) -> None:

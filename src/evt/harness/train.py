@@ -1,4 +1,4 @@
-"""The one training loop: AdamW, warm-up, decay, mixed precision, several processes, and exact resume.
+"""The one training loop: AdamW or Muon, warm-up, decay, mixed precision, several processes, and exact resume.
 
 Everything random is drawn from the recipe's seed and the place in the run, so that a run that was killed and started
 again goes on as if nothing had happened.
@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from evt.data.video import DataError
+from evt.harness.muon import Muon
 from evt.models.checkpoints import BROKEN, hash_of
 
 S = TypeVar("S")
@@ -30,6 +31,7 @@ S_co = TypeVar("S_co", covariant=True)
 Losses = dict[str, Tensor]
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Optimizer = Literal["adamw", "muon"]
 
 
 class TrainingError(ValueError):
@@ -50,7 +52,8 @@ class Recipe:
     """How to train.
 
     epochs, batch_size: passes over the data, and samples a step over all processes.
-    lr, weight_decay: of AdamW; biases, norms and position parameters do not decay.
+    lr, weight_decay: of the optimizer; biases, norms and position parameters do not decay.
+    optimizer: adamw; or muon, with Muon on the matrices of Transformer blocks and AdamW on the rest.
     warmup_steps: the learning rate rises linearly over so many steps.
     decay_epochs: the learning rate falls tenfold at the start of each of these epochs, counted from 1.
     cosine: after the warm-up the learning rate follows half a cosine down to 0 instead.
@@ -68,6 +71,7 @@ class Recipe:
     batch_size: int
     lr: float
     weight_decay: float
+    optimizer: Optimizer = "adamw"
     warmup_steps: int = 0
     decay_epochs: Sequence[int] = ()
     cosine: bool = False
@@ -102,10 +106,10 @@ class Recipe:
             raise ValueError(
                 f"train.clip_norm is {self.clip_norm!r}; it must be a finite number above 0, or null"
             )
-        if self.precision not in get_args(Precision):
-            raise ValueError(
-                f"train.precision is {self.precision!r}; it must be one of {', '.join(get_args(Precision))}"
-            )
+        for name, choices in (("precision", get_args(Precision)), ("optimizer", get_args(Optimizer))):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"train.{name} is {value!r}; it must be one of {', '.join(choices)}")
         if self.cosine and self.decay_epochs:
             raise ValueError("train.cosine and train.decay_epochs are both set; only one of them can be")
 
@@ -158,7 +162,7 @@ def train(
         raise TrainingError(
             f"train.batch_size is {recipe.batch_size}; it must be a multiple of the {world} processes"
         )
-    optimizer = torch.optim.AdamW(_groups(model, recipe.weight_decay), lr=recipe.lr)
+    optimizer = _build_optimizer(model, recipe)
     scaler = torch.amp.GradScaler(
         device.type, enabled=recipe.precision == "float16" and device.type == "cuda"
     )
@@ -287,12 +291,26 @@ def _seed(*place: int) -> int:
     return value
 
 
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases, norms and positions do not."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    still = [p for name, p in named if p.ndim < 2 or "pos" in name.rpartition(".")[2]]
-    decaying = [p for name, p in named if not (p.ndim < 2 or "pos" in name.rpartition(".")[2])]
-    return [{"params": decaying, "weight_decay": weight_decay}, {"params": still, "weight_decay": 0.0}]
+def _build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW or Muon; matrices decay, and biases, norms and positions do not."""
+    matrices, in_blocks, others = [], [], []
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
+        if p.ndim < 2 or "pos" in name.rpartition(".")[2]:
+            others.append(p)
+        elif recipe.optimizer == "muon" and p.ndim == 2 and ".blocks." in f".{name}":
+            in_blocks.append(p)
+        else:
+            matrices.append(p)
+    groups = [
+        {"params": matrices, "weight_decay": recipe.weight_decay, "muon": False},
+        {"params": others, "weight_decay": 0.0, "muon": False},
+    ]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.lr)
+    groups.append({"params": in_blocks, "weight_decay": recipe.weight_decay, "muon": True})
+    return Muon(groups, lr=recipe.lr)
 
 
 def _is_whole(value: object) -> bool:

@@ -63,20 +63,54 @@ def evaluate(n_classes: int, objects: Instances, detections: Instances) -> tuple
     return whole.stats, ap50
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """The detections of a class, best first, and what COCO matched them with at IoU 0.5.
+
+    images: (m,) int64, the index of the image of each.
+    hits: (m,) bool, whether each found an object.
+    objects: (n,) int64, the index of the image of each object.
+    """
+
+    images: np.ndarray
+    hits: np.ndarray
+    objects: np.ndarray
+
+
+def ranking(objects: Instances, detections: Instances) -> Ranking:
+    """Match the detections of one class with its objects, image by image."""
+    images = np.union1d(objects.images, detections.images).tolist()
+    evaluation = _matched(objects, detections, images)
+    # For each image, in order; all areas come first of the area ranges.
+    found = [x for x in evaluation.evalImgs[: len(images)] if x is not None]
+    if not found:
+        return Ranking(np.empty(0, np.int64), np.empty(0, bool), objects.images)
+    order = np.argsort(-np.concatenate([x["dtScores"] for x in found]), kind="mergesort")
+    where = np.concatenate([np.full(len(x["dtScores"]), x["image_id"]) for x in found])
+    hits = np.concatenate([x["dtMatches"][0] > 0 for x in found])
+    return Ranking(where[order], hits[order], objects.images)
+
+
 def _evaluate_class(objects: Instances, detections: Instances) -> tuple[np.ndarray, np.ndarray]:
     """Precision (T, R, 1, A, M) and recall (T, 1, A, M) of one class, as COCOeval.accumulate makes them."""
-    evaluation = COCOeval(iouType="bbox")
-    p = evaluation.params
     if not len(objects.images):
+        p = COCOeval(iouType="bbox").params
         shape = (len(p.iouThrs), len(p.recThrs), 1, len(p.areaRng), len(p.maxDets))
         return np.full(shape, -1.0), np.full((shape[0], *shape[2:]), -1.0)
-    images = np.union1d(objects.images, detections.images).tolist()
+    evaluation = _matched(objects, detections, np.union1d(objects.images, detections.images).tolist())
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.cocoGt, evaluation.cocoDt = _as_coco(images, objects), _as_coco(images, detections)
-        p.imgIds, p.catIds = images, [0]
-        evaluation.evaluate()
         evaluation.accumulate()
     return evaluation.eval["precision"], evaluation.eval["recall"]
+
+
+def _matched(objects: Instances, detections: Instances, images: list[int]) -> COCOeval:
+    """COCO's evaluation of one class, up to the matches in each image."""
+    evaluation = COCOeval(iouType="bbox")
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.cocoGt, evaluation.cocoDt = _as_coco(images, objects), _as_coco(images, detections)
+        evaluation.params.imgIds, evaluation.params.catIds = images, [0]
+        evaluation.evaluate()
+    return evaluation
 
 
 def _as_coco(images: list[int], instances: Instances) -> COCO:

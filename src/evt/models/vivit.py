@@ -124,8 +124,16 @@ class ViViT(nn.Module):
         Raises:
             ValueError: see `Views.cut`.
         """
-        views = self.views.cut(clip).sub_(PIXEL_MEAN).div_(PIXEL_STD)
-        return views.to(self.head.weight.device)
+        return self.normalise(self.views.cut(clip))
+
+    def normalise(self, views: Tensor) -> Tensor:
+        """Normalise what `Views.cut` gave, in place, and put it on the model's device."""
+        return views.sub_(PIXEL_MEAN).div_(PIXEL_STD).to(self.head.weight.device)
+
+    def forward(self, views: Tensor) -> Tensor:
+        """The logits of views, densely and with gradients, (V, t, 3, size, size) to (V, classes)."""
+        tokens = self.patch_embed(views)  # (V, steps, N, D)
+        return self.classify(self.spatial(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2]))
 
     def run_spatial(self, views: Tensor, variant: Variant, policy: Policy | None = None) -> Tensor:
         """Run the spatial sub-model over views, each a fresh stream, (V, t, 3, size, size) to (V, steps, D).

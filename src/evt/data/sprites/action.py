@@ -176,10 +176,17 @@ class SpriteClip:
         recipe: what it is made from, which says nothing of its class.
     """
 
+    fingerprint = ""
+
     def __init__(self, name: str, label: int, recipe: Recipe) -> None:
         self.name, self.label = name, label
         self._recipe = recipe
         self._filming = Filming(recipe)
+
+    @property
+    def frames(self) -> SpriteClip:
+        """Itself."""
+        return self
 
     def __len__(self) -> int:
         return self._recipe.n_frames
@@ -239,6 +246,9 @@ class SpriteClips(Sequence[SpriteClip]):
         DataError: a setting is of the wrong kind or out of range.
     """
 
+    n_classes = len(ACTIONS)
+    missing: Sequence[str] = ()
+
     def __init__(
         self,
         n_clips: int = 240,
@@ -248,6 +258,7 @@ class SpriteClips(Sequence[SpriteClip]):
         split: str = "val",
         setting: str = "mixed",
     ) -> None:
+        self.name = f"{n_clips} generated clips ({split}, {setting}, seed {seed})"
         made_from = recipes(("n_clips", n_clips), n_frames, size, seed, split, setting)
         labels = np.random.default_rng((seed, SPLITS.index(split))).permutation(n_clips) % len(ACTIONS)
         self._clips = [

@@ -161,6 +161,20 @@ class SpriteVideo:
         target = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.tensor(labels).long())
         return filming.expose(image, i), ids, target
 
+    def class_map(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A frame (3, H, W) uint8, and the class that each of its pixels shows, (H, W) int64.
+
+        Background and distractors are of class len(CLASSES).
+        """
+        image, ids, _ = self.render(i)
+        sprites = _scene(self._recipe, self._filming.scene(i)[0], self._filming.camera.margin).sprites
+        nothing = len(CLASSES)
+        labels = np.array(
+            [sprite.label if sprite.label >= 0 else nothing for sprite, _ in sprites] + [nothing]
+        )
+        # The background's number, -1, is the last of them.
+        return torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(labels[ids])
+
 
 def _box(ids: np.ndarray, number: int, sprite: Sprite, pose: Pose) -> tuple[int, int, int, int] | None:
     """What bounds an object's visible pixels, x0 y0 x1 y1 with the far edges exclusive; None if too few are."""

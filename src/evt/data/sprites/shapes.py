@@ -7,10 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-CLASSES = ("striped_disc", "spotted_disc", "ring", "square", "triangle", "cross", "star", "crescent")
-"""The two discs differ by texture alone, all others by outline; their textures say nothing."""
+CLASSES = (
+    "striped_disc",
+    "striped_triangle",
+    "spotted_disc",
+    "spotted_cross",
+    "checked_square",
+    "checked_ring",
+    "clouded_star",
+    "clouded_crescent",
+)
+"""Neither texture nor outline is enough: every texture is that of two classes and of distractors, and a disc is of
+either of two textures."""
 
-TEXTURES = ("stripes", "spots", "checks", "clouds")
+TEXTURES = {"striped": "stripes", "spotted": "spots", "checked": "checks", "clouded": "clouds"}
 BLOB = "blob"
 """The outline of distractors, which are of no class: smooth, irregular, and another one each time."""
 
@@ -36,11 +46,11 @@ def draw_sprite(rng: np.random.Generator, label: int, radius: float) -> Sprite:
     """Draw a sprite of a class, or a distractor for -1, that fits in a circle of `radius` pixels."""
     side = 2 * int(np.ceil(radius)) + 4
     axis = ((np.arange(side) + 0.5 - side / 2) / radius).astype(np.float32)
-    outline = BLOB if label < 0 else CLASSES[label]
+    look = CLASSES[label] if label >= 0 else f"{rng.choice(list(TEXTURES))}_{BLOB}"
+    texture, outline = look.split("_")
     inside = _inside(rng, outline, axis[None, :], axis[:, None])
-    texture = {"striped_disc": "stripes", "spotted_disc": "spots"}.get(outline) or str(rng.choice(TEXTURES))
     pixels = np.empty((side, side, 4), np.uint8)
-    pixels[..., :3] = _texture(rng, texture, side)
+    pixels[..., :3] = _texture(rng, TEXTURES[texture], side)
     pixels[..., 3] = inside * np.uint8(255)
     # Pillow would multiply the colours of RGBA by alpha and back when it moves them; it leaves RGBX alone.
     master = Image.frombytes("RGBX", (side, side), pixels.tobytes())
@@ -59,7 +69,7 @@ def _inside(rng: np.random.Generator, outline: str, x: np.ndarray, y: np.ndarray
     """Which points (x, y) of the square from -1 to 1 lie within an outline; all outlines fit the unit circle."""
     distance = np.hypot(x, y)
     match outline:
-        case "striped_disc" | "spotted_disc":
+        case "disc":
             return distance <= 0.9
         case "ring":
             return (distance <= 0.95) & (distance >= 0.55)

@@ -1,0 +1,45 @@
+"""The trained weights that come with this package, beside a model card for each."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+from evt.models.checkpoints import CheckpointError
+
+PREFIX = "shipped:"
+"""What the name of such weights begins with where a checkpoint is expected."""
+
+FOLDER = Path(str(resources.files("evt") / "weights"))
+"""Holds NAME.safetensors and NAME.md for each, and SHA256SUMS as `sha256sum` writes it."""
+
+
+def checkpoint_path(checkpoint: str) -> str:
+    """The file of a checkpoint: a path as it is, and `shipped:NAME` as the file that comes with the package.
+
+    Raises:
+        CheckpointError: no weights of that name come with the package, or the file is not what was shipped.
+    """
+    if not checkpoint.startswith(PREFIX):
+        return checkpoint
+    name = f"{checkpoint.removeprefix(PREFIX)}.safetensors"
+    sums = shipped_sums()
+    if name not in sums:
+        names = ", ".join(f"{PREFIX}{Path(file).stem}" for file in sorted(sums))
+        raise CheckpointError(f"{checkpoint}: no such weights come with this package; allowed are {names}")
+    path = FOLDER / name
+    if not path.is_file():
+        raise CheckpointError(f"{path}: the file is missing; it comes with this package, so install it again")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != sums[name]:
+        raise CheckpointError(
+            f"{path}: is not the file that was shipped (its sha256 differs from SHA256SUMS); install the package "
+            "again, or give your own weights as model.checkpoint=FILE"
+        )
+    return str(path)
+
+
+def shipped_sums() -> dict[str, str]:
+    """The sha256 of each file of weights by its name."""
+    lines = (FOLDER / "SHA256SUMS").read_text().splitlines()
+    return {name: digest for digest, name in (line.split() for line in lines)}
