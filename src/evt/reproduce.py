@@ -6,43 +6,65 @@ python -m evt.reproduce table=table_d model.checkpoint=vivit_b_epic.pth data=epi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from evt.harness.cli import run_command
 from evt.harness.detection_table import fill_detection_table
+from evt.harness.mini_clip_table import fill_mini_clip_table
+from evt.harness.mini_table import fill_mini_table
 from evt.harness.recognition_table import fill_recognition_table
 from evt.harness.report import write_table
 from evt.harness.setup import ConfigError
 
+DIGITS = {"gflops": 1, "map50": 2, "tflops": 3, "top1": 2}
+"""Of numbers in the Markdown tables; the CSV tables have all."""
+
+KINDS = {"gated": fill_mini_table, "tuned": fill_mini_clip_table}
+"""How small tables are filled, by a setting that only tables of that kind have."""
+
 
 def reproduce(cfg: DictConfig) -> None:
     """Fill a table and write it; a run that was killed goes on after its last finished row, video or clip."""
+    kind = next((name for name in KINDS if name in cfg.table), cfg.model.name)
     chosen, its_own = HydraConfig.get().runtime.choices["model"], cfg.table.model
     if chosen != its_own:
         raise ConfigError(f"model is {chosen}, but {cfg.table.name} is of {its_own}; leave model as it is")
+    if not isinstance(cfg.quick, bool) or (cfg.quick and kind not in KINDS):
+        raise ConfigError(
+            f"quick is {cfg.quick!r}; it must be true or false, and only small tables have a quick form"
+        )
     if not isinstance(cfg.out, str):
         raise ConfigError(f"out is {cfg.out!r}; it must be a folder")
     Path(cfg.out).mkdir(parents=True, exist_ok=True)  # found out now rather than after hours
-    fill = fill_recognition_table if cfg.model.name == "vivit" else fill_detection_table
+    fill = {**KINDS, "vivit": fill_recognition_table, "vitdet": fill_detection_table}[kind]
     table = fill(cfg, Path(HydraConfig.get().runtime.output_dir))
     cost = "tflops" if cfg.model.name == "vivit" else "gflops"
     path = write_table(
-        Path(cfg.out) / f"{cfg.table.name}.csv",
+        Path(cfg.out) / f"{cfg.table.name}{'_quick' if cfg.quick else ''}.csv",
         cfg.table.title,
         table.records,
         table.notes,
-        digits={"gflops": 1, "map50": 2, "tflops": 3, "top1": 2},
+        digits=DIGITS | dict(cfg.table.get("digits", {})),
     )
     table.ledger.finish()
-    printed = [record for record in table.records if record[f"{cost}_paper"]]
+    print_agreement(table.records, cost)
+    print("\n".join([*table.missing, f"written to {path} and {path.with_suffix('.md')}"]))
+
+
+def print_agreement(records: Sequence[dict[str, Any]], cost: str) -> None:
+    """Print how many of a table's rows cost what the paper prints, if it prints them."""
+    printed = [record for record in records if record.get(f"{cost}_paper")]
+    if not printed:
+        return
     measured = [record for record in printed if record[cost] != ""]
     equal = sum(record[f"{cost}_equal"] == "yes" for record in measured)
     rest = f"; {len(printed) - len(measured)} are not measured" if len(measured) < len(printed) else ""
     print(f"{equal} of {len(measured)} rows equal the paper's {cost} to the printed digit{rest}")
-    print("\n".join([*table.missing, f"written to {path} and {path.with_suffix('.md')}"]))
 
 
 if __name__ == "__main__":

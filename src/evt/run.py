@@ -21,9 +21,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 import evt
+from evt.data.actions import ActionData
 from evt.data.clips import Pictures, PicturesAt
-from evt.data.epic_kitchens import EpicKitchens
-from evt.data.kinetics import Kinetics
 from evt.data.vid import VID
 from evt.data.video import Video
 from evt.eventful import Policy, Variant
@@ -81,7 +80,7 @@ def run(cfg: DictConfig) -> None:
     job = Job(cfg, variant, policy, weights, label, folder)
     if isinstance(model, ViTDet):
         metrics = detect(job, model, data)  # type: ignore[arg-type]  # build_data gave it
-    elif isinstance(data, EpicKitchens | Kinetics):
+    elif isinstance(data, setup.LABELLED):
         metrics = classify(job, model, data)
     else:
         metrics = classify_one(job, model, data)  # type: ignore[arg-type]  # build_clips gave it
@@ -112,7 +111,7 @@ def detect(job: Job, model: ViTDet, videos: Sequence[Video]) -> dict[str, Any]:
     return metrics
 
 
-def classify(job: Job, model: ViViT, data: EpicKitchens | Kinetics) -> dict[str, Any]:
+def classify(job: Job, model: ViViT, data: ActionData) -> dict[str, Any]:
     """ViViT, clip by clip of a data set."""
     setup.check_classes(model, data)
     ledger = Ledger(job.folder / "clips.jsonl")

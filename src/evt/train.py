@@ -12,27 +12,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from evt.data.epic_kitchens import EpicKitchens
-from evt.data.kinetics import Kinetics
-from evt.data.samples import ClipSamples, FrameSamples, IndexedVideo
+from evt.data.samples import FrameSamples, IndexedVideo
 from evt.data.sprites import SpriteClips, SpriteVideos
 from evt.data.video import Frame
 from evt.eventful import VARIANTS
 from evt.harness import setup
 from evt.harness.cli import run_command
+from evt.harness.dense_signals import (
+    CellClassifier,
+    CellSamples,
+    MotionLearner,
+    MotionSamples,
+    cell_losses,
+    motion_losses,
+)
 from evt.harness.finetune import fine_tune
-from evt.harness.pretrain import CellClassifier, CellSamples, cell_losses
 from evt.harness.spatial_cache import fill_cache
 from evt.harness.train import Losses, processes, train
 from evt.models.boxes import Targets
 from evt.models.checkpoints import save_checkpoint
 from evt.models.vitdet import ViTDet
-from evt.models.vivit import ViViT
 from evt.models.vivit_weights import published_name
 
 
@@ -96,7 +99,10 @@ def train_vivit(cfg: DictConfig, device: torch.device, folder: Path, rank: int) 
     assert isinstance(data, SpriteClips)
     model, _ = setup.build_vivit(cfg.model, device)
     setup.check_classes(model, data)
-    train(model, ClipSamples(data, model.views), recognition_losses, recipe, folder, device, origin_of(cfg))
+    with torch.random.fork_rng(), torch.device(device):
+        torch.manual_seed(cfg.model.seed)
+        learner = MotionLearner(model)
+    train(learner, MotionSamples(data, model), motion_losses, recipe, folder, device, origin_of(cfg))
     return {published_name(name): x for name, x in model.state_dict().items()}
 
 
@@ -117,8 +123,10 @@ def fine_tune_vivit(cfg: DictConfig, device: torch.device, folder: Path) -> Path
     if not isinstance(cfg.dropout, float | int) or not 0 <= cfg.dropout < 1:
         raise setup.ConfigError(f"dropout is {cfg.dropout!r}; it must be at least 0 and below 1")
     data = setup.build_clips(cfg.data)
-    if not isinstance(data, EpicKitchens | Kinetics):
-        raise setup.ConfigError(f"data is {cfg.data.name}, which has no labels; it must be epic or kinetics")
+    if not isinstance(data, setup.LABELLED):
+        raise setup.ConfigError(
+            f"data is {cfg.data.name}, which has no labels; it must be epic, kinetics or sprite_clips"
+        )
     model, weights = setup.build_vivit(cfg.model, device)
     policy = setup.build_policy(
         DictConfig({"name": "top_r", "r": cfg.r}), VARIANTS["temporal"], model.n_tokens
@@ -146,15 +154,6 @@ def detection_losses(model: nn.Module, batch: list[Frame]) -> Losses:
             Targets((frame.target.boxes * scale).to(images.device), frame.target.labels.to(images.device))
         )
     return model.losses(images, targets)
-
-
-def recognition_losses(model: nn.Module, batch: list[tuple[Tensor, int]]) -> Losses:
-    """The cross-entropy of ViViT's logits, their mean over the views of a clip."""
-    assert isinstance(model, ViViT)
-    views = torch.stack([model.normalise(cut) for cut, _ in batch])  # (B, V, t, 3, size, size)
-    logits = model(views.flatten(0, 1)).unflatten(0, views.shape[:2]).mean(1)
-    labels = torch.tensor([label for _, label in batch], device=logits.device)
-    return {"cross_entropy": F.cross_entropy(logits, labels)}
 
 
 if __name__ == "__main__":

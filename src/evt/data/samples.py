@@ -1,4 +1,4 @@
-"""Frames and clips to train on."""
+"""Single frames of videos, augmented, to train a detector on."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
-from evt.data.actions import ActionData
 from evt.data.video import Boxes, DataError, Frame
-from evt.models.views import Views
 
 
 class IndexedVideo(Protocol):
@@ -66,27 +63,6 @@ class FrameSamples:
         width = frame.image.shape[-1]
         mirrored = Boxes(torch.stack([width - x1, y0, width - x0, y1], -1), frame.target.labels)
         return Frame(frame.image.flip(-1), frame.name, frame.first, mirrored)
-
-
-class ClipSamples:
-    """The views of each clip of a data set, as they are: a mirrored clip could be of another class.
-
-    Args:
-        data: the clips.
-        views: how a clip is cut.
-    """
-
-    def __init__(self, data: ActionData, views: Views) -> None:
-        self._data = data
-        self._views = views
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def sample(self, i: int, generator: torch.Generator) -> tuple[Tensor, int]:
-        """A clip's views in [0, 1], (V, t, 3, size, size), and its label."""
-        clip = self._data[i]
-        return self._views.cut(clip.frames), clip.label
 
 
 def _spread(length: int, n: int) -> list[int]:

@@ -35,7 +35,7 @@ class Muon(torch.optim.AdamW):
             if group["muon"]:
                 for matrices in _by_shape([p for p in group["params"] if p.grad is not None]):
                     self._update(matrices, group["lr"], group["weight_decay"])
-        return super().step(closure)  # type: ignore[arg-type]
+        return super().step(closure)
 
     def _update(self, matrices: list[Tensor], lr: float, weight_decay: float) -> None:
         directions = []

@@ -39,6 +39,10 @@ T = TypeVar("T")
 M = TypeVar("M", ViTDet, ViViT)
 
 
+LABELLED = (EpicKitchens, Kinetics, SpriteClips)
+"""The data sets of clips with labels."""
+
+
 class ConfigError(ValueError):
     """A setting that cannot be; the message names it, says what was wrong and what is allowed."""
 

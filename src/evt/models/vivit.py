@@ -51,11 +51,17 @@ class SubModel(nn.Module):
         self, x: Tensor, states: list[BlockState] | None = None, policy: Policy | None = None
     ) -> Tensor:
         """Run embedded tokens, (B, N, D) to (B, D); densely without states."""
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1 + N, D)
+        return self.norm(self.run_blocks(x, states, policy)[:, 0])
+
+    def run_blocks(
+        self, x: Tensor, states: list[BlockState] | None = None, policy: Policy | None = None
+    ) -> Tensor:
+        """Run embedded tokens to what the last block makes of all of them, (B, N, D) to (B, 1 + N, D)."""
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
         x = add(x, self.pos_embed)
         for i, block in enumerate(self.blocks):
             x = block(x, states[i] if states else None, policy)
-        return self.norm(x[:, 0])
+        return x
 
 
 class ViViT(nn.Module):
@@ -129,11 +135,6 @@ class ViViT(nn.Module):
     def normalise(self, views: Tensor) -> Tensor:
         """Normalise what `Views.cut` gave, in place, and put it on the model's device."""
         return views.sub_(PIXEL_MEAN).div_(PIXEL_STD).to(self.head.weight.device)
-
-    def forward(self, views: Tensor) -> Tensor:
-        """The logits of views, densely and with gradients, (V, t, 3, size, size) to (V, classes)."""
-        tokens = self.patch_embed(views)  # (V, steps, N, D)
-        return self.classify(self.spatial(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2]))
 
     def run_spatial(self, views: Tensor, variant: Variant, policy: Policy | None = None) -> Tensor:
         """Run the spatial sub-model over views, each a fresh stream, (V, t, 3, size, size) to (V, steps, D).

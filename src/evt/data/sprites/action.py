@@ -202,26 +202,69 @@ class SpriteClip:
             frame[:] = self._render(i)
         return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
 
-    def _render(self, i: int) -> np.ndarray:
-        filming = self._filming
-        number, shown = filming.scene(i)
-        scene = _scene(self._recipe, number, len(shown), filming.camera.margin)
-        image = filming.frame(scene.background, i)
-        camera = filming.camera.place(i)
-        action, when = ACTIONS[self.label], i - shown[len(shown) // 2]
-        first, second, *resting = scene.poses
-        actors = act_out(action, scene.act, first, second, when, len(shown))
-        for sprite, pose in zip(scene.sprites[2:], resting, strict=True):
-            paste(image, None, 0, sprite, _seen(pose, camera))
+    def motion(self, i: int) -> tuple[Tensor, Tensor]:
+        """How far what each pixel of frame i shows has moved in the next frame.
+
+        Returns:
+            x and y in pixels, (2, H, W) float32, NaN where the next frame shows another scene; and whether a pixel
+            shows an actor, (H, W) bool.
+        """
         height, width = self._recipe.size
-        for sprite, pose in reversed(list(zip(scene.sprites[:2], actors, strict=True))):
-            seen = _seen(pose, camera)
-            x, y = seen.x % width, seen.y % height
-            # What sticks out on one side comes in on the other.
-            for shift_x in (-width, 0, width):
-                for shift_y in (-height, 0, height):
-                    paste(image, None, 0, sprite, replace(seen, x=x + shift_x, y=y + shift_y))
-        return filming.expose(image, i)
+        if i + 1 not in self._filming.scene(i)[1]:
+            return torch.full((2, height, width), torch.nan), torch.zeros(height, width, dtype=torch.bool)
+        pan = self._filming.camera.place(i + 1) - self._filming.camera.place(i)
+        moved = np.empty((2, height, width), np.float32)
+        moved[:] = -pan[:, None, None]
+        x, y = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
+        ids, canvas = np.full((height, width), -1, np.int16), np.empty((height, width, 3), np.uint8)
+        after = [pose for _, pose, _ in self._placed(i + 1)]
+        ways: list[tuple[Pose, Pose, Pose]] = []
+        resting = 0
+        for (sprite, pose, wraps), then in zip(self._placed(i), after, strict=True):
+            for copy in self._copies(pose) if wraps else [pose]:
+                paste(canvas, ids, len(ways), sprite, copy)
+                ways.append((copy, pose, then))
+            resting += not wraps
+        for number, (copy, pose, then) in enumerate(ways):
+            # From the sprite's middle to the pixel, before and after.
+            dx, dy, turn, growth = x - copy.x, y - copy.y, then.angle - pose.angle, then.scale / pose.scale
+            cos, sin = growth * np.cos(turn), growth * np.sin(turn)
+            shows = ids == number
+            moved[0][shows] = (then.x - pose.x + (cos - 1) * dx - sin * dy)[shows]
+            moved[1][shows] = (then.y - pose.y + sin * dx + (cos - 1) * dy)[shows]
+        return torch.from_numpy(moved), torch.from_numpy(ids >= resting)
+
+    def _render(self, i: int) -> np.ndarray:
+        image = self._filming.frame(self._scene(i).background, i)
+        for sprite, pose, wraps in self._placed(i):
+            for copy in self._copies(pose) if wraps else [pose]:
+                paste(image, None, 0, sprite, copy)
+        return self._filming.expose(image, i)
+
+    def _scene(self, i: int) -> Scene:
+        number, shown = self._filming.scene(i)
+        return _scene(self._recipe, number, len(shown), self._filming.camera.margin)
+
+    def _placed(self, i: int) -> list[tuple[Sprite, Pose, bool]]:
+        """The sprites of frame i from back to front, their poses as the camera sees them, and whether they wrap."""
+        scene, shown = self._scene(i), self._filming.scene(i)[1]
+        camera = self._filming.camera.place(i)
+        first, second, *resting = scene.poses
+        when = i - shown[len(shown) // 2]
+        first, second = act_out(ACTIONS[self.label], scene.act, first, second, when, len(shown))
+        placed = [(sprite, pose, False) for sprite, pose in zip(scene.sprites[2:], resting, strict=True)]
+        placed += [(scene.sprites[1], second, True), (scene.sprites[0], first, True)]
+        return [(sprite, _seen(pose, camera), wraps) for sprite, pose, wraps in placed]
+
+    def _copies(self, pose: Pose) -> list[Pose]:
+        """An actor in the frame, and again on the other side: what sticks out on one comes in on the other."""
+        height, width = self._recipe.size
+        x, y = pose.x % width, pose.y % height
+        return [
+            replace(pose, x=x + shift_x, y=y + shift_y)
+            for shift_x in (-width, 0, width)
+            for shift_y in (-height, 0, height)
+        ]
 
 
 def _seen(pose: Pose, camera: np.ndarray) -> Pose:

@@ -1,0 +1,150 @@
+"""The small counterpart of Table D: generated clips, a small trained ViViT, measured accuracy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+import evt
+from evt.data.sprites import SpriteClips
+from evt.eventful import VARIANTS, Variant
+from evt.harness import setup
+from evt.harness.ledger import Ledger
+from evt.harness.pool import in_processes, n_workers
+from evt.harness.report import FilledTable
+from evt.harness.video_ops import video_operations
+from evt.metrics.bootstrap import half_width, mean_of, resample
+from evt.models.vivit import ViViT
+
+BATCH = 8
+"""Clips that run as one batch of streams."""
+
+Hits = dict[str, list[int]]
+"""For each temporal sub-model, by the r it was tuned at ("" for none), 1 for each clip that it classifies rightly."""
+
+
+def fill_mini_clip_table(cfg: DictConfig, folder: Path) -> FilledTable:
+    """Measure the rows of the table that `cfg.table` names; goes on after the last budget that the folder holds.
+
+    The spatial sub-model runs once for each budget, and all temporal sub-models classify what comes of it. Budgets
+    are measured in as many processes as `cfg.workers` says, one thread each.
+    """
+    workers = n_workers(cfg.workers)
+    if cfg.quick:
+        cfg = OmegaConf.merge(cfg, {"data": cfg.table.quick})  # type: ignore[assignment]
+    tested = {r: [round(r * share) for share in cfg.table.tested_at] for r in cfg.table.tuned}
+    budgets = sorted({r for near in tested.values() for r in near}, reverse=True)
+    job = json.dumps(OmegaConf.to_container(cfg, resolve=True), sort_keys=True)
+    models = _opened(job)
+    base = models[""]
+    for r in budgets:  # what cannot be is found out now
+        _run_of(r, base)
+    weights = [setup.build_vivit(_model_config(cfg, r), torch.device("cpu"))[1].sha256 for r in models]
+
+    ledger = Ledger(folder / "rows.jsonl")
+    settings = json.dumps(
+        [evt.__version__, weights, OmegaConf.to_container(cfg, resolve=True)], sort_keys=True
+    )
+    passes: list[int | None] = [None, *budgets]
+    keys = {r: f"r={r} {settings}" for r in passes}
+    todo = [r for r in passes if keys[r] not in ledger]
+    with tqdm(total=len(passes), initial=len(passes) - len(todo), desc=cfg.table.name, unit="budget") as bar:
+        for r, hits in in_processes(partial(classify_all, job), todo, workers):
+            ledger.put(keys[r], hits)
+            bar.update()
+
+    # Counted on torch's meta device: operations follow from shapes alone.
+    shapes = setup.build_vivit(DictConfig({**cfg.model, "checkpoint": None}), torch.device("meta"))[0]
+    rows = [("", None), *(("", r) for r in budgets)]
+    rows += [(str(tuned), r) for tuned, near in tested.items() for r in near]
+    dense = video_operations(shapes, VARIANTS["base"], None).total
+    records = []
+    for tuned, r in rows:
+        hits = ledger[keys[r]][tuned]
+        ops = video_operations(shapes, *_run_of(r, base)).total
+        interval = half_width(100 * mean_of(hits, resample(len(hits))))
+        records.append(
+            {
+                "variant": "base" if r is None else "temporal",
+                "tuned_r": tuned,
+                "r": "" if r is None else r,
+                "share": "" if r is None else r / base.n_tokens,
+                "op_ratio": dense / ops,
+                "gflops": ops / 1e9,
+                "top1": 100 * float(np.mean(hits)),
+                "interval": interval,
+                "clips": len(hits),
+            }
+        )
+    return FilledTable(records, _notes(cfg, base, len(ledger[keys[None]][""])), [], ledger)
+
+
+def classify_all(job: str, r: int | None) -> Hits:
+    """Classify all clips with one budget of the spatial sub-model; None is the dense model.
+
+    Args:
+        job: the config, as JSON.
+        r: the budget, in tokens.
+    """
+    models, data = _opened(job), _clips(job)
+    base = models[""]
+    variant, policy = _run_of(r, base)
+    hits: Hits = {tuned: [] for tuned in models}
+    for first in range(0, len(data), BATCH):
+        clips = [data[i] for i in range(first, min(first + BATCH, len(data)))]
+        views = torch.cat([base.preprocess(clip) for clip in clips])
+        spatial = base.run_spatial(views, variant, policy)
+        labels = torch.tensor([clip.label for clip in clips])
+        with torch.no_grad():
+            for tuned, model in models.items():
+                logits = model.classify(spatial).unflatten(0, (len(clips), -1)).mean(1)
+                hits[tuned] += (logits.argmax(-1).cpu() == labels).int().tolist()
+    return hits
+
+
+def _run_of(r: int | None, model: ViViT) -> tuple[Variant, Any]:
+    variant = VARIANTS["base" if r is None else "temporal"]
+    policy = {"name": "none"} if r is None else {"name": "top_r", "r": r}
+    return variant, setup.build_policy(DictConfig(policy), variant, model.n_tokens)
+
+
+def _model_config(cfg: DictConfig, tuned: str) -> DictConfig:
+    """The model with the temporal sub-model that was tuned at an r; "" for that of its checkpoint."""
+    fine_tuned = cfg.table.fine_tuned.format(r=tuned) if tuned else None
+    return DictConfig({**cfg.model, "fine_tuned": fine_tuned})
+
+
+@cache
+def _opened(job: str) -> dict[str, ViViT]:
+    """The models, by the r at which their temporal sub-model was tuned; "" for the one that was not."""
+    cfg = DictConfig(json.loads(job))
+    device = setup.build_device(cfg)
+    tuned = ["", *map(str, cfg.table.tuned)]
+    return {r: setup.build_vivit(_model_config(cfg, r), device)[0] for r in tuned}
+
+
+@cache
+def _clips(job: str) -> SpriteClips:
+    data = setup.build_clips(DictConfig(json.loads(job)["data"]))
+    assert isinstance(data, SpriteClips)
+    return data
+
+
+def _notes(cfg: DictConfig, model: ViViT, n_clips: int) -> Sequence[str]:
+    return [
+        f"vivit at {model.size} pixels, weights {cfg.model.checkpoint}; GFlops are of a whole clip: "
+        f"{model.steps} steps of {model.n_tokens} tokens, the first a flush, and the temporal sub-model.",
+        "Rows with an `r` and no `tuned_r` are naive: the dense model's temporal sub-model on Eventful outputs.",
+        "`share` is r over the tokens of a step; `op_ratio` the operations of base over those of the row.",
+        "`interval`: 95% of 1000 resamples of the clips lie within this of top-1 on either side (half the width).",
+        f"Data: {n_clips} generated clips of {cfg.data.n_frames} frames, split {cfg.data.split}, setting "
+        f"{cfg.data.setting}, seed {cfg.data.seed}.",
+    ]
