@@ -94,7 +94,8 @@ def run(cfg: DictConfig) -> None:
 
 def detect(job: Job, model: ViTDet, videos: Sequence[Video]) -> dict[str, Any]:
     """ViTDet, frame by frame."""
-    classes = setup.class_names(videos, model.n_classes)
+    # Without trained weights nothing is detected, and any data will do.
+    classes = setup.class_names(videos if job.weights.trained else [], model.n_classes)
     what = Run(model, job.variant, job.policy, job.cfg.compare, detect=job.weights.trained)
     ledger = Ledger(job.folder / "videos.jsonl")
     measurement, detections = measure(what, videos, classes, ledger, job.key, job.label)
@@ -134,7 +135,7 @@ def classify_one(job: Job, model: ViViT, pictures: Pictures) -> dict[str, Any]:
     metrics = {
         **found.spatial.summary(),
         "tflops": found.ops / 1e12,
-        "data": job.cfg.data.get("path", "generated"),
+        "data": job.cfg.data.get("path", job.cfg.data.name),
     }
     if found.dense_ops is not None:
         own, dense = (sum(part) for part in found.spatial.all_seconds())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from PIL import Image
 
 from evt.data.clips import Clip, FrameFolder
-from evt.data.generated import MovingSquares
 from evt.data.video import DataError
 from tests.common import CLIP, needs_clip
 
@@ -151,25 +149,3 @@ def test_a_real_clip_is_read() -> None:
     assert len(frames) == 4
     assert all(frame.image.float().std() > 10 for frame in frames)
     assert not torch.equal(frames[0].image, frames[3].image)
-
-
-def test_the_generated_clip_moves_before_a_still_background() -> None:
-    """It stands in for real frames: most of it must stay and some of it change, the same at every call."""
-    frames = [frame.image for frame in MovingSquares(n_frames=4, height=96, width=128)]
-    again = [frame.image for frame in MovingSquares(n_frames=4, height=96, width=128)]
-    assert all(map(torch.equal, frames, again))
-    for before, after in itertools.pairwise(frames):
-        changed = (before != after).any(0).float().mean()
-        assert 0.01 < changed < 0.6
-
-
-def test_squares_stay_in_the_frame() -> None:
-    assert [frame.image.shape for frame in MovingSquares(n_frames=200, height=64, width=70)] == [
-        (3, 64, 70)
-    ] * 200
-
-
-@pytest.mark.parametrize("choice", [{"n_frames": 0}, {"height": 10}, {"width": 10}])
-def test_an_impossible_generated_clip_is_refused(choice: dict[str, int]) -> None:
-    with pytest.raises(DataError, match=f"data.{next(iter(choice))} is"):
-        MovingSquares(**choice)

@@ -80,7 +80,7 @@ def test_rows_that_depend_on_frames_are_measured_and_say_on_which(
     command(monkeypatch, reproduce.reproduce, *arguments)
     table = pd.read_csv(tmp_path / "table_1.csv", keep_default_na=False, dtype=str)
     assert list(table["frames"]) == ["", "3", "3"]
-    assert list(table["data"]) == ["", "generated", "generated"]
+    assert list(table["data"]) == ["", "sprites_val_000000", "sprites_val_000000"]
     assert float(table["gflops"][1]) < float(table["gflops"][2])
 
 

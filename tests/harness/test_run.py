@@ -35,7 +35,7 @@ SMALL = [
     ),
     *("model.pretrain_grid=4", "model.rel_pos_grid=8"),
 ]
-SMALL_RUN = ["model.size=128", "policy.r=16", "data.height=64", "data.width=96", "data.n_frames=3", *SMALL]
+SMALL_RUN = ["model.size=128", "policy.r=16", "data.size=[64,96]", "data.n_frames=3", *SMALL]
 
 
 def command(monkeypatch: pytest.MonkeyPatch, task: Callable[[DictConfig], None], *arguments: str) -> None:
@@ -153,7 +153,11 @@ def test_what_an_earlier_run_left_does_not_stay_beside_the_new(
 
 def test_a_threshold_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     arguments = [argument for argument in SMALL_RUN if not argument.startswith("policy")]
-    command(monkeypatch, run, "policy=threshold", "policy.h=0", *arguments, f"hydra.run.dir={tmp_path}")
+    # Noise over the whole input: tokens that rest keep old columns of A (equation 10), and then outputs differ.
+    moving = ["data.size=[64,64]", "data.setting=noise", "model.short_edge=1.0"]
+    command(
+        monkeypatch, run, "policy=threshold", "policy.h=0", *arguments, *moving, f"hydra.run.dir={tmp_path}"
+    )
     assert json.loads((tmp_path / "metrics.json").read_text())["mean"]["relative_l2_error"] < 1e-5
 
 

@@ -56,7 +56,7 @@ def fill_detection_table(cfg: DictConfig, folder: Path) -> FilledTable:
 
     def measured(row: Row, key: str, chosen: Sequence[Video], detect: bool) -> Cells:
         network = model(row.size)[0]
-        names = setup.class_names(chosen, network.n_classes)
+        names = setup.class_names(chosen if detect else [], network.n_classes)
         return cells_on_frames(network, row, chosen, names, Ledger(folder / "videos.jsonl"), key, detect)
 
     def fill(row: Row, key: str) -> Cells:

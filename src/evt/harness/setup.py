@@ -17,9 +17,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from evt.data.actions import ActionData
-from evt.data.clips import Clip, FrameFolder
+from evt.data.clips import Clip, FrameFolder, Pictures
 from evt.data.epic_kitchens import EpicKitchens
-from evt.data.generated import MovingSquares
 from evt.data.kinetics import Kinetics
 from evt.data.samples import IndexedVideo
 from evt.data.sprites import SpriteClips, SpriteVideos
@@ -210,20 +209,28 @@ def build_training_data(cfg: DictConfig, where: str) -> Sequence[IndexedVideo]:
     return _call(_choice(kinds, f"{where}.name", cfg.name), where, cfg)
 
 
-def build_clips(cfg: DictConfig) -> ActionData | Clip | FrameFolder | MovingSquares:
+def build_clips(cfg: DictConfig) -> ActionData | Pictures:
     """What `data=...` names, for a model of clips: a data set of labelled clips, or the pictures of one clip."""
-    kinds: dict[str, Callable[..., ActionData | Clip | FrameFolder | MovingSquares]] = {
+    kinds: dict[str, Callable[..., ActionData | Pictures | SpriteVideos]] = {
         "epic": EpicKitchens,
         "kinetics": Kinetics,
         "sprite_clips": SpriteClips,
-        "generated": MovingSquares,
+        "sprites": SpriteVideos,
         "video": Clip,
         "frames": FrameFolder,
     }
     build = _choice(kinds, "data.name", cfg.name)
     if "on_error" in cfg and cfg.on_error not in {"skip", "fail"}:
         raise ConfigError(f"data.on_error is {cfg.on_error!r}; it must be skip or fail")
-    return _call(build, "data", cfg, apart=("on_error",))
+    data = _call(build, "data", cfg, apart=("on_error",))
+    if not isinstance(data, SpriteVideos):
+        return data
+    if len(data) > 1:
+        raise ConfigError(
+            f"data.n_videos is {len(data)}, but these videos have no labels, and a model of clips takes one of them; "
+            "it must be 1, or data=sprite_clips for labelled clips"
+        )
+    return data[0]
 
 
 def check_classes(model: ViViT, data: ActionData) -> None:
@@ -244,7 +251,6 @@ def build_data(cfg: DictConfig) -> Sequence[Video]:
     """The videos that `data=...` names."""
     sets: dict[str, Callable[..., Sequence[Video]]] = {"sprites": SpriteVideos, "vid": VID}
     single: dict[str, Callable[..., Video]] = {
-        "generated": MovingSquares,
         "video": Clip,
         "frames": FrameFolder,
     }
@@ -265,7 +271,7 @@ def class_names(videos: Sequence[Video | IndexedVideo], n_classes: int) -> Seque
         if len(videos.classes) != n_classes:
             raise ConfigError(
                 f"model.n_classes is {n_classes}, but the data have {len(videos.classes)} classes; "
-                "they must be as many"
+                "they must be as many, so choose other data or another model"
             )
         return videos.classes
     known = {len(names): names for names in (CLASSES, SpriteVideos.classes)}

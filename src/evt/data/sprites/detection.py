@@ -133,6 +133,10 @@ class SpriteVideo:
         image, _, boxes = self.render(i)
         return Frame(torch.from_numpy(image).permute(2, 0, 1).contiguous(), f"{self.name}:{i}", i == 0, boxes)
 
+    def image(self, i: int) -> torch.Tensor:
+        """The picture of frame i, (3, H, W) uint8."""
+        return self[i].image
+
     def cuts(self) -> list[int]:
         """The frames that begin another scene."""
         return [i for i in range(1, len(self)) if self._filming.scene(i)[1].start == i]
