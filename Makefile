@@ -40,8 +40,9 @@ DATA = $(if $(VID_ROOT),$(VID),$(if $(FRAMES),data=frames 'data.path="$(FRAMES)"
 REPRODUCE = $(BIN)/python -m evt.reproduce $(DATA) $(if $(WEIGHTS),'model.checkpoint="$(WEIGHTS)"') $(ARGS)
 
 .PHONY: reproduce-table-c reproduce-table-1 reproduce-table-b reproduce-table-e
-reproduce-table-c: $(READY)  ## Table C: base, temporal, token-wise and STGT at 1024 and 672
+reproduce-table-c: $(READY)  ## Table C: base, temporal, token-wise and STGT at 1024 and 672, and a quick small one
 	$(REPRODUCE) table=table_c
+	$(BIN)/python -m evt.reproduce table=table_c_mini quick=true
 reproduce-table-1: $(READY)  ## Table 1: spatial redundancy at 1024
 	$(REPRODUCE) table=table_1
 reproduce-table-b: $(READY)  ## Table B: the threshold policy at 1024
@@ -61,6 +62,29 @@ reproduce-table-d: $(READY)  ## Table D: ViViT on EPIC-Kitchens 100
 	$(REPRODUCE_VIVIT) $(EPIC) table=table_d
 reproduce-table-a: $(READY)  ## Table A: ViViT on Kinetics-400
 	$(REPRODUCE_VIVIT) $(KINETICS) table=table_a
+
+# The small models on generated videos. PROCESSES of one thread each train them together.
+PROCESSES ?= $(shell nproc)
+TRAIN = $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m evt.train threads=1
+SHIP = $(BIN)/python scripts/ship_weights.py
+MINI_TABLES = table_c_mini table_1_mini table_b_mini table_drift_mini table_d_mini
+
+.PHONY: train-mini reproduce-mini
+train-mini: $(READY)  ## Train the small models on generated videos, and put them into the package
+	$(TRAIN) task=vitdet_mini_cells
+	$(TRAIN) task=vitdet_mini
+	$(SHIP) vitdet_mini runs/vitdet_mini_cells runs/vitdet_mini
+	$(TRAIN) task=vivit_mini
+	$(SHIP) vivit_mini runs/vivit_mini
+	for r in 50 25 12; do \
+		$(BIN)/python -m evt.train task=vivit_temporal_mini r=$$r && \
+		$(SHIP) vivit_mini_r$$r runs/vivit_temporal_mini/r$$r || exit 1; \
+	done
+
+reproduce-mini: $(READY)  ## The small counterparts of tables 1, B, C and D, and the paper's claims held against them
+	for table in $(MINI_TABLES); do $(BIN)/python -m evt.reproduce table=$$table || exit 1; done
+	$(BIN)/python scripts/draw_curves.py results/table_c_mini.csv results/table_c_mini.svg
+	$(BIN)/python -m evt.claims
 
 .PHONY: clean
 clean:  ## Remove the virtual environment and caches; results and runs stay

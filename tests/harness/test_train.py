@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from evt.data.video import DataError
-from evt.harness.train import Losses, Recipe, TrainingError, train
+from evt.harness.train import Losses, Optimizer, Recipe, TrainingError, train
 
 RECIPE = Recipe(epochs=3, batch_size=4, lr=0.05, weight_decay=0.1, warmup_steps=2, save_every=2)
 
@@ -77,13 +77,15 @@ def trained(  # type: ignore[no-untyped-def]
     return model
 
 
-def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path: Path, optimizer: Optimizer) -> None:
     """Killed after the 5th step, of which the 4th is on disk: same weights and same log, bit for bit."""
-    expected = trained(tmp_path / "whole")
+    recipe = replace(RECIPE, optimizer=optimizer)
+    expected = trained(tmp_path / "whole", recipe, model=in_blocks())
     with pytest.raises(KilledError):
-        trained(tmp_path / "parts", losses=killed_after(5))
+        trained(tmp_path / "parts", recipe, losses=killed_after(5), model=in_blocks())
     assert len((tmp_path / "parts/log.jsonl").read_text().splitlines()) == 5
-    resumed = trained(tmp_path / "parts", replace(RECIPE, save_every=3))
+    resumed = trained(tmp_path / "parts", replace(recipe, save_every=3), model=in_blocks())
     for a, b in zip(expected.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
     assert (tmp_path / "whole/log.jsonl").read_text() == (tmp_path / "parts/log.jsonl").read_text()
@@ -94,6 +96,29 @@ def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
 def test_workers_change_nothing(tmp_path: Path) -> None:
     a, b = trained(tmp_path / "a"), trained(tmp_path / "b", replace(RECIPE, workers=2))
     assert all(map(torch.equal, a.parameters(), b.parameters()))
+
+
+def in_blocks() -> nn.Module:
+    """A model of which Muon trains the matrices."""
+    model = nn.Module()
+    model.blocks = small_model()
+    model.forward = model.blocks.forward
+    return model
+
+
+def test_muon_trains_the_matrices_of_blocks_and_no_others(tmp_path: Path) -> None:
+    """One step from the same weights: where AdamW trains, both steps are the same."""
+    one = replace(RECIPE, epochs=1, batch_size=18, warmup_steps=0)
+    a = trained(tmp_path / "a", one, model=in_blocks())
+    b = trained(tmp_path / "b", replace(one, optimizer="muon"), model=in_blocks())
+    differ = {
+        name
+        for (name, x), y in zip(a.named_parameters(), b.parameters(), strict=True)
+        if not torch.equal(x, y)
+    }
+    assert differ == {"blocks.0.weight", "blocks.2.weight"}
+    without_blocks = [trained(tmp_path / name, replace(one, optimizer=name)) for name in ("adamw", "muon")]
+    assert all(map(torch.equal, *(model.parameters() for model in without_blocks)))
 
 
 class Fewer(Noise):
@@ -218,6 +243,7 @@ def test_only_matrices_decay(tmp_path: Path) -> None:
         ({"clip_norm": -1.0}, "train.clip_norm is -1.0"),
         ({"clip_norm": float("nan")}, "train.clip_norm is nan"),
         ({"decay_epochs": (0,)}, r"train.decay_epochs is \[0\]; each must be a whole number of at least 1"),
+        ({"optimizer": "sgd"}, r"train\.optimizer is 'sgd'; it must be one of adamw, muon"),
         ({"precision": "half"}, "train.precision is 'half'; it must be one of float32, bfloat16, float16"),
         ({"weight_decay": -1.0}, "train.weight_decay is -1"),
         ({"batch_size": 19}, "18 samples to train on, fewer than train.batch_size, 19"),

@@ -41,7 +41,10 @@ class Muon(torch.optim.AdamW):
         directions = []
         for p in matrices:
             assert p.grad is not None
-            momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+            state = self.state[p]
+            if not state:  # AdamW expects to find steps in every state that it loads
+                state.update(momentum=torch.zeros_like(p), step=torch.zeros(()))
+            momentum = state["momentum"]
             momentum.lerp_(p.grad, 1 - MOMENTUM)
             directions.append(p.grad.lerp(momentum, MOMENTUM))  # Nesterov's
             p.grad = None  # AdamW passes over those without

@@ -169,3 +169,51 @@ def test_bad_settings_and_positions_are_refused() -> None:
         SpriteClips(0)
     with pytest.raises(IndexError, match="has no frame 32; it has 32"):
         SpriteClips(1)[0][[0, 32]]
+
+
+GROWING = ("approaching", "receding")
+
+
+@pytest.mark.parametrize("label", [i for i, name in enumerate(ACTIONS) if name not in GROWING])
+def test_pixels_are_found_where_motion_says_they_went(label: int) -> None:
+    """What an actor's pixel shows is in the next frame at its new place; at its old one it is something else."""
+    clip = with_label(SpriteClips(8, 32, (224, 224), 5, "val", "static")[3], label)
+    before, after = clip[[20, 21]].float()
+    motion, actors = clip.motion(20)
+    y, x = torch.meshgrid(torch.arange(224) + 0.5, torch.arange(224) + 0.5, indexing="ij")
+    grid = torch.stack([(x + motion[0]) / 112 - 1, (y + motion[1]) / 112 - 1], -1)
+    found = torch.nn.functional.grid_sample(after[None], grid[None], align_corners=False)[0]
+    # Away from the outline, where another sprite or the background comes into view.
+    inner = -torch.nn.functional.max_pool2d(-actors[None].float(), 7, 1, 3)[0] > 0
+    inside = inner & (grid.abs() < 0.95).all(-1)
+    assert inside.sum() > 200
+    assert (found - before).abs().mean(0)[inside].mean() < 0.5 * (after - before).abs().mean(0)[inside].mean()
+    assert (motion[:, ~actors] == 0).all()
+
+
+@pytest.mark.parametrize(("name", "sign"), zip(GROWING, (1, -1), strict=True))
+def test_what_grows_moves_away_from_its_middle(name: str, sign: int) -> None:
+    """By the same factor everywhere: from a pixel to its neighbour, motion changes by the growth of a frame."""
+    clip = with_label(SpriteClips(4, 32, SIZE, 5, "val", "static")[1], ACTIONS.index(name))
+    motion, actors = clip.motion(10)
+    growth = np.exp(sign * clip._scene(10).act.growth / 32) - 1
+    both = actors[:, 1:] & actors[:, :-1]
+    assert (motion[0, :, 1:] - motion[0, :, :-1])[both].median() == pytest.approx(growth, rel=1e-3)
+
+
+def test_motion_by_hand() -> None:
+    clip = with_label(SpriteClips(4, 32, SIZE, 5, "val", "pan")[1], ACTIONS.index("moving left"))
+    pan = torch.tensor(clip._filming.camera.place(11) - clip._filming.camera.place(10)).float()
+    motion, actors = clip.motion(10)
+    assert torch.allclose(motion[:, ~actors], -pan[:, None], atol=1e-5)
+    speed = clip._scene(10).act.speed
+    assert torch.allclose(motion[:, actors], torch.tensor([[-speed], [0.0]]) - pan[:, None], atol=1e-4)
+
+
+def test_nothing_is_said_of_motion_over_a_cut() -> None:
+    clip = SpriteClips(4, 60, SIZE, 5, "val", "cuts")[1]
+    cut = next(i for i in range(59) if i + 1 not in clip._filming.scene(i)[1])
+    motion, actors = clip.motion(cut)
+    assert motion.isnan().all()
+    assert not actors.any()
+    assert clip.motion(cut + 1)[0].isfinite().all()

@@ -157,3 +157,24 @@ def test_frames_end() -> None:
     video = SpriteVideos(1, 4, SIZE)[0]
     with pytest.raises(IndexError, match="has no frame 4; it has 4"):
         video[4]
+
+
+@pytest.mark.parametrize("setting", ["static", "cuts"])
+def test_the_class_map_shows_each_object_where_its_box_is(setting: str) -> None:
+    """Its class touches all four edges of its box; and background and distractors are of none."""
+    video = SpriteVideos(3, 30, SIZE, 5, "val", setting)[2]
+    for i in (0, 29):
+        image, classes = video.class_map(i)
+        frame = video[i]
+        assert torch.equal(image, frame.image)
+        assert frame.target is not None
+        assert len(frame.target.labels)
+        for (x0, y0, x1, y1), label in zip(frame.target.boxes.long(), frame.target.labels, strict=True):
+            shows = classes[y0:y1, x0:x1] == label
+            assert all(edge.any() for edge in (shows[0], shows[-1], shows[:, 0], shows[:, -1]))
+        in_a_box = torch.zeros_like(classes, dtype=torch.bool)
+        _, ids, _ = video.render(i)
+        scene = detection._scene(video._recipe, video._filming.scene(i)[0], video._filming.camera.margin)
+        for number, (sprite, _) in enumerate(scene.sprites):
+            in_a_box |= torch.from_numpy(ids == number) & (sprite.label >= 0)
+        assert torch.equal(classes < len(CLASSES), in_a_box)

@@ -1,0 +1,92 @@
+"""Put trained weights into the package: in half precision, with their sha256, a model card and the training's curve.
+
+python scripts/ship_weights.py vitdet_mini runs/vitdet_mini_cells runs/vitdet_mini
+python scripts/ship_weights.py vivit_mini runs/vivit_mini
+python scripts/ship_weights.py vivit_mini_r25 runs/vivit_temporal_mini/r25
+
+The last folder holds the weights; those before it are earlier stages, for the card and the curves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+
+from evt.models.checkpoints import save_checkpoint
+from evt.models.shipped import FOLDER, shipped_sums
+
+CURVES = Path("results/training")
+MEAN_OVER = 20  # steps
+RECIPE = ("configs/task", "configs/model", "src/evt/data/sprites", "src/evt/harness/dense_signals.py")
+
+
+def ship(name: str, runs: Sequence[Path], evaluation: str) -> None:
+    """Write weights, card and curves of one model, and list its sha256.
+
+    Args:
+        name: of the model.
+        runs: the folders of its stages, the last with the weights.
+        evaluation: what it reaches, in words, with the command.
+    """
+    made = [runs[-1] / file for file in ("weights.safetensors", "temporal.safetensors")]
+    weights = next(path for path in made if path.exists())
+    half = {key: x.to(torch.float16) for key, x in load_file(weights).items()}
+    path = FOLDER / f"{name}.safetensors"
+    save_checkpoint(half, path)
+    sums = shipped_sums() | {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    (FOLDER / "SHA256SUMS").write_text("".join(f"{sums[file]}  {file}\n" for file in sorted(sums)))
+
+    CURVES.mkdir(parents=True, exist_ok=True)
+    stages = []
+    for run in runs:
+        log = pd.DataFrame(map(json.loads, (run / "log.jsonl").read_text().splitlines()))
+        stage = run.name if len(runs) > 1 else name
+        log.groupby(log.index // MEAN_OVER).mean().round(6).to_csv(CURVES / f"{stage}.csv", index=False)
+        stages.append(_stage(run, log))
+    commit = subprocess.check_output(["git", "log", "-1", "--format=%h", "--", *RECIPE], text=True).strip()
+    parameters = sum(x.numel() for x in half.values())
+    card = [
+        f"# {name}",
+        "",
+        f"{parameters:,} parameters in half precision, {path.stat().st_size / 1e6:.1f} MB; `{sums[path.name]}`.",
+        "",
+        "Trained on generated videos alone (`evt.data.sprites`), from seeds; nothing was downloaded. "
+        f"Recipe and data as of commit {commit}.",
+        "",
+        *stages,
+        "",
+        f"Metrics: {evaluation}",
+    ]
+    (FOLDER / f"{name}.md").write_text("\n".join(card) + "\n")
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _stage(run: Path, log: pd.DataFrame) -> str:
+    """A line on one stage: its task, settings, and the losses that it ended with."""
+    cfg = OmegaConf.load(run / ".hydra" / "config.yaml")
+    overrides = OmegaConf.load(run / ".hydra" / "overrides.yaml")
+    given = [str(x) for x in overrides if not str(x).startswith(("threads", "device", "hydra"))]
+    recipe = ", ".join(f"{key} {x}" for key, x in cfg.train.items() if key not in {"workers", "save_every"})
+    last = log.tail(100).drop(columns=["step", "lr"]).mean()
+    losses = ", ".join(f"{key} {x:.3f}" for key, x in last.items())
+    return f"- `python -m evt.train {' '.join(given)}`: {len(log)} steps; {recipe}. Last 100 steps: {losses}."
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name")
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--evaluation", default="the base row of results/table_c_mini.csv.")
+    arguments = parser.parse_args()
+    ship(arguments.name, arguments.runs, arguments.evaluation)
