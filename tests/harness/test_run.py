@@ -51,10 +51,15 @@ def run_small(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) ->
     return metrics
 
 
-def error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def error(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *arguments: str,
+    task: Callable[[DictConfig], None] = run,
+) -> str:
     """The one sentence a refused command ends with."""
     with pytest.raises(SystemExit) as end:
-        command(monkeypatch, run, *arguments)
+        command(monkeypatch, task, *arguments)
     assert end.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines[-1].startswith("error: ")

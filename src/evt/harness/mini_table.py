@@ -51,7 +51,14 @@ class MiniRow:
 
 
 def rows_of(table: DictConfig) -> Iterator[MiniRow]:
-    """The rows of a table: those without gates, then each gated variant at each of its policies."""
+    """The rows of a table: those without gates, then each gated variant at each of its policies.
+
+    Raises:
+        ConfigError: a variant does not exist.
+    """
+    for variant in (*table.dense, *table.gated):
+        if variant not in VARIANTS:
+            raise setup.ConfigError(f"variant {variant} is unknown; allowed are {', '.join(VARIANTS)}")
     for variant in table.dense:
         yield MiniRow(variant)
     for variant in table.gated:
