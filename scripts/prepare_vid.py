@@ -37,6 +37,7 @@ from evt.data.vid_annotations import (
     LABEL_OF_SYNSET,
     Annotation,
     by_number,
+    classes_of_tree,
     frame_number,
     labels_of_tree,
 )
@@ -182,7 +183,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     choice = parser.parse_args(arguments)
 
-    writer = CocoWriter()
+    try:
+        writer = CocoWriter(classes_of_tree(choice.root))
+    except DataError as error:
+        print(error)
+        return 1
     if choice.json:
         report = check_json(choice.root, choice.split, choice.json, choice.decode)
     elif choice.split == "det":

@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from evt.data.sprites import SpriteVideos
+from evt.data.sprites.writing import write_vid
 from evt.data.vid import VID
 from tests.common import ROOT
 from tests.data.test_vid import assert_same, write_det
@@ -54,6 +56,23 @@ def test_the_json_that_it_writes_is_the_same_data_set(tmp_path: Path, prepare_vi
         out = tmp_path / f"{split}.json"
         assert prepare_vid.main([str(tmp_path), "--split", split, "--write-json", str(out)]) == 0
         assert_same(VID(tmp_path, split), VID(tmp_path, split, annotations=out))
+
+
+def test_a_tree_of_other_classes_becomes_a_json_of_them(tmp_path: Path, prepare_vid: ModuleType) -> None:
+    write_vid(SpriteVideos(2, 3, (96, 128)), tmp_path, "val", "png")
+    out = tmp_path / "val.json"
+    assert prepare_vid.main([str(tmp_path), "--write-json", str(out)]) == 0
+    read = VID(tmp_path, annotations=out)
+    assert tuple(read.classes) == SpriteVideos.classes
+    assert_same(VID(tmp_path), read)
+
+
+def test_classes_that_cannot_be_are_told(
+    tmp_path: Path, prepare_vid: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (write_tree(tmp_path) / "classes.txt").write_text("car\ncar\n")
+    assert prepare_vid.main([str(tmp_path)]) == 1
+    assert "classes.txt is empty or names a class twice" in capsys.readouterr().out
 
 
 def test_everything_that_is_wrong_is_named_at_once(

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from evt.data.images import read_image
 from evt.data.vid_annotations import (
-    CLASSES,
     LABEL_OF_SYNSET,
     SYNSETS,
     Annotation,
     by_number,
+    classes_of_tree,
     frame_number,
     labels_of_tree,
     read_annotation,
@@ -167,8 +167,7 @@ class VID(Sequence[VIDVideo]):
             raise DataError(f"{root}: split {split} has no videos with frames of the 30 classes")
         self._split = split
         self.n_found = len(videos)
-        tree = labels_of_tree(root)
-        self.classes: Sequence[str] = CLASSES if tree is LABEL_OF_SYNSET else list(tree)
+        self.classes = classes_of_tree(root)
         self._videos = sorted(videos, key=lambda video: video.name)[:n_videos]
 
     @property
@@ -297,7 +296,7 @@ def _det_pictures(root: Path, split: str, require_annotations: bool) -> list[VID
 
 
 def _listed_in_json(root: Path, split: str, path: Path) -> list[VIDVideo]:
-    listed = read_coco(path, pictures=split == "det")
+    listed = read_coco(path, pictures=split == "det", classes=classes_of_tree(root))
     data_set, folder = SPLITS[split].split("/")
     bases = [root / "Data" / data_set, root / "Data" / data_set / folder, root, path.parent]
     if not listed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -108,6 +108,12 @@ def labels_of_tree(root: str | Path) -> Mapping[str, int]:
     if not names or len(set(names)) < len(names):
         raise DataError(f"{path} is empty or names a class twice; one name a line is needed, each once")
     return {name: label for label, name in enumerate(names)}
+
+
+def classes_of_tree(root: str | Path) -> Sequence[str]:
+    """The names of a tree's classes in the order of their labels; see `labels_of_tree`."""
+    labels = labels_of_tree(root)
+    return CLASSES if labels is LABEL_OF_SYNSET else list(labels)
 
 
 def read_annotation(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class CocoVideo:
     targets: CocoTargets
 
 
-def read_coco(path: str | Path, pictures: bool = False) -> list[CocoVideo]:
+def read_coco(path: str | Path, pictures: bool = False, classes: Sequence[str] = CLASSES) -> list[CocoVideo]:
     """Read a COCO-style VID json.
 
     `bbox` is x, y, width, height; classes are found by the names in `categories`. A frame's number is that in its
@@ -75,6 +75,7 @@ def read_coco(path: str | Path, pictures: bool = False) -> list[CocoVideo]:
         path: the file.
         pictures: `images` are single pictures, each a video of its own, as in DET. Objects of other classes than
             the 30 are left out, and so are pictures without any of them.
+        classes: their names, in the order of their labels.
 
     Raises:
         DataError: the file is missing, broken or lacks an entry, an image is listed twice, or an object is of an
@@ -114,7 +115,7 @@ def read_coco(path: str | Path, pictures: bool = False) -> list[CocoVideo]:
                 )
         return places
 
-    label_of_class = {name: label for label, name in enumerate(CLASSES)}
+    label_of_class = {name: label for label, name in enumerate(classes)}
     names = column("categories", "name", _TEXT)
     labels_of_ids = dict(zip(column("categories", "id", _ID), map(label_of_class.get, names), strict=True))
     image_of_file = images_by("file_name", _TEXT)
@@ -131,7 +132,7 @@ def read_coco(path: str | Path, pictures: bool = False) -> list[CocoVideo]:
 
     if pictures:
         labels_of_ids = {key: -1 if label is None else label for key, label in labels_of_ids.items()}
-    labels = looked_up(labels_of_ids, "category_id", "a category with a class name of ImageNet VID")
+    labels = looked_up(labels_of_ids, "category_id", _described(classes))
     images = looked_up(image_of_id, "image_id", "the images")
     try:
         boxes = np.array(column("annotations", "bbox"), np.float64).reshape(len(labels), 4)
@@ -187,15 +188,25 @@ def read_coco(path: str | Path, pictures: bool = False) -> list[CocoVideo]:
     return videos
 
 
-class CocoWriter:
-    """Collects frames and their annotations, and writes them as a json that `read_coco` reads."""
+def _described(classes: Sequence[str]) -> str:
+    names = "of ImageNet VID" if classes is CLASSES else f"among {', '.join(classes)}"
+    return f"a category with a class name {names}"
 
-    def __init__(self) -> None:
+
+class CocoWriter:
+    """Collects frames and their annotations, and writes them as a json that `read_coco` reads.
+
+    Args:
+        classes: the names of the classes, in the order of their labels.
+    """
+
+    def __init__(self, classes: Sequence[str] = CLASSES) -> None:
+        categories: list[dict[str, Any]] = [{"id": i, "name": name} for i, name in enumerate(classes, 1)]
+        if classes is CLASSES:
+            for category, synset in zip(categories, SYNSETS, strict=True):
+                category["encode_name"] = synset
         self._content: dict[str, list[dict[str, Any]]] = {
-            "categories": [
-                {"id": i, "name": name, "encode_name": synset}
-                for i, (name, synset) in enumerate(zip(CLASSES, SYNSETS, strict=True), 1)
-            ],
+            "categories": categories,
             "videos": [],
             "images": [],
             "annotations": [],
