@@ -42,7 +42,7 @@ REPRODUCE = $(BIN)/python -m evt.reproduce $(DATA) $(if $(WEIGHTS),'model.checkp
 .PHONY: reproduce-table-c reproduce-table-1 reproduce-table-b reproduce-table-e
 reproduce-table-c: $(READY)  ## Table C: base, temporal, token-wise and STGT at 1024 and 672, and a quick small one
 	$(REPRODUCE) table=table_c
-	$(BIN)/python -m evt.reproduce table=table_c_mini quick=true
+	$(BIN)/python -m evt.reproduce table=mini quick=true
 reproduce-table-1: $(READY)  ## Table 1: spatial redundancy at 1024
 	$(REPRODUCE) table=table_1
 reproduce-table-b: $(READY)  ## Table B: the threshold policy at 1024
@@ -67,7 +67,7 @@ reproduce-table-a: $(READY)  ## Table A: ViViT on Kinetics-400
 PROCESSES ?= $(shell nproc)
 TRAIN = $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m evt.train threads=1
 SHIP = $(BIN)/python scripts/ship_weights.py
-MINI_TABLES = table_c_mini table_1_mini table_b_mini table_drift_mini table_d_mini
+MINI_TABLES = mini table_drift_mini table_d_mini
 
 .PHONY: train-mini reproduce-mini
 train-mini: $(READY)  ## Train the small models on generated videos, and put them into the package

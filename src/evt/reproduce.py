@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from evt.harness.cli import run_command
 from evt.harness.detection_table import fill_detection_table
 from evt.harness.mini_clip_table import fill_mini_clip_table
-from evt.harness.mini_table import fill_mini_table
+from evt.harness.mini_table import fill_mini_tables
 from evt.harness.recognition_table import fill_recognition_table
 from evt.harness.report import write_table
 from evt.harness.setup import ConfigError
@@ -24,36 +24,34 @@ from evt.harness.setup import ConfigError
 DIGITS = {"gflops": 1, "map50": 2, "tflops": 3, "top1": 2}
 """Of numbers in the Markdown tables; the CSV tables have all."""
 
-KINDS = {"gated": fill_mini_table, "tuned": fill_mini_clip_table}
-"""How small tables are filled, by a setting that only tables of that kind have."""
+SMALL = {"vitdet_mini": fill_mini_tables, "vivit_mini": fill_mini_clip_table}
+LARGE = {"vivit": fill_recognition_table, "vitdet": fill_detection_table}
+"""How tables are filled: small ones by the choice of model, the paper's own by its kind."""
 
 
 def reproduce(cfg: DictConfig) -> None:
     """Fill a table and write it; a run that was killed goes on after its last finished row, video or clip."""
-    kind = next((name for name in KINDS if name in cfg.table), cfg.model.name)
     chosen, its_own = HydraConfig.get().runtime.choices["model"], cfg.table.model
     if chosen != its_own:
         raise ConfigError(f"model is {chosen}, but {cfg.table.name} is of {its_own}; leave model as it is")
-    if not isinstance(cfg.quick, bool) or (cfg.quick and kind not in KINDS):
+    if not isinstance(cfg.quick, bool) or (cfg.quick and chosen not in SMALL):
         raise ConfigError(
             f"quick is {cfg.quick!r}; it must be true or false, and only small tables have a quick form"
         )
     if not isinstance(cfg.out, str):
         raise ConfigError(f"out is {cfg.out!r}; it must be a folder")
     Path(cfg.out).mkdir(parents=True, exist_ok=True)  # found out now rather than after hours
-    fill = {**KINDS, "vivit": fill_recognition_table, "vitdet": fill_detection_table}[kind]
-    table = fill(cfg, Path(HydraConfig.get().runtime.output_dir))
-    cost = "tflops" if cfg.model.name == "vivit" else "gflops"
-    path = write_table(
-        Path(cfg.out) / f"{cfg.table.name}{'_quick' if cfg.quick else ''}.csv",
-        cfg.table.title,
-        table.records,
-        table.notes,
-        digits=DIGITS | dict(cfg.table.get("digits", {})),
-    )
-    table.ledger.finish()
-    print_agreement(table.records, cost)
-    print("\n".join([*table.missing, f"written to {path} and {path.with_suffix('.md')}"]))
+    fill = SMALL.get(chosen) or LARGE[cfg.model.name]
+    tables = fill(cfg, Path(HydraConfig.get().runtime.output_dir))
+    digits = DIGITS | dict(cfg.table.get("digits", {}))
+    written = [
+        write_table(Path(cfg.out) / f"{table.name}{'_quick' if cfg.quick else ''}.csv", table, digits=digits)
+        for table in tables
+    ]
+    for table, path in zip(tables, written, strict=True):
+        table.ledger.finish()
+        print_agreement(table.records, "tflops" if cfg.model.name == "vivit" else "gflops")
+        print("\n".join([*table.missing, f"written to {path} and {path.with_suffix('.md')}"]))
 
 
 def print_agreement(records: Sequence[dict[str, Any]], cost: str) -> None:

@@ -37,7 +37,7 @@ NO_CHECKPOINT = (
 )
 
 
-def fill_detection_table(cfg: DictConfig, folder: Path) -> FilledTable:
+def fill_detection_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     """Fill the table that `cfg.table` names; goes on after the last row, and video on VID, that the folder holds."""
     if not isinstance(cfg.flush_rate, float | int) or not 0 < cfg.flush_rate <= 1:
         raise setup.ConfigError(f"flush_rate is {cfg.flush_rate!r}; it must be above 0 and at most 1")
@@ -89,7 +89,8 @@ def fill_detection_table(cfg: DictConfig, folder: Path) -> FilledTable:
         record["data"] = data if record["frames"] else ""
         record["checkpoint"] = Path(cfg.model.checkpoint).name if trained and record["frames"] else ""
     missing = ([] if on_vid else [NO_DATA]) + ([] if trained else [NO_CHECKPOINT])
-    return FilledTable(records, _notes(cfg, videos, trained) + missing, missing, ledger)
+    notes = _notes(cfg, videos, trained) + missing
+    return [FilledTable(cfg.table.name, cfg.table.title, records, notes, missing, ledger)]
 
 
 def _flush_rate(cfg: DictConfig, videos: Sequence[Video]) -> float:

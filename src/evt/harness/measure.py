@@ -128,22 +128,18 @@ class Run:
 
     model, variant, policy: the network and how it reuses what came before.
     compare: the dense model runs beside, frame by frame, to compare times and outputs.
-    detect: objects are detected in every frame, or in the last of so many.
+    detect: objects are detected in every frame.
     """
 
     model: ViTDet
     variant: Variant
     policy: Policy | None
     compare: bool = True
-    detect: bool | int = False
-
-    def detects_in(self, i: int) -> bool:
-        """Whether objects are detected in frame i of a video."""
-        return bool(self.detect) and (i + 1) % int(self.detect) == 0
+    detect: bool = False
 
 
 def measure(
-    run: Run, videos: Sequence[Video], classes: Sequence[str], ledger: Ledger, key: str, describe: str | None
+    run: Run, videos: Sequence[Video], classes: Sequence[str], ledger: Ledger, key: str, describe: str
 ) -> tuple[Measurement, DetectionMetrics]:
     """Run over videos, with a progress bar.
 
@@ -155,13 +151,13 @@ def measure(
         classes: the names of the classes of objects.
         ledger: keeps finished videos; those that it has already are not run again.
         key: names everything that the results on a video depend on, but for the video itself.
-        describe: beside the progress bar; None shows no bar.
+        describe: beside the progress bar.
 
     Raises:
         DataError: a frame cannot be read or used; the message names it.
     """
     measurement, detections = Measurement(), DetectionMetrics(classes)
-    with tqdm(total=sum(map(len, videos)), desc=describe, unit="frame", disable=describe is None) as bar:
+    with tqdm(total=sum(map(len, videos)), desc=describe, unit="frame") as bar:
         for video in videos:
             part = f"{key} {video.name} {video.fingerprint}"
             if part in ledger:
@@ -178,7 +174,7 @@ def _measure_video(run: Run, video: Video, classes: Sequence[str], bar: tqdm[NoR
     stream = Stream(run.model.net, run.variant, run.policy)
     dense = Stream(run.model.net, dense_rival(run.variant)) if run.compare else None
     measurement, detections = Measurement(), DetectionMetrics(classes)
-    for i, frame in enumerate(video):
+    for frame in video:
         if frame.first:
             stream.reset()
         part = measurement.first if frame.first else measurement.later
@@ -191,7 +187,7 @@ def _measure_video(run: Run, video: Video, classes: Sequence[str], bar: tqdm[NoR
             reference, seconds = timed(dense, x)
             part.dense_seconds.append(seconds)
             part.error.append(relative_l2(out, reference))
-        if run.detects_in(i):
+        if run.detect:
             height, width = frame.image.shape[-2:]
             found, seconds = timed(run.model.detect, out, (height, width))
             part.detector_seconds.append(seconds)

@@ -24,42 +24,40 @@ from evt.harness.video_ops import video_operations
 from evt.metrics.bootstrap import half_width, mean_of, resample
 from evt.models.vivit import ViViT
 
-BATCH = 8
-"""Clips that run as one batch of streams."""
-
 Hits = dict[str, list[int]]
 """For each temporal sub-model, by the r it was tuned at ("" for none), 1 for each clip that it classifies rightly."""
 
 
-def fill_mini_clip_table(cfg: DictConfig, folder: Path) -> FilledTable:
-    """Measure the rows of the table that `cfg.table` names; goes on after the last budget that the folder holds.
+def fill_mini_clip_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
+    """Measure the rows of the table that `cfg.table` names; goes on after the clips that the folder holds.
 
-    The spatial sub-model runs once for each budget, and all temporal sub-models classify what comes of it. Budgets
-    are measured in as many processes as `cfg.workers` says, one thread each.
+    A batch of clips goes through the spatial sub-model once for each budget, and all temporal sub-models classify
+    what comes of it. Batches are measured in as many processes as `cfg.workers` says, one thread each.
     """
     workers = n_workers(cfg.workers)
     if cfg.quick:
         cfg = OmegaConf.merge(cfg, {"data": cfg.table.quick})  # type: ignore[assignment]
     tested = {r: [round(r * share) for share in cfg.table.tested_at] for r in cfg.table.tuned}
     budgets = sorted({r for near in tested.values() for r in near}, reverse=True)
+    passes: list[int | None] = [None, *budgets]
     job = json.dumps(OmegaConf.to_container(cfg, resolve=True), sort_keys=True)
-    models = _opened(job)
+    models, data = _opened(job)
     base = models[""]
     for r in budgets:  # what cannot be is found out now
         _run_of(r, base)
     weights = [setup.build_vivit(_model_config(cfg, r), torch.device("cpu"))[1].sha256 for r in models]
 
-    ledger = Ledger(folder / "rows.jsonl")
-    settings = json.dumps(
-        [evt.__version__, weights, OmegaConf.to_container(cfg, resolve=True)], sort_keys=True
-    )
-    passes: list[int | None] = [None, *budgets]
-    keys = {r: f"r={r} {settings}" for r in passes}
-    todo = [r for r in passes if keys[r] not in ledger]
-    with tqdm(total=len(passes), initial=len(passes) - len(todo), desc=cfg.table.name, unit="budget") as bar:
-        for r, hits in in_processes(partial(classify_all, job), todo, workers):
-            ledger.put(keys[r], hits)
-            bar.update()
+    ledger = Ledger(folder / "clips.jsonl")
+    settings = json.dumps([evt.__version__, weights, job])
+    indices = range(len(data))
+    batches = [indices[i : i + cfg.table.batch] for i in indices[:: cfg.table.batch]]
+    keys = {batch: f"{batch} {settings}" for batch in batches}
+    todo = [batch for batch in batches if keys[batch] not in ledger]
+    done = len(data) - sum(map(len, todo))
+    with tqdm(total=len(data), initial=done, desc=cfg.table.name, unit="clip") as bar:
+        for batch, hits in in_processes(partial(classify_clips, job, passes), todo, workers):
+            ledger.put(keys[batch], hits)
+            bar.update(len(batch))
 
     # Counted on torch's meta device: operations follow from shapes alone.
     shapes = setup.build_vivit(DictConfig({**cfg.model, "checkpoint": None}), torch.device("meta"))[0]
@@ -68,9 +66,9 @@ def fill_mini_clip_table(cfg: DictConfig, folder: Path) -> FilledTable:
     dense = video_operations(shapes, VARIANTS["base"], None).total
     records = []
     for tuned, r in rows:
-        hits = ledger[keys[r]][tuned]
+        right = [hit for batch in batches for hit in ledger[keys[batch]][passes.index(r)][tuned]]
         ops = video_operations(shapes, *_run_of(r, base)).total
-        interval = half_width(100 * mean_of(hits, resample(len(hits))))
+        interval = half_width(100 * mean_of(right, resample(len(right))))
         records.append(
             {
                 "variant": "base" if r is None else "temporal",
@@ -79,35 +77,37 @@ def fill_mini_clip_table(cfg: DictConfig, folder: Path) -> FilledTable:
                 "share": "" if r is None else r / base.n_tokens,
                 "op_ratio": dense / ops,
                 "gflops": ops / 1e9,
-                "top1": 100 * float(np.mean(hits)),
+                "top1": 100 * float(np.mean(right)),
                 "interval": interval,
-                "clips": len(hits),
+                "clips": len(right),
             }
         )
-    return FilledTable(records, _notes(cfg, base, len(ledger[keys[None]][""])), [], ledger)
+    return [FilledTable(cfg.table.name, cfg.table.title, records, _notes(cfg, base, data), [], ledger)]
 
 
-def classify_all(job: str, r: int | None) -> Hits:
-    """Classify all clips with one budget of the spatial sub-model; None is the dense model.
+def classify_clips(job: str, passes: Sequence[int | None], batch: Sequence[int]) -> list[Hits]:
+    """Classify some clips, as one batch of streams, with each budget of the spatial sub-model.
 
     Args:
         job: the config, as JSON.
-        r: the budget, in tokens.
+        passes: the budgets, in tokens; None is the dense model.
+        batch: the positions of the clips in the data.
     """
-    models, data = _opened(job), _clips(job)
+    models, data = _opened(job)
     base = models[""]
-    variant, policy = _run_of(r, base)
-    hits: Hits = {tuned: [] for tuned in models}
-    for first in range(0, len(data), BATCH):
-        clips = [data[i] for i in range(first, min(first + BATCH, len(data)))]
-        views = torch.cat([base.preprocess(clip) for clip in clips])
-        spatial = base.run_spatial(views, variant, policy)
-        labels = torch.tensor([clip.label for clip in clips])
+    clips = [data[i] for i in batch]
+    views = torch.cat([base.preprocess(clip) for clip in clips])
+    labels = torch.tensor([clip.label for clip in clips])
+    found = []
+    for r in passes:
+        spatial = base.run_spatial(views, *_run_of(r, base))
+        hits: Hits = {}
         with torch.no_grad():
             for tuned, model in models.items():
                 logits = model.classify(spatial).unflatten(0, (len(clips), -1)).mean(1)
-                hits[tuned] += (logits.argmax(-1).cpu() == labels).int().tolist()
-    return hits
+                hits[tuned] = (logits.argmax(-1).cpu() == labels).int().tolist()
+        found.append(hits)
+    return found
 
 
 def _run_of(r: int | None, model: ViViT) -> tuple[Variant, Any]:
@@ -123,28 +123,26 @@ def _model_config(cfg: DictConfig, tuned: str) -> DictConfig:
 
 
 @cache
-def _opened(job: str) -> dict[str, ViViT]:
-    """The models, by the r at which their temporal sub-model was tuned; "" for the one that was not."""
+def _opened(job: str) -> tuple[dict[str, ViViT], SpriteClips]:
+    """The models, by the r at which their temporal sub-model was tuned ("" for none), and the clips."""
     cfg = DictConfig(json.loads(job))
+    data = setup.build_clips(cfg.data)
+    if not isinstance(data, SpriteClips):
+        raise setup.ConfigError(
+            f"data is {cfg.data.name}; the small tables are of generated clips: sprite_clips"
+        )
     device = setup.build_device(cfg)
     tuned = ["", *map(str, cfg.table.tuned)]
-    return {r: setup.build_vivit(_model_config(cfg, r), device)[0] for r in tuned}
+    return {r: setup.build_vivit(_model_config(cfg, r), device)[0] for r in tuned}, data
 
 
-@cache
-def _clips(job: str) -> SpriteClips:
-    data = setup.build_clips(DictConfig(json.loads(job)["data"]))
-    assert isinstance(data, SpriteClips)
-    return data
-
-
-def _notes(cfg: DictConfig, model: ViViT, n_clips: int) -> Sequence[str]:
+def _notes(cfg: DictConfig, model: ViViT, data: SpriteClips) -> Sequence[str]:
     return [
         f"vivit at {model.size} pixels, weights {cfg.model.checkpoint}; GFlops are of a whole clip: "
         f"{model.steps} steps of {model.n_tokens} tokens, the first a flush, and the temporal sub-model.",
         "Rows with an `r` and no `tuned_r` are naive: the dense model's temporal sub-model on Eventful outputs.",
         "`share` is r over the tokens of a step; `op_ratio` the operations of base over those of the row.",
         "`interval`: 95% of 1000 resamples of the clips lie within this of top-1 on either side (half the width).",
-        f"Data: {n_clips} generated clips of {cfg.data.n_frames} frames, split {cfg.data.split}, setting "
+        f"Data: {len(data)} generated clips of {cfg.data.n_frames} frames, split {cfg.data.split}, setting "
         f"{cfg.data.setting}, seed {cfg.data.seed}.",
     ]

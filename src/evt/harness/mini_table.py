@@ -9,19 +9,20 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 import evt
 from evt.data.sprites import SpriteVideos
-from evt.data.video import Video
-from evt.eventful import VARIANTS
+from evt.eventful import VARIANTS, count_ops
+from evt.eventful.stream import Stream
 from evt.harness import setup
 from evt.harness.ledger import Ledger
-from evt.harness.measure import Run, measure
 from evt.harness.pool import in_processes, n_workers
 from evt.harness.report import FilledTable
 from evt.metrics.bootstrap import half_width
+from evt.metrics.detection import DetectionMetrics
 from evt.models.vitdet import ViTDet
 
 
@@ -39,7 +40,7 @@ class MiniRow:
 
     @property
     def label(self) -> str:
-        """A short name, which is also that of a file."""
+        """A short name."""
         return f"{self.variant} {self.setting}={self.value:g}" if self.setting else self.variant
 
     def policy(self) -> DictConfig:
@@ -48,6 +49,19 @@ class MiniRow:
             return DictConfig({"name": "none"})
         name = "top_r" if self.setting == "r" else "threshold"
         return DictConfig({"name": name, self.setting: self.value})
+
+
+@dataclass
+class Measured:
+    """What a row did on some videos.
+
+    first_ops, later_ops: operations in the videos' first frames, which are flushes, and in all others.
+    detections: for each video, as `DetectionMetrics.records` gives them.
+    """
+
+    first_ops: int
+    later_ops: int
+    detections: list[dict[str, Any]]
 
 
 def rows_of(table: DictConfig) -> Iterator[MiniRow]:
@@ -67,76 +81,109 @@ def rows_of(table: DictConfig) -> Iterator[MiniRow]:
                 yield MiniRow(variant, setting, value)
 
 
-def fill_mini_table(cfg: DictConfig, folder: Path) -> FilledTable:
-    """Measure the rows of the table that `cfg.table` names; goes on after the last row that the folder holds.
+def fill_mini_tables(cfg: DictConfig, folder: Path) -> list[FilledTable]:
+    """Measure all rows of `cfg.table.tables` on the same videos; goes on after the videos that the folder holds.
 
-    Rows are measured in as many processes as `cfg.workers` says, one thread each.
+    A batch of videos goes through every row before the next batch does, so that each is generated once and a row that
+    several tables share is measured once. Batches are measured in as many processes as `cfg.workers` says.
     """
     workers = n_workers(cfg.workers)
+    tables = dict(cfg.table.tables)
     if cfg.quick:
-        cfg = OmegaConf.merge(cfg, {"data": cfg.table.quick})  # type: ignore[assignment]
-    device = setup.build_device(cfg)
-    model, weights = setup.build_vitdet(cfg.model, device)
-    rows = list(rows_of(cfg.table))
+        cfg = OmegaConf.merge(cfg, {"data": cfg.table.quick.data})  # type: ignore[assignment]
+        tables = {name: tables[name] for name in cfg.table.quick.tables}
+    rows = list(dict.fromkeys(row for table in tables.values() for row in rows_of(table)))
+    job = json.dumps(OmegaConf.to_container(cfg, resolve=True), sort_keys=True)
+    _, model, weights, videos = _opened(job)
     for row in rows:  # what cannot be is found out now rather than after half an hour
         setup.build_policy(row.policy(), VARIANTS[row.variant], model.n_tokens)
-    videos = setup.build_data(cfg.data)
     setup.class_names(videos, model.n_classes)
 
-    ledger = Ledger(folder / "rows.jsonl")
-    job = json.dumps(OmegaConf.to_container(cfg, resolve=True), sort_keys=True)
-    settings = f"{evt.__version__} {weights.sha256} {job}"
-    keys = {row: f"{row.label} {settings}" for row in rows}
-    todo = [row for row in rows if keys[row] not in ledger]
-    with tqdm(total=len(rows), initial=len(rows) - len(todo), desc=cfg.table.name, unit="row") as bar:
-        for row, cells in in_processes(partial(measure_row, job, folder), todo, workers):
-            ledger.put(keys[row], cells)
-            bar.update()
-    records = [_record(row, ledger[keys[row]], model.n_tokens) for row in rows]
-    base = next((x["gflops"] for x in records if x["variant"] == "base"), None)
-    for record in records:
-        record["op_ratio"] = base / record["gflops"] if base else ""
-    return FilledTable(records, _notes(cfg, weights, videos), [], ledger)
+    ledger = Ledger(folder / "videos.jsonl")
+    settings = json.dumps([evt.__version__, weights.sha256, job, [row.label for row in rows]])
+    indices = range(len(videos))
+    batches = [indices[i : i + cfg.table.batch] for i in indices[:: cfg.table.batch]]
+    keys = {batch: f"{batch} {settings}" for batch in batches}
+    todo = [batch for batch in batches if keys[batch] not in ledger]
+    done = len(videos) - sum(map(len, todo))
+    with tqdm(total=len(videos), initial=done, desc=cfg.table.name, unit="video") as bar:
+        for batch, measured in in_processes(partial(measure_videos, job, rows), todo, workers):
+            ledger.put(keys[batch], [vars(x) for x in measured])
+            bar.update(len(batch))
+
+    results = [[Measured(**x) for x in ledger[keys[batch]]] for batch in batches]
+    measured_rows = zip(rows, zip(*results, strict=True), strict=True)
+    cells = {
+        row: _cells(cfg, videos, found)
+        for row, found in tqdm(measured_rows, "bootstrap", len(rows), unit="row")
+    }
+    return [
+        FilledTable(name, table.title, _records(rows_of(table), cells, model.n_tokens), notes, [], ledger)
+        for notes in [_notes(cfg, weights, videos)]
+        for name, table in tables.items()
+    ]
 
 
-def measure_row(job: str, folder: Path, row: MiniRow) -> dict[str, Any]:
-    """The cells of one row, for the ledger; goes on after the last video that the folder holds.
+def measure_videos(job: str, rows: Sequence[MiniRow], batch: Sequence[int]) -> list[Measured]:
+    """Run a batch of videos, as one batch of streams, through each row.
 
     Args:
         job: the config, as JSON.
-        folder: of the run.
-        row: what is measured.
+        rows: what runs.
+        batch: the positions of the videos in the data.
     """
-    cfg, model, weights, videos = _opened(job)
-    variant = VARIANTS[row.variant]
-    policy = setup.build_policy(row.policy(), variant, model.n_tokens)
-    run = Run(model, variant, policy, compare=False, detect=cfg.table.detect_every)
-    ledger = Ledger(folder / f"{row.label}.jsonl")
-    names = setup.class_names(videos, model.n_classes)
-    key = json.dumps([weights, job])
-    measurement, detections = measure(run, videos, names, ledger, key, None)
-    ops = measurement.first.ops.total() + measurement.later.ops.total()
-    frames = len(measurement.first.seconds) + len(measurement.later.seconds)
-    cells: dict[str, Any] = {
-        "gflops": ops / frames / 1e9,
-        "map50": detections.compute().map50,
-        "interval": half_width(detections.map50_of_resamples()),
-        "videos": len(videos),
-        "frames": frames,
-    }
-    if cfg.table.parts > 1:
-        for part in range(cfg.table.parts):
-            shown = detections.only(partial(_is_in_part, part, cfg.table.parts, len(videos[0])))
-            cells[f"map50_part{part + 1}"] = shown.compute().map50
-    ledger.finish()
-    return cells
+    cfg, model, _, videos = _opened(job)
+    frames = list(zip(*(videos[i] for i in batch), strict=True))  # by time, then by video
+    inputs = [torch.cat([model.preprocess(frame.image) for frame in now]) for now in frames]
+    measured = []
+    for row in rows:
+        variant = VARIANTS[row.variant]
+        stream = Stream(model.net, variant, setup.build_policy(row.policy(), variant, model.n_tokens))
+        ops = []
+        found = [DetectionMetrics(videos.classes) for _ in batch]
+        for i, (x, now) in enumerate(zip(inputs, frames, strict=True), 1):
+            with count_ops() as counted:
+                tokens = stream(x)
+            ops.append(counted.total())
+            if i % cfg.table.detect_every == 0:
+                for frame, own, detections in zip(now, tokens.split(1), found, strict=True):
+                    assert frame.target is not None
+                    boxes, scores, labels = model.detect(own, frame.image.shape[-2:])
+                    detections.add(frame.name, *frame.target, boxes, scores, labels)
+        measured.append(Measured(ops[0], sum(ops[1:]), [detections.records() for detections in found]))
+    return measured
 
 
 @cache
-def _opened(job: str) -> tuple[DictConfig, ViTDet, str | None, Sequence[Video]]:
+def _opened(job: str) -> tuple[DictConfig, ViTDet, setup.Weights, SpriteVideos]:
     cfg = DictConfig(json.loads(job))
-    model, weights = setup.build_vitdet(cfg.model, setup.build_device(cfg))
-    return cfg, model, weights.sha256, setup.build_data(cfg.data)
+    videos = setup.build_data(cfg.data)
+    if not isinstance(videos, SpriteVideos):
+        raise setup.ConfigError(f"data is {cfg.data.name}; the small tables are of generated videos: sprites")
+    return cfg, *setup.build_vitdet(cfg.model, setup.build_device(cfg)), videos
+
+
+def _cells(cfg: DictConfig, videos: SpriteVideos, measured: Sequence[Measured]) -> dict[str, Any]:
+    """The figures of a row, from what it did on each batch of videos."""
+    n_videos, n_frames = len(videos), len(videos[0])
+    detections = DetectionMetrics(videos.classes)
+    for part in measured:
+        for records in part.detections:
+            detections.add_records(records)
+    first = sum(part.first_ops for part in measured) / n_videos
+    later = sum(part.later_ops for part in measured) / n_videos / (n_frames - 1)
+    cells = {
+        "gflops": (cfg.flush_rate * first + (1 - cfg.flush_rate) * later) / 1e9,
+        "map50": detections.compute().map50,
+        "interval": half_width(detections.map50_of_resamples()),
+        "videos": n_videos,
+        "frames": n_videos * n_frames,
+    }
+    if cfg.table.parts > 1:
+        for k in range(cfg.table.parts):
+            shown = detections.only(partial(_is_in_part, k, cfg.table.parts, n_frames))
+            cells[f"map50_part{k + 1}"] = shown.compute().map50
+    return cells
 
 
 def _is_in_part(part: int, parts: int, n_frames: int, frame: str) -> bool:
@@ -144,33 +191,34 @@ def _is_in_part(part: int, parts: int, n_frames: int, frame: str) -> bool:
     return int(frame.rpartition(":")[2]) * parts // n_frames == part
 
 
-def _record(row: MiniRow, cells: dict[str, Any], n_tokens: int) -> dict[str, Any]:
-    share = row.value / n_tokens if row.setting == "r" else ""
-    return {
-        "variant": row.variant,
-        "r": int(row.value) if row.setting == "r" else "",
-        "h": row.value if row.setting == "h" else "",
-        "share": share,
-        "op_ratio": "",
-        **cells,
-    }
+def _records(
+    rows: Iterator[MiniRow], cells: dict[MiniRow, dict[str, Any]], n_tokens: int
+) -> list[dict[str, Any]]:
+    base = cells.get(MiniRow("base"))
+    return [
+        {
+            "variant": row.variant,
+            "r": int(row.value) if row.setting == "r" else "",
+            "h": row.value if row.setting == "h" else "",
+            "share": row.value / n_tokens if row.setting == "r" else "",
+            "op_ratio": base["gflops"] / cells[row]["gflops"] if base else "",
+            **cells[row],
+        }
+        for row in rows
+    ]
 
 
-def _notes(cfg: DictConfig, weights: setup.Weights, videos: Sequence[Video]) -> list[str]:
-    every = cfg.table.detect_every
-    what = "each frame" if every == 1 else f"every {every}th frame"
+def _notes(cfg: DictConfig, weights: setup.Weights, videos: SpriteVideos) -> list[str]:
     notes = [
-        f"{cfg.model.name} at {cfg.model.size} pixels, weights {weights}; GFlops are of its Transformer, a mean over "
-        "all frames with the flush of each video's first, mAP50 is of "
-        f"{what}.",
+        f"{cfg.model.name} at {cfg.model.size} pixels, weights {weights}; GFlops are of its Transformer.",
+        f"As in the paper's tables, GFlops are a mean over all frames of long videos: {cfg.flush_rate} of them are "
+        "flushes. mAP50 is of later frames alone: of every "
+        f"{cfg.table.detect_every} frames the last.",
         "`share` is r over the tokens of a frame; `op_ratio` the operations of base over those of the row.",
         "`interval`: 95% of 1000 resamples of the videos lie within this of mAP50 on either side (half the width).",
+        f"Data: {len(videos)} generated videos of {len(videos[0])} frames, split {cfg.data.split}, setting "
+        f"{cfg.data.setting}, seed {cfg.data.seed}.",
     ]
-    if isinstance(videos, SpriteVideos):
-        notes.append(
-            f"Data: {len(videos)} generated videos of {len(videos[0])} frames, split {cfg.data.split}, setting "
-            f"{cfg.data.setting}, seed {cfg.data.seed}."
-        )
     if cfg.table.parts > 1:
         notes.append(
             f"`map50_part1` to `{cfg.table.parts}`: mAP50 in each part of the videos, first to last."

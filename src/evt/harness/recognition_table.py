@@ -81,7 +81,7 @@ def video_table(name: str, size: int) -> list[VideoRow]:
     return rows + [VideoRow(size, "temporal", "", r, "", "") for r in tuned]
 
 
-def fill_recognition_table(cfg: DictConfig, folder: Path) -> FilledTable:
+def fill_recognition_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     """Fill the table that `cfg.table` names; goes on after the last row and clip that the folder holds."""
     device = setup.build_device(cfg)
     data = setup.build_clips(cfg.data) if cfg.data.name in {"epic", "kinetics"} else None
@@ -139,7 +139,7 @@ def fill_recognition_table(cfg: DictConfig, folder: Path) -> FilledTable:
         "`tflops_equal` compares at the paper's digits.",
         *missing,
     ]
-    return FilledTable(records, notes, missing, ledger)
+    return [FilledTable(cfg.table.name, cfg.table.title, records, notes, missing, ledger)]
 
 
 def _check(cfg: DictConfig, rows: Sequence[VideoRow], n_tokens: int) -> None:

@@ -84,42 +84,43 @@ def write_detections(path: Path, detections: DetectionMetrics, classes: Sequence
 class FilledTable:
     """A table of the paper, filled.
 
+    name, title: of its file, and above it.
     records: the rows, all with the same columns.
     notes: what qualifies them, for below the table.
     missing: what would fill the cells that are empty, for the terminal.
-    ledger: the rows' own; to be finished when the table is written.
+    ledger: what was measured for it; to be finished when the table is written.
     """
 
+    name: str
+    title: str
     records: Sequence[dict[str, Any]]
     notes: Sequence[str]
     missing: Sequence[str]
     ledger: Ledger
 
 
-def write_table(
-    path: Path, title: str, records: Sequence[dict[str, Any]], notes: Sequence[str], digits: dict[str, int]
-) -> Path:
+def write_table(path: Path, table: FilledTable, digits: dict[str, int]) -> Path:
     """Write a table as CSV, in full precision, and as Markdown beside it, for reading.
 
     Args:
         path: of the CSV file; its folder is made.
-        title, notes: above and below the Markdown table.
-        records: the rows, all with the same columns.
+        table: what is written.
         digits: of the numbers in columns of the Markdown table, by their names.
 
     Returns:
         The path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(records).to_csv(path, index=False)
+    pd.DataFrame(table.records).to_csv(path, index=False)
 
     def cell(name: str, x: Any) -> str:
         return f"{x:.{digits[name]}f}" if isinstance(x, float) else str(x)
 
-    rows = [list(records[0]), *([cell(*item) for item in record.items()] for record in records)]
+    rows = [list(table.records[0])]
+    rows += [[cell(*item) for item in record.items()] for record in table.records]
     head, *body = _align(rows, "| ", " | ", " |").splitlines()
     rule = "".join("|" if c == "|" else "-" for c in head)
-    lines = [f"# {title}", "", head, rule, *body, "", *(f"- {note}" for note in notes)]
+    lines = [f"# {table.title}", "", head, rule, *body, "", *(f"- {note}" for note in table.notes)]
     path.with_suffix(".md").write_text("\n".join(lines) + "\n")
     return path
 
