@@ -149,7 +149,8 @@ def measure_videos(job: str, rows: Sequence[MiniRow], batch: Sequence[int]) -> l
                 for frame, own, detections in zip(now, tokens.split(1), found, strict=True):
                     assert frame.target is not None
                     boxes, scores, labels = model.detect(own, frame.image.shape[-2:])
-                    detections.add(frame.name, *frame.target, boxes, scores, labels)
+                    target = frame.target
+                    detections.add(frame.name, target.boxes, target.labels, boxes, scores, labels)
         measured.append(Measured(ops[0], sum(ops[1:]), [detections.records() for detections in found]))
     return measured
 
