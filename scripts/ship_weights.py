@@ -29,13 +29,12 @@ MEAN_OVER = 20  # steps
 RECIPE = ("configs/task", "configs/model", "src/evt/data/sprites", "src/evt/harness/dense_signals.py")
 
 
-def ship(name: str, runs: Sequence[Path], evaluation: str) -> None:
+def ship(name: str, runs: Sequence[Path]) -> None:
     """Write weights, card and curves of one model, and list its sha256.
 
     Args:
         name: of the model.
         runs: the folders of its stages, the last with the weights.
-        evaluation: what it reaches, in words, with the command.
     """
     made = [runs[-1] / file for file in ("weights.safetensors", "temporal.safetensors")]
     weights = next(path for path in made if path.exists())
@@ -64,10 +63,19 @@ def ship(name: str, runs: Sequence[Path], evaluation: str) -> None:
         "",
         *stages,
         "",
-        f"Metrics: {evaluation}",
+        f"Metrics: {_metrics(name)} of `make reproduce-mini`. Curves: results/training.",
     ]
     (FOLDER / f"{name}.md").write_text("\n".join(card) + "\n")
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _metrics(name: str) -> str:
+    """The rows that say what a model reaches."""
+    model, _, tuned = name.partition("_mini")
+    if model == "vitdet":
+        return "the base row of results/table_c_mini.csv,"
+    rows = f"the rows with tuned_r {tuned.removeprefix('_r')}" if tuned else "the base row"
+    return f"{rows} of results/table_d_mini.csv,"
 
 
 def _stage(run: Path, log: pd.DataFrame) -> str:
@@ -87,6 +95,5 @@ if __name__ == "__main__":
     )
     parser.add_argument("name")
     parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--evaluation", default="the base row of results/table_c_mini.csv.")
     arguments = parser.parse_args()
-    ship(arguments.name, arguments.runs, arguments.evaluation)
+    ship(arguments.name, arguments.runs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from evt import reproduce
+from evt import reproduce, run
 from evt.eventful import init_weights
 from evt.harness import mini_table, pool
 from evt.harness.ledger import Ledger
@@ -69,32 +71,56 @@ def made(
 ) -> pd.DataFrame:
     places = [f"out={folder}/out", f"hydra.run.dir={folder}/run", f"workers={workers}"]
     command(monkeypatch, reproduce.reproduce, f"table={table}", *places, *arguments)
+    return read(folder, "table_1_mini" if table == "mini" else table)
+
+
+def read(folder: Path, table: str) -> pd.DataFrame:
     return pd.read_csv(folder / "out" / f"{table}.csv")
 
 
-FEW = ["data.n_videos=2", "data.n_frames=8", "table.r=[64]"]
+FEW = [
+    *("data.n_videos=3", "data.n_frames=8", "table.batch=1", "table.tables.table_b_mini.h=[1]"),
+    *("table.tables.table_c_mini.r=[64]", "table.tables.table_1_mini.r=[64]"),
+]
 
 
 def test_two_processes_measure_what_one_does(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detector: list[str]
 ) -> None:
     arguments = [*detector, *FEW]
-    one = made(monkeypatch, tmp_path / "one", "table_1_mini", *arguments)
-    made(monkeypatch, tmp_path / "two", "table_1_mini", *arguments, workers=2)
-    one_file, two_file = (tmp_path / name / "out/table_1_mini.csv" for name in ("one", "two"))
-    assert one_file.read_bytes() == two_file.read_bytes()
+    one = made(monkeypatch, tmp_path / "one", "mini", *arguments)
+    made(monkeypatch, tmp_path / "two", "mini", *arguments, workers=2)
+    for table in ("table_c_mini", "table_1_mini", "table_b_mini"):
+        one_file, two_file = (tmp_path / name / f"out/{table}.csv" for name in ("one", "two"))
+        assert one_file.read_bytes() == two_file.read_bytes()
     assert list(one.variant) == ["base", "spatial", "temporal", "spatiotemporal"]
     assert one.op_ratio[0] == 1
     assert one.gflops.is_monotonic_decreasing
-    assert (one.frames == 16).all()
+    assert (one.frames == 24).all()
+    assert list(read(tmp_path / "one", "table_b_mini").h[1:]) == [1]
 
 
-def test_a_killed_table_goes_on_after_its_last_row(
+def test_a_row_is_what_a_run_over_the_same_videos_gives(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detector: list[str]
 ) -> None:
-    """Half an hour of rows must not be measured again, and the table must come out the same."""
+    """Streams of a batch must not touch each other, and both ways to measure must agree for tables to be believed."""
+    table = made(monkeypatch, tmp_path, "mini", *detector, *FEW, "table.detect_every=1", "table.batch=3")
+    folder = tmp_path / "alone"
+    videos = ["data.n_videos=3", "data.n_frames=8", "policy.r=64", "compare=false"]
+    command(monkeypatch, run.run, "model=vitdet_mini", *detector, *videos, f"hydra.run.dir={folder}")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    row = table[table.variant == "temporal"].iloc[0]
+    assert row.map50 == pytest.approx(metrics["detection"]["map50"], abs=1e-6)
+    first, later = metrics["first"]["gflops"], metrics["later"]["gflops"]
+    assert row.gflops == pytest.approx(0.0037 * first + 0.9963 * later)
+
+
+def test_a_killed_table_goes_on_after_its_last_videos(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detector: list[str]
+) -> None:
+    """Half an hour of measuring must not be done again, and the tables must come out the same."""
     arguments = [*detector, *FEW]
-    made(monkeypatch, tmp_path / "whole", "table_1_mini", *arguments)
+    made(monkeypatch, tmp_path / "whole", "mini", *arguments)
     put = Ledger.put
     done: list[str] = []
 
@@ -107,24 +133,25 @@ def test_a_killed_table_goes_on_after_its_last_row(
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "put", put_two)
         with pytest.raises(SystemExit):
-            made(monkeypatch, tmp_path / "parts", "table_1_mini", *arguments)
-    measured: list[mini_table.MiniRow] = []
+            made(monkeypatch, tmp_path / "parts", "mini", *arguments)
+    measured: list[Sequence[int]] = []
 
     def recorded(function, tasks, workers):  # type: ignore[no-untyped-def]
         measured.extend(tasks)
         return pool.in_processes(function, tasks, workers)
 
     monkeypatch.setattr(mini_table, "in_processes", recorded)
-    made(monkeypatch, tmp_path / "parts", "table_1_mini", *arguments)
-    assert len(measured) == 2
-    whole, parts = (tmp_path / name / "out/table_1_mini.csv" for name in ("whole", "parts"))
-    assert whole.read_bytes() == parts.read_bytes()
+    made(monkeypatch, tmp_path / "parts", "mini", *arguments)
+    assert len(measured) == 1
+    for table in ("table_c_mini", "table_1_mini", "table_b_mini"):
+        whole, parts = (tmp_path / name / f"out/{table}.csv" for name in ("whole", "parts"))
+        assert whole.read_bytes() == parts.read_bytes()
 
 
 def test_parts_are_of_the_length_of_the_videos(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detector: list[str]
 ) -> None:
-    few = ["data.n_videos=1", "data.n_frames=8", "table.gated=[]", "table.parts=2"]
+    few = ["data.n_videos=1", "data.n_frames=8", "table.tables.table_drift_mini.gated=[]", "table.parts=2"]
     table = made(monkeypatch, tmp_path, "table_drift_mini", *detector, *few)
     assert {"map50_part1", "map50_part2"} < set(table.columns)
     assert table.frames[0] == 8
@@ -149,13 +176,14 @@ def test_clips_are_classified_by_each_temporal_sub_model(
     ("arguments", "sentence"),
     [
         (["table=table_c", "quick=true"], "only small tables have a quick form"),
-        (["table=table_c_mini", "quick=2"], "quick is 2; it must be true or false"),
-        (["table=table_c_mini", "workers=0"], "workers is 0; it must be a whole number from 1 to"),
-        (["table=table_c_mini", "table.r=[300]"], "policy.r is 300, but a frame has 256 tokens"),
-        (["table=table_b_mini", "table.h=[-1]"], "policy.h is -1; it must be a finite number, 0 or more"),
-        (["table=table_c_mini", "table.gated=[none]"], "variant none is unknown"),
-        (["table=table_c_mini", "model=vitdet"], "model is vitdet, but table_c_mini is of vitdet_mini"),
-        (["table=table_c_mini", "model.n_classes=7"], "they must be as many"),
+        (["table=mini", "quick=2"], "quick is 2; it must be true or false"),
+        (["table=mini", "workers=0"], "workers is 0; it must be a whole number from 1 to"),
+        (["table=mini", "table.tables.table_c_mini.r=[300]"], "policy.r is 300, but a frame has 256 tokens"),
+        (["table=mini", "table.tables.table_b_mini.h=[-1]"], "policy.h is -1; it must be a finite number, 0 or more"),
+        (["table=mini", "table.tables.table_c_mini.gated=[none]"], "variant none is unknown"),
+        (["table=mini", "model=vitdet"], "model is vitdet, but mini is of vitdet_mini"),
+        (["table=mini", "model.n_classes=7"], "they must be as many"),
+        (["table=mini", "data=video"], "data is video; the small tables are of generated videos"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_refused_before_anything_is(

@@ -126,11 +126,12 @@ def _model_config(cfg: DictConfig, tuned: str) -> DictConfig:
 def _opened(job: str) -> tuple[dict[str, ViViT], SpriteClips]:
     """The models, by the r at which their temporal sub-model was tuned ("" for none), and the clips."""
     cfg = DictConfig(json.loads(job))
-    data = setup.build_clips(cfg.data)
-    if not isinstance(data, SpriteClips):
+    if cfg.data.name != "sprite_clips":
         raise setup.ConfigError(
             f"data is {cfg.data.name}; the small tables are of generated clips: sprite_clips"
         )
+    data = setup.build_clips(cfg.data)
+    assert isinstance(data, SpriteClips)
     device = setup.build_device(cfg)
     tuned = ["", *map(str, cfg.table.tuned)]
     return {r: setup.build_vivit(_model_config(cfg, r), device)[0] for r in tuned}, data

@@ -147,10 +147,11 @@ def measure_videos(job: str, rows: Sequence[MiniRow], batch: Sequence[int]) -> l
             ops.append(counted.total())
             if i % cfg.table.detect_every == 0:
                 for frame, own, detections in zip(now, tokens.split(1), found, strict=True):
-                    assert frame.target is not None
-                    boxes, scores, labels = model.detect(own, frame.image.shape[-2:])
-                    target = frame.target
-                    detections.add(frame.name, target.boxes, target.labels, boxes, scores, labels)
+                    target, seen = frame.target, model.detect(own, frame.image.shape[-2:])
+                    assert target is not None
+                    detections.add(
+                        frame.name, target.boxes, target.labels, seen.boxes, seen.scores, seen.labels
+                    )
         measured.append(Measured(ops[0], sum(ops[1:]), [detections.records() for detections in found]))
     return measured
 
@@ -158,9 +159,10 @@ def measure_videos(job: str, rows: Sequence[MiniRow], batch: Sequence[int]) -> l
 @cache
 def _opened(job: str) -> tuple[DictConfig, ViTDet, setup.Weights, SpriteVideos]:
     cfg = DictConfig(json.loads(job))
-    videos = setup.build_data(cfg.data)
-    if not isinstance(videos, SpriteVideos):
+    if cfg.data.name != "sprites":
         raise setup.ConfigError(f"data is {cfg.data.name}; the small tables are of generated videos: sprites")
+    videos = setup.build_data(cfg.data)
+    assert isinstance(videos, SpriteVideos)
     return cfg, *setup.build_vitdet(cfg.model, setup.build_device(cfg)), videos
 
 
