@@ -1,4 +1,4 @@
-"""The weights that ship must see what their cards say, through the generated data and through the readers of files."""
+"""The weights that ship must see what their cards say, on generated data and through the readers of files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from evt.data.sprites.writing import write_vid
 from evt.run import run
 from tests.harness.test_run import command
 
-VIDEOS = {"n_videos": 3, "n_frames": 6}
-
 
 def ran(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> dict[str, Any]:
     command(monkeypatch, run, *arguments, "compare=false", f"hydra.run.dir={folder}")
@@ -26,12 +24,10 @@ def test_a_written_tree_gives_the_same_map50_as_the_videos_themselves(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Frames and boxes must survive the way through PNG, XML and the reader of ImageNet VID."""
-    videos = [f"data.{name}={value}" for name, value in VIDEOS.items()]
-    made = ran(monkeypatch, tmp_path / "made", "model=vitdet_mini", "policy.r=64", *videos)
-    write_vid(SpriteVideos(**VIDEOS, size=(192, 192), split="val"), tmp_path / "tree", "val", "png")
-    read = ran(
-        monkeypatch, tmp_path / "read", "model=vitdet_mini", "policy.r=64", "data=vid", f"data.root={tmp_path}/tree"
-    )  # fmt: skip
+    of = ("model=vitdet_mini", "policy.r=64")
+    made = ran(monkeypatch, tmp_path / "made", *of, "data.n_videos=3", "data.n_frames=6")
+    write_vid(SpriteVideos(3, 6, (192, 192), split="val"), tmp_path / "tree", "val", "png")
+    read = ran(monkeypatch, tmp_path / "read", *of, "data=vid", f"data.root={tmp_path}/tree")
     assert made["detection"]["map50"] == read["detection"]["map50"]
     assert made["detection"]["n_detections"] == read["detection"]["n_detections"]
     assert made["mean"]["gflops"] == read["mean"]["gflops"]
