@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from evt.eventful.counting import add, add_, einsum, matmul, record
 from evt.eventful.fused import FusedState, Layout, Window, pooled
 from evt.eventful.gate import Buffer
+from evt.eventful.parts import part
 from evt.eventful.policy import Selection
 from evt.eventful.products import AttentionValueProduct, QueryKeyProduct
 from evt.eventful.variant import Variant
@@ -80,12 +81,28 @@ class Attention(nn.Module):
         if state.fused is not None:
             return self._fused(qkv, selection, variant, state.fused)
         if state.buffer is not None:
-            qkv = state.buffer(qkv, selection)
+            with part("gate"):
+                qkv = state.buffer(qkv, selection)
+        if self.window_size is None:
+            with part("attention"):
+                return self._attend(qkv, self.grid, selection, variant, state)
         batch, n_tokens, _ = qkv.shape
-        grid = self.grid
-        if self.window_size is not None:
+        with part("windows"):
             qkv = self._partition_windows(qkv)  # (B * windows, window_size^2, 3D)
-            grid = (self.window_size, self.window_size)
+        with part("attention"):
+            out = self._attend(qkv, (self.window_size, self.window_size), selection, variant, state)
+        with part("windows"):
+            return self._join_windows(out, batch, n_tokens)
+
+    def _attend(
+        self,
+        qkv: Tensor,
+        grid: Grid | None,
+        selection: Selection | None,
+        variant: Variant,
+        state: AttentionState,
+    ) -> Tensor:
+        """The paper's products, over all tokens or those of each window: (B, N, 3D) to (B, N, D)."""
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, N, d) each
         selection_k = selection
         if variant.pool > 1:
@@ -108,14 +125,23 @@ class Attention(nn.Module):
             av = state.attention_value(a, v, selection_k)  # (B, H, N, d)
         else:
             av = matmul(a, v)
-
-        out = av.transpose(1, 2).flatten(2)  # (B, N, D)
-        return out if self.window_size is None else self._join_windows(out, batch, n_tokens)
+        return av.transpose(1, 2).flatten(2)
 
     def _fused(self, qkv: Tensor, selection: Selection | None, variant: Variant, state: FusedState) -> Tensor:
-        pool = variant.pool
+        """The fast path, (K, 3D) or (B, N, 3D) to (B, N, D)."""
         n_tokens = qkv.shape[1] if selection is None else selection.n_tokens
-        layout = self._layout(n_tokens, pool, qkv.device)
+        layout = self._layout(n_tokens, variant.pool, qkv.device)
+        with part("attention"):
+            out = self._attend_fused(qkv, selection, variant.pool, state, layout)
+            if variant.gate is None:
+                state.forget()
+            out = out.unflatten(1, (-1, layout.n)).permute(1, 2, 0, 3)  # (B, tokens as laid out, H, d)
+        with part("windows"):
+            return (out if layout.places is None else out.index_select(1, layout.places)).flatten(2)
+
+    def _attend_fused(
+        self, qkv: Tensor, selection: Selection | None, pool: int, state: FusedState, layout: Layout
+    ) -> Tensor:
         qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
         tables = None
         if self.rel_pos_h is not None and self.rel_pos_w is not None and self.grid is not None:
@@ -124,20 +150,14 @@ class Attention(nn.Module):
         pad = self.qkv.bias.to(qkv.dtype).view(3, self.num_heads, -1)[1:]
         if selection is None or state.q is None:
             state.flush(qkv, self.scale, tables, layout)
-            out = state.attend_anew(layout, pool, self.scale, tables, pad)
-        else:
-            per_stream = selection.per_stream()
-            places = per_stream if layout.places is None else [layout.places[part] for part in per_stream]
-            index = torch.cat([part + i * layout.n for i, part in enumerate(places)])
-            old = state.write(qkv, self.scale, tables, index)
-            if state.updates:
-                out = state.attend_updated(old, per_stream, layout, pool)
-            else:
-                out = state.attend_anew(layout, pool, self.scale, tables, pad)
-        if variant.gate is None:
-            state.forget()
-        out = out.unflatten(1, (-1, layout.n)).permute(1, 2, 0, 3)  # (B, tokens as laid out, H, d)
-        return (out if layout.places is None else out.index_select(1, layout.places)).flatten(2)
+            return state.attend_anew(layout, pool, self.scale, tables, pad)
+        per_stream = selection.per_stream()
+        places = per_stream if layout.places is None else [layout.places[tokens] for tokens in per_stream]
+        index = torch.cat([tokens + i * layout.n for i, tokens in enumerate(places)])
+        old = state.write(qkv, self.scale, tables, index)
+        if state.updates:
+            return state.attend_updated(old, per_stream, layout, pool)
+        return state.attend_anew(layout, pool, self.scale, tables, pad)
 
     def _layout(self, n_tokens: int, pool: int, device: torch.device) -> Layout:
         """The order of tokens on the fast path."""

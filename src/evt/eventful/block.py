@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from evt.eventful.attention import Attention, AttentionState, Grid
 from evt.eventful.counting import add, linear
 from evt.eventful.gate import Buffer, Gate, STGTGate
+from evt.eventful.parts import part
 from evt.eventful.policy import Policy, Selection
 from evt.eventful.variant import Variant
 
@@ -33,7 +34,10 @@ class TokenwiseState:
     ) -> Tensor:
         """Apply norm and operations where tokens changed, (B, N, D) to (B, N, D')."""
         y, selection = self.gated(x, norm, operations, policy)
-        return y if self.gate is None else self.buffer(y, selection)
+        if self.gate is None:
+            return y
+        with part("gate"):
+            return self.buffer(y, selection)
 
     def gated(
         self, x: Tensor, norm: TokenOperation, operations: TokenOperation, policy: Policy | None
@@ -45,10 +49,12 @@ class TokenwiseState:
         if self.gate is None:
             return operations(norm(x)), None
         if self.gate_before_norm:
+            with part("gate"):
+                c, selection = self.gate(x, policy)
+            return operations(norm(c)), selection
+        x = norm(x)
+        with part("gate"):
             c, selection = self.gate(x, policy)
-            c = norm(c)
-        else:
-            c, selection = self.gate(norm(x), policy)
         return operations(c), selection
 
 
@@ -73,7 +79,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens, (..., D) to (..., D)."""
-        return linear(self.fc2, F.gelu(linear(self.fc1, x)))
+        with part("mlp"):
+            return linear(self.fc2, F.gelu(linear(self.fc1, x)))
 
 
 class Block(nn.Module):
@@ -114,14 +121,21 @@ class Block(nn.Module):
             policy: which tokens the gates let through; not needed on a first frame or without gates.
         """
         state = state or self.state(Variant())
-        qkv, selection = state.qkv.gated(x, self.norm1, partial(linear, self.attn.qkv), policy)
-        y = self.attn(qkv, selection, state.variant, state.attn)
-        x = add(state.proj(y, _identity, partial(linear, self.attn.proj), policy), x)
-        return add(state.mlp(x, self.norm2, self.mlp, policy), x)
+        qkv = partial(_named, "qkv", partial(linear, self.attn.qkv))
+        proj = partial(_named, "proj", partial(linear, self.attn.proj))
+        y, selection = state.qkv.gated(x, partial(_named, "norm", self.norm1), qkv, policy)
+        y = self.attn(y, selection, state.variant, state.attn)
+        x = add(state.proj(y, _identity, proj, policy), x)
+        return add(state.mlp(x, partial(_named, "norm", self.norm2), self.mlp, policy), x)
 
 
 def _identity(x: Tensor) -> Tensor:
     return x
+
+
+def _named(name: str, operations: TokenOperation, x: Tensor) -> Tensor:
+    with part(name):
+        return operations(x)
 
 
 def init_weights(module: nn.Module) -> None:

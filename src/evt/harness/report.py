@@ -28,7 +28,7 @@ def summary_table(metrics: dict[str, Any]) -> str:
         map50 = detection["map50"]
         rows.append(["mAP50", "", "", f"none: {detection['reason']}" if map50 is None else f"{map50:.2f}"])
     rows.append(["peak memory in MB", "", "", f"{metrics['peak_memory_bytes'] / 1e6:.0f}"])
-    return _align(rows, " ", "  ")
+    return align(rows, " ", "  ")
 
 
 def _frames_rows(metrics: dict[str, Any]) -> list[list[str]]:
@@ -118,14 +118,14 @@ def write_table(path: Path, table: FilledTable, digits: dict[str, int]) -> Path:
 
     rows = [list(table.records[0])]
     rows += [[cell(*item) for item in record.items()] for record in table.records]
-    head, *body = _align(rows, "| ", " | ", " |").splitlines()
+    head, *body = align(rows, "| ", " | ", " |").splitlines()
     rule = "".join("|" if c == "|" else "-" for c in head)
     lines = [f"# {table.title}", "", head, rule, *body, "", *(f"- {note}" for note in table.notes)]
     path.with_suffix(".md").write_text("\n".join(lines) + "\n")
     return path
 
 
-def _align(rows: Sequence[Sequence[str]], left: str, between: str, right: str = "") -> str:
+def align(rows: Sequence[Sequence[str]], left: str, between: str, right: str = "") -> str:
     """Columns of text, the first to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 

@@ -59,7 +59,7 @@ def build_device(cfg: DictConfig) -> torch.device:
     if torch.cuda.is_available():
         available["cuda"] = torch.device("cuda")
     available["auto"] = available.get("cuda", available["cpu"])
-    return _choice(available, "device", cfg.device)
+    return choice(available, "device", cfg.device)
 
 
 def build_variant(cfg: DictConfig, model_name: str) -> Variant:
@@ -80,7 +80,7 @@ def build_policy(cfg: DictConfig, variant: Variant, n_tokens: int) -> Policy | N
         "threshold": Threshold,
         "none": _no_policy,
     }
-    policy = _call(_choice(policies, "policy.name", cfg.name), "policy", cfg)
+    policy = _call(choice(policies, "policy.name", cfg.name), "policy", cfg)
     if variant.gate is None and policy is not None:
         raise ConfigError(f"policy is {cfg.name}, but the variant has no gates; it must be none")
     if variant.gate is not None and policy is None:
@@ -118,7 +118,7 @@ def build_model(cfg: DictConfig, device: torch.device) -> tuple[ViTDet | ViViT, 
         "vitdet": build_vitdet,
         "vivit": build_vivit,
     }
-    return _choice(kinds, "model.name", cfg.name)(cfg, device)
+    return choice(kinds, "model.name", cfg.name)(cfg, device)
 
 
 def build_vitdet(
@@ -206,7 +206,7 @@ def build_recipe(cfg: DictConfig) -> Recipe:
 def build_training_data(cfg: DictConfig, where: str) -> Sequence[IndexedVideo]:
     """The annotated videos that the settings below `where` name, to train on."""
     kinds: dict[str, Callable[..., Sequence[IndexedVideo]]] = {"sprites": SpriteVideos, "vid": VID}
-    return _call(_choice(kinds, f"{where}.name", cfg.name), where, cfg)
+    return _call(choice(kinds, f"{where}.name", cfg.name), where, cfg)
 
 
 def build_clips(cfg: DictConfig) -> ActionData | Pictures:
@@ -219,7 +219,7 @@ def build_clips(cfg: DictConfig) -> ActionData | Pictures:
         "video": Clip,
         "frames": FrameFolder,
     }
-    build = _choice(kinds, "data.name", cfg.name)
+    build = choice(kinds, "data.name", cfg.name)
     if "on_error" in cfg and cfg.on_error not in {"skip", "fail"}:
         raise ConfigError(f"data.on_error is {cfg.on_error!r}; it must be skip or fail")
     data = _call(build, "data", cfg, apart=("on_error",))
@@ -257,7 +257,7 @@ def build_data(cfg: DictConfig) -> Sequence[Video]:
     if cfg.name in single:
         return [_call(single[cfg.name], "data", cfg)]
     if cfg.name not in sets:
-        _choice({**sets, **single}, "data.name", cfg.name)
+        choice({**sets, **single}, "data.name", cfg.name)
     return _call(sets[cfg.name], "data", cfg)
 
 
@@ -282,7 +282,12 @@ def _no_policy() -> None:
     return None
 
 
-def _choice(choices: Mapping[str, T], setting: str, name: Any) -> T:
+def choice(choices: Mapping[str, T], setting: str, name: Any) -> T:
+    """What a setting's name stands for.
+
+    Raises:
+        ConfigError: there is no such name; the message lists those that there are.
+    """
     if name not in choices:
         raise ConfigError(f"{setting} is {name}; allowed are {', '.join(sorted(choices))}")
     return choices[name]

@@ -1,0 +1,81 @@
+"""python -m evt.bench: time a variant of a model against the dense model, and say where the time goes.
+
+python -m evt.bench policy.r=512 data=frames data.path=FOLDER
+python -m evt.bench model.size=672 policy.r=256 dtype=bfloat16 variant=spatiotemporal
+python -m evt.bench model=vivit_epic model.size=320 policy.r=50 data=video data.path=clip.mp4 n_frames=8
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from evt.eventful import VARIANTS
+from evt.harness import setup
+from evt.harness.cli import run_command
+from evt.harness.race import machine, milliseconds_of_parts, race
+from evt.harness.report import align
+from evt.harness.speed import DTYPES, Contestant, inputs_of, operations, record_of
+
+
+def bench(cfg: DictConfig) -> None:
+    """Race what the config names against the dense model, print the figures, and leave bench.json in the folder."""
+    device = setup.build_device(cfg)
+    dtype = setup.choice(DTYPES, "dtype", cfg.dtype)
+    for name in ("fast", "parts"):
+        if not isinstance(cfg[name], bool):
+            raise setup.ConfigError(f"{name} is {cfg[name]!r}; it must be true or false")
+    if isinstance(cfg.repeats, bool) or not isinstance(cfg.repeats, int) or cfg.repeats < 1:
+        raise setup.ConfigError(f"repeats is {cfg.repeats!r}; it must be a whole number of at least 1")
+    variant = setup.build_variant(cfg.variant, cfg.model.name)
+    model, weights = setup.build_model(cfg.model, device)
+    policy = setup.build_policy(cfg.policy, variant, model.n_tokens)
+    inputs = inputs_of(model, cfg.data, cfg.n_frames, dtype)
+    model = model.to(dtype)
+    runs = {"dense": Contestant(VARIANTS["base"]), "this": Contestant(variant, policy)}
+    laps = race({name: x.on(model, cfg.fast) for name, x in runs.items()}, inputs, cfg.repeats)
+    ops = {name: operations(x, model, cfg.model, inputs) for name, x in runs.items()}
+    records = {name: record_of(laps[name], laps["dense"], ops["dense"] / ops[name]) for name in runs}
+    parts = {}
+    if cfg.parts:
+        parts = {name: milliseconds_of_parts(x.on(model, cfg.fast), inputs) for name, x in runs.items()}
+
+    this, rows = records["this"], [["", *runs]]
+    for title, key, form in (
+        ("first frame, ms", "first_ms", ".1f"),
+        ("later frame, ms (median)", "later_ms", ".1f"),
+        ("a quarter is below", "later_ms_25", ".1f"),
+        ("a quarter is above", "later_ms_75", ".1f"),
+        ("state, MB", "state_mb", ".1f"),
+    ):
+        rows.append([title, *(format(record[key], form) for record in records.values())])
+    rows += [
+        [f"{part}, ms with profiler", *(f"{x[part]:.1f}" for x in parts.values())]
+        for part in parts.get("this", ())
+    ]
+    label = f"{cfg.variant.name} {policy or ''}".strip()
+    print(
+        f"{cfg.model.name} {cfg.model.size}, {label}, {cfg.dtype}, {'fast' if cfg.fast else 'reference'} path"
+    )
+    print(f"{machine()}; {len(inputs)} frames, {cfg.repeats} times")
+    print(align(rows, " ", "  "))
+    ratios = {
+        "speed-up": "speed_up",
+        "fewer operations": "op_ratio",
+        "as run": "ops_run_ratio",
+        "efficiency": "efficiency",
+    }
+    print(", ".join(f"{title} {this[key]:.2f}" for title, key in ratios.items()))
+    print(f"weights: {weights}")
+    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    figures = {"machine": machine(), "records": records, "parts": parts}
+    (folder / "bench.json").write_text(json.dumps(figures, indent=1) + "\n")
+    print(f"written to {folder}/bench.json")
+
+
+if __name__ == "__main__":
+    run_command("bench", bench)

@@ -1,0 +1,102 @@
+"""What saved operations are worth in time: variants against the dense model, on the same frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from evt.data.clips import PicturesAt
+from evt.data.video import DataError
+from evt.eventful import Policy, Stream, Variant, count_ops
+from evt.harness import setup
+from evt.harness.race import Laps
+from evt.models.vitdet import ViTDet
+from evt.models.vivit import ViViT
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """What runs: a variant with its policy, on the fast path or on the reference path."""
+
+    variant: Variant
+    policy: Policy | None = None
+
+    def on(self, model: ViTDet | ViViT, fast: bool) -> Stream:
+        """A new stream; ViViT's runs its spatial sub-model."""
+        return Stream(_network(model), replace(self.variant, fused=fast), self.policy)
+
+
+@torch.no_grad()
+def inputs_of(model: ViTDet | ViViT, data: DictConfig, n_frames: int, dtype: torch.dtype) -> list[Tensor]:
+    """The first frames of the data as a stream takes them: pictures for ViTDet, steps of all views for ViViT.
+
+    Raises:
+        ConfigError: n_frames is less than 3, or data of labelled clips were given to a ViViT.
+        DataError: the data have fewer frames.
+    """
+    if isinstance(n_frames, bool) or not isinstance(n_frames, int) or n_frames < 3:
+        raise setup.ConfigError(f"n_frames is {n_frames!r}; it must be a whole number of at least 3")
+    if isinstance(model, ViViT):
+        pictures = setup.build_clips(data)
+        if isinstance(pictures, setup.LABELLED):
+            raise setup.ConfigError(
+                f"data is {data.name}; speed is measured on one clip: sprites, video or frames"
+            )
+        clip = PicturesAt(pictures)  # type: ignore[arg-type]  # build_clips gave it
+        steps = model.steps_of(model.preprocess(clip))
+        inputs = [model.patch_embed(x).squeeze(1).to(dtype) for x in islice(steps, n_frames)]
+    else:
+        video = setup.build_data(data)[0]
+        inputs = [model.preprocess(frame.image).to(dtype) for frame in islice(video, n_frames)]
+    if len(inputs) < n_frames:
+        raise DataError(f"n_frames is {n_frames}, but there are {len(inputs)} frames to run")
+    return inputs
+
+
+def operations(
+    contestant: Contestant, model: ViTDet | ViViT, cfg: DictConfig, inputs: Sequence[Tensor]
+) -> int:
+    """Operations of a later frame as the paper counts them, which are those of the reference path.
+
+    With pooling they depend on the frames, and it runs on them; else torch's meta device is enough.
+    """
+    if contestant.variant.pool == 1 or contestant.variant.gate is None:
+        without_weights = {
+            name: None if name in ("checkpoint", "fine_tuned") else x for name, x in cfg.items()
+        }
+        model = setup.build_model(DictConfig(without_weights), torch.device("meta"))[0]
+        inputs = [x.to("meta", torch.float32) for x in inputs]
+    stream = contestant.on(model, fast=False)
+    for x in inputs[:3]:
+        with count_ops() as ops:
+            stream(x)
+    return ops.total()
+
+
+def record_of(laps: Laps, dense: Laps, op_ratio: float) -> dict[str, Any]:
+    """The figures of a contestant beside the dense model."""
+    low, high = laps.spread()
+    speed_up = dense.later_ms / laps.later_ms
+    return {
+        "first_ms": laps.first_ms,
+        "later_ms": laps.later_ms,
+        "later_ms_25": low,
+        "later_ms_75": high,
+        "speed_up": speed_up,
+        "op_ratio": op_ratio,
+        "efficiency": speed_up / op_ratio,
+        "ops_run_ratio": dense.ops.total() / laps.ops.total(),
+        "state_mb": laps.nbytes / 1e6,
+    }
+
+
+def _network(model: ViTDet | ViViT) -> Any:
+    return model.spatial if isinstance(model, ViViT) else model.net
