@@ -39,7 +39,7 @@ VID = data=vid 'data.root="$(VID_ROOT)"' $(if $(N_VIDEOS),data.n_videos=$(N_VIDE
 DATA = $(if $(VID_ROOT),$(VID),$(if $(FRAMES),data=frames 'data.path="$(FRAMES)"' data.n_frames=9))
 REPRODUCE = $(BIN)/python -m evt.reproduce $(DATA) $(if $(WEIGHTS),'model.checkpoint="$(WEIGHTS)"') $(ARGS)
 
-.PHONY: reproduce-table-c reproduce-table-1 reproduce-table-b reproduce-table-e
+.PHONY: reproduce-table-c reproduce-table-1 reproduce-table-b reproduce-table-e reproduce-table-2
 reproduce-table-c: $(READY)  ## Table C: base, temporal, token-wise and STGT at 1024 and 672, and a quick small one
 	$(REPRODUCE) table=table_c
 	$(BIN)/python -m evt.reproduce table=mini quick=true
@@ -49,6 +49,8 @@ reproduce-table-b: $(READY)  ## Table B: the threshold policy at 1024
 	$(REPRODUCE) table=table_b
 reproduce-table-e: $(READY)  ## Table E: spatial redundancy at 672
 	$(REPRODUCE) table=table_e
+reproduce-table-2: $(READY)  ## Table 2: times on this machine
+	$(REPRODUCE) table=table_2
 
 # EPIC_ROOT, KINETICS_CSV and KINETICS_VIDEOS, WEIGHTS, and TUNED, the folder of the fine-tuned temporal sub-models,
 # fill the accuracy columns.

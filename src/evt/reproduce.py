@@ -20,6 +20,7 @@ from evt.harness.mini_table import fill_mini_tables
 from evt.harness.recognition_table import fill_recognition_table
 from evt.harness.report import write_table
 from evt.harness.setup import ConfigError
+from evt.harness.speed_table import fill_speed_table
 
 DIGITS = {"gflops": 1, "map50": 2, "tflops": 3, "top1": 2}
 """Of numbers in the Markdown tables; the CSV tables have all."""
@@ -41,7 +42,7 @@ def reproduce(cfg: DictConfig) -> None:
     if not isinstance(cfg.out, str):
         raise ConfigError(f"out is {cfg.out!r}; it must be a folder")
     Path(cfg.out).mkdir(parents=True, exist_ok=True)  # found out now rather than after hours
-    fill = SMALL.get(chosen) or LARGE[cfg.model.name]
+    fill = fill_speed_table if "dtypes" in cfg.table else SMALL.get(chosen) or LARGE[cfg.model.name]
     tables = fill(cfg, Path(HydraConfig.get().runtime.output_dir))
     digits = DIGITS | dict(cfg.table.get("digits", {}))
     written = [
