@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -32,6 +33,14 @@ grids = st.sampled_from([(6, 6), (5, 7), (8, 4)])
 
 def fused(name: str) -> Variant:
     return replace(VARIANTS[name], fused=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _updates_of_few_keys() -> Iterator[None]:
+    """The models of these tests are small, and would be computed anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused_module, "FEW_KEYS", 0)
+        yield
 
 
 @settings(deadline=None, max_examples=40)
@@ -115,6 +124,43 @@ def test_errors_do_not_pile_up_over_many_frames() -> None:
         frame = still + 0.1 * torch.randn(still.shape, generator=generator)
         worst.append(float((ours(frame) - theirs(frame)).abs().max()))
     assert max(worst[-100:]) < 10 * max(worst[:100])
+
+
+def test_with_few_keys_nothing_is_kept_of_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else short sequences, as ViViT's, would be slower than without the fast path."""
+    net, frames = small_vit((6, 6)), small_frames(3)
+    updated = net.stream(fused("temporal"), TopR(5))
+    expected = run(updated, frames)
+    monkeypatch.setattr(fused_module, "FEW_KEYS", 37)
+    anew = net.stream(fused("temporal"), TopR(5))
+    for a, b in zip(run(anew, frames), expected, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
+    assert anew.nbytes < updated.nbytes
+
+
+def test_half_precision_does_not_drift_before_it_is_refreshed() -> None:
+    """Else bfloat16, which halves the state, could not be left on over a long video."""
+    q, k, v = (x.to(torch.bfloat16) for x in random_attention(300))
+    out, lse = fused_module.attend(q, k, v, None, (15, 20))
+    first = off(out, q, k, v)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(fused_module.REFRESH[torch.bfloat16]):
+        keys = torch.randperm(300, generator=generator)[:10]
+        old = k[:, keys], v[:, keys]
+        for x in (k, v):
+            x[:, keys] = torch.randn(2, 10, 8, generator=generator, dtype=torch.float64).to(x.dtype)
+        lost = fused_module.update(out, lse, q, None, old, (k[:, keys], v[:, keys]), keys, (15, 20)).any(0)
+        out[:, lost], lse[:, lost] = fused_module.attend(q[:, lost], k, v, None, (15, 20))
+    assert off(out, q, k, v) < 12 * first < 0.05
+    expected = (q.double() @ k.double().transpose(1, 2)).logsumexp(-1)
+    torch.testing.assert_close(lse.double(), expected, atol=1e-4, rtol=0)
+
+
+def off(out: torch.Tensor, *qkv: torch.Tensor) -> float:
+    """How far a result is from attention in double precision."""
+    q, k, v = (x.double() for x in qkv)
+    true = F.scaled_dot_product_attention(q, k, v, scale=1)
+    return float((out - true).norm() / true.norm())
 
 
 def test_a_dense_model_keeps_nothing() -> None:

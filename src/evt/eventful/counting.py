@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from evt.eventful.precision import wide
 
 KINDS = ("linear", "bias", "matmul", "einsum", "add", "gate", "accumulator")
 """linear, bias: linear layers. matmul: query-key and attention-value products. einsum: relative positions.
@@ -42,7 +45,8 @@ def record(kind: str, operations: int) -> None:
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """Apply a linear layer, (..., in) to (..., out)."""
-    y: Tensor = layer(x)
+    bias = None if layer.bias is None else wide(layer.bias)
+    y = F.linear(wide(x), wide(layer.weight), bias).to(x.dtype)
     record("linear", y.numel() * layer.in_features)
     if layer.bias is not None:
         record("bias", y.numel())
@@ -51,14 +55,14 @@ def linear(layer: nn.Linear, x: Tensor) -> Tensor:
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """Multiply matrices, (..., n, k) by (..., k, m)."""
-    y = a @ b
+    y = (wide(a) @ wide(b)).to(a.dtype)
     record("matmul", y.numel() * a.shape[-1])
     return y
 
 
 def einsum(equation: str, a: Tensor, b: Tensor) -> Tensor:
     """Contract the last axis of `a` with the last axis of `b`."""
-    y = torch.einsum(equation, a, b)
+    y = torch.einsum(equation, wide(a), wide(b)).to(a.dtype)
     record("einsum", y.numel() * a.shape[-1])
     return y
 

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evt.eventful.counting import einsum, record
+from evt.eventful.precision import wide
 
 BLOCK = 128
 """Queries attended at a time over all keys; 4096 keys make a block of scores of 2 MB."""
@@ -31,11 +32,14 @@ BLOCK = 128
 UPDATE_BLOCK = 256
 """Queries updated at a time over the keys that changed."""
 
-KEPT = 1 / 32
-"""Of a query whose unchanged keys hold less than this share of its attention, all is computed afresh: what is left
-after taking away the rest would have lost as many bits (5 of 24)."""
+FEW_KEYS = 512
+"""With fewer keys than this all queries are attended anew in every frame: that costs less than keeping the books."""
 
-REFRESH = 512
+KEPT = {torch.float64: 1 / 32, torch.float32: 1 / 32, torch.bfloat16: 1 / 2, torch.float16: 1 / 4}
+"""Of a query whose unchanged keys hold less than this share of its attention, all is computed afresh: what is left
+after taking away the rest would have lost as many bits, 5 of float32's 24 and 1 of bfloat16's 8."""
+
+REFRESH = {torch.float32: 512, torch.float64: 512, torch.bfloat16: 64, torch.float16: 64}
 """Every query is computed afresh at least once in so many frames, so that rounding cannot pile up."""
 
 
@@ -51,24 +55,26 @@ def attend(
         key_grid: rows and columns of the keys; not looked at without rel.
 
     Returns:
-        The result (H, n, d) and the log-sum-exp of each query's scores (H, n).
+        The result (H, n, d) and the log-sum-exp of each query's scores (H, n), in single precision at least: its
+        error is a relative error of all that is taken away later.
     """
     heads, n, d = q.shape
     record("matmul", 2 * heads * n * k.shape[1] * d)
-    out, lse = torch.empty_like(q), q.new_empty(heads, n)
+    out, lse = torch.empty_like(q), q.new_empty(heads, n, dtype=_accurate(q.dtype))
+    q, k, v = wide(q), wide(k), wide(v)
     step = max(1, min(n, BLOCK * 4096 // (k.shape[1] * (heads if k.shape[1] < 1024 else 1))))
     # Short sequences take all heads at once, long ones a head at a time: either way a block stays in cache.
     groups = [slice(None)] if k.shape[1] < 1024 else [slice(h, h + 1) for h in range(heads)]
     for h in groups:
         for a in range(0, n, step):
             block = slice(a, a + step)
-            scores = torch.bmm(k[h], q[h, block].transpose(1, 2))  # (h, Nk, block)
+            scores = torch.bmm(k[h], q[h, block].transpose(1, 2)).to(lse.dtype)  # (h, Nk, block)
             if rel is not None:
-                _add_rel(scores, rel[h, block], key_grid)
+                _add_rel(scores, rel[h, block].to(lse.dtype), key_grid)
             top = scores.amax(1, keepdim=True)
             scores.sub_(top).exp_()
             total = scores.sum(1, keepdim=True)
-            out[h, block] = (torch.bmm(v[h].transpose(1, 2), scores) / total).transpose(1, 2)
+            out[h, block] = (torch.bmm(v[h].transpose(1, 2), scores.to(v.dtype)) / total).transpose(1, 2)
             lse[h, block] = (top + total.log()).squeeze(1)
     return out, lse
 
@@ -108,19 +114,19 @@ def update(
     m = len(keys)
     record("matmul", 4 * heads * n * m * d)
     record("accumulator", out.numel())
-    k = torch.cat([old[0], new[0]], 1)  # (H, 2m, d)
-    v = torch.cat([-old[1], new[1]], 1)
+    k = wide(torch.cat([old[0], new[0]], 1))  # (H, 2m, d)
+    v = wide(torch.cat([-old[1], new[1]], 1))
     row, column = keys // key_grid[1], keys % key_grid[1]
     lost = torch.empty(heads, n, dtype=torch.bool, device=q.device)
     for h in range(heads):
         for a in range(0, n, UPDATE_BLOCK):
             block = slice(a, a + UPDATE_BLOCK)
-            scores = torch.mm(k[h], q[h, block].T)  # (2m, block)
+            scores = torch.mm(k[h], wide(q[h, block]).T).to(lse.dtype)  # (2m, block)
             if rel is None:
                 bias = -lse[h, block].expand(m, -1)
             else:
                 record("add", 2 * scores.numel())
-                rel_t = rel[h, block].T.contiguous()
+                rel_t = rel[h, block].T.to(lse.dtype).contiguous()
                 bias = rel_t[: key_grid[0]].index_select(0, row)
                 bias += rel_t[key_grid[0] :].index_select(0, column)
                 bias -= lse[h, block]
@@ -129,12 +135,17 @@ def update(
             taken, put = scores.exp_().view(2, m, -1).sum(1)
             kept = 1 - taken
             z = kept + put
-            lost[h, block] = ~((kept > KEPT) & torch.isfinite(z))
-            part = out[h, block]
-            part += torch.mm(v[h].T, scores).T
-            part /= z.unsqueeze(1)
+            lost[h, block] = ~((kept > KEPT[out.dtype]) & torch.isfinite(z))
+            part = torch.mm(v[h].T, scores.to(v.dtype)).T
+            part += out[h, block]
+            out[h, block] = part / z.unsqueeze(1)
             lse[h, block] += z.log()
     return lost
+
+
+def _accurate(dtype: torch.dtype) -> torch.dtype:
+    """The type in which scores are exponentiated and summed: single precision at least."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 Tables = tuple[Tensor, Tensor]
@@ -180,11 +191,12 @@ class FusedState:
 
     Tokens are kept heads first, in the order of their layout, the streams' one after the other: T = B N.
 
-    updates: the result is updated, not computed anew in every frame.
+    sparse: of the variant; the result is updated, not computed anew in every frame, unless there are few keys.
     """
 
-    def __init__(self, updates: bool) -> None:
-        self.updates = updates
+    def __init__(self, sparse: bool) -> None:
+        self.sparse = sparse
+        self.updates = False
         self.frame = 0
         self.q: Tensor | None = None  # (H, T, d), scaled
         self.k: Tensor | None = None  # (H, T, d)
@@ -199,6 +211,7 @@ class FusedState:
             ordered = torch.empty_like(qkv)
             qkv = ordered.index_copy_(1, layout.places, qkv)
         self.q, self.k, self.v = qkv.permute(2, 3, 0, 1, 4).flatten(2, 3).contiguous()  # (H, T, d) each
+        self.updates = self.sparse and layout.key_grid[0] * layout.key_grid[1] >= FEW_KEYS
         self.rel = None
         if self.updates and tables is not None:
             (window,) = layout.windows
@@ -237,7 +250,7 @@ class FusedState:
         assert self.k is not None
         assert self.v is not None
         out = _tokens_first(self.q)
-        lse = self.q.new_empty(self.q.shape[:2])
+        lse = self.q.new_empty(self.q.shape[:2], dtype=_accurate(self.q.dtype))
         for start in range(0, self.q.shape[1], layout.n):
             stream = slice(start, start + layout.n)
             q_all, k_all, v_all, out_all, lse_all = (x[:, stream] for x in (self.q, self.k, self.v, out, lse))
@@ -290,7 +303,8 @@ class FusedState:
                 continue
             fresh = torch.zeros(n, dtype=torch.bool, device=q.device)
             fresh[index] = True
-            fresh[self.frame % REFRESH :: REFRESH] = True
+            every = REFRESH[q.dtype]
+            fresh[self.frame % every :: every] = True
             if len(keys):
                 new = k.index_select(1, keys), v.index_select(1, keys)
                 fresh |= update(out, lse, q, rel, old_pooled, new, keys, layout.key_grid).any(0)
@@ -328,7 +342,7 @@ def _rel_of_some(q: Tensor, tables: Tables, place: Tensor) -> Tensor:
     tokens = q.transpose(0, 1)  # (K, H, d)
     both = torch.cat([tables[0][y], tables[1][x]], 1)  # (K, rows + columns, d)
     record("einsum", q.shape[0] * both.numel())
-    return torch.bmm(tokens, both.transpose(1, 2)).transpose(0, 1)
+    return torch.bmm(wide(tokens), wide(both).transpose(1, 2)).transpose(0, 1).to(q.dtype)
 
 
 def pooled(x: Tensor, grid: tuple[int, int], pool: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from evt.eventful import Block, BlockState, Policy, Stream, Variant
 from evt.eventful.counting import add
+from evt.eventful.precision import wide
 
 
 def check_whole(**settings: int) -> None:
@@ -33,7 +34,10 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed pictures, (B, C, H, W) to (B, N, D). Not counted, as in the paper."""
-        return self.proj(x).flatten(2).transpose(1, 2)
+        proj = self.proj
+        bias = None if proj.bias is None else wide(proj.bias)
+        y = F.conv2d(wide(x), wide(proj.weight), bias, proj.stride).to(x.dtype)
+        return y.flatten(2).transpose(1, 2)
 
 
 class ViT(nn.Module):
