@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evt.eventful import VARIANTS, Threshold, TopR, Variant
+from evt.eventful import VARIANTS, Threshold, TopR, Variant, init_weights
 from evt.eventful import fused as fused_module
+from evt.eventful.attention import Attention, AttentionState
+from evt.eventful.policy import Selection
 from tests.common import small_frames, small_vit
 from tests.eventful.test_mechanism import run
 
@@ -161,6 +163,36 @@ def off(out: torch.Tensor, *qkv: torch.Tensor) -> float:
     q, k, v = (x.double() for x in qkv)
     true = F.scaled_dot_product_attention(q, k, v, scale=1)
     return float((out - true).norm() / true.norm())
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+def test_rows_leaves_queries_that_did_not_change_as_they_were(pool: int) -> None:
+    """What the variant says that it does: changed rows are dense attention's, the others the last frame's."""
+    variant = replace(VARIANTS["rows"], pool=pool)
+    attention = Attention(24, 3, (6, 6), rel_pos_grid=6)
+    torch.manual_seed(0)
+    attention.apply(init_weights)
+    qkv, new = torch.randn(1, 36, 72), torch.randn(3, 72)
+    state = AttentionState(variant)
+    before = attention(qkv, None, variant, state).clone()
+    chosen = torch.tensor([1, 8, 30])
+    after = attention(new, Selection(chosen, (3,), 36), variant, state)
+    qkv[0, chosen] = new
+    dense = Variant(pool=pool)
+    expected = before.clone()
+    expected[0, chosen] = attention(qkv, None, dense, AttentionState(dense))[0, chosen]
+    torch.testing.assert_close(after, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_saved_stream_continues_where_it_stopped() -> None:
+    """Also what was kept of results, and when they are due to be refreshed."""
+    net, frames = small_vit(), small_frames(5, changed=10)
+    stream, copy = (net.stream(fused("temporal"), TopR(5)) for _ in range(2))
+    run(stream, frames[:3])
+    copy.load_state_dict(stream.state_dict())
+    assert copy.nbytes == stream.nbytes
+    for frame in frames[3:]:
+        assert torch.equal(copy(frame), stream(frame))
 
 
 def test_a_dense_model_keeps_nothing() -> None:

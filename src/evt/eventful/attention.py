@@ -23,7 +23,7 @@ class AttentionState:
     """What attention keeps between the frames of one batch of streams; nothing where it is dense."""
 
     def __init__(self, variant: Variant) -> None:
-        self.fused = FusedState(variant.sparse_qk) if variant.fused else None
+        self.fused = FusedState(variant.sparse_qk, variant.rows) if variant.fused else None
         self.buffer = Buffer() if variant.gate is not None and not variant.fused else None
         self.query_key = QueryKeyProduct() if variant.sparse_qk and not variant.fused else None
         self.attention_value = AttentionValueProduct() if variant.sparse_av and not variant.fused else None
@@ -155,7 +155,7 @@ class Attention(nn.Module):
         places = per_stream if layout.places is None else [layout.places[tokens] for tokens in per_stream]
         index = torch.cat([tokens + i * layout.n for i, tokens in enumerate(places)])
         old = state.write(qkv, self.scale, tables, index)
-        if state.updates:
+        if state.out is not None:
             return state.attend_updated(old, per_stream, layout, pool)
         return state.attend_anew(layout, pool, self.scale, tables, pad)
 

@@ -192,12 +192,13 @@ class FusedState:
     Tokens are kept heads first, in the order of their layout, the streams' one after the other: T = B N.
 
     sparse: of the variant; the result is updated, not computed anew in every frame, unless there are few keys.
+    rows: of the variant; the result of a query that did not change is left as it is.
     """
 
-    def __init__(self, sparse: bool) -> None:
+    def __init__(self, sparse: bool, rows: bool = False) -> None:
         self.sparse = sparse
-        self.updates = False
-        self.frame = 0
+        self.rows = rows
+        self.frame: Tensor | None = None  # (), int64, later frames so far, where the result is kept
         self.q: Tensor | None = None  # (H, T, d), scaled
         self.k: Tensor | None = None  # (H, T, d)
         self.v: Tensor | None = None  # (H, T, d)
@@ -211,14 +212,17 @@ class FusedState:
             ordered = torch.empty_like(qkv)
             qkv = ordered.index_copy_(1, layout.places, qkv)
         self.q, self.k, self.v = qkv.permute(2, 3, 0, 1, 4).flatten(2, 3).contiguous()  # (H, T, d) each
-        self.updates = self.sparse and layout.key_grid[0] * layout.key_grid[1] >= FEW_KEYS
         self.rel = None
-        if self.updates and tables is not None:
+        if self.keeps_result(layout) and tables is not None:
             (window,) = layout.windows
             self.rel = _rel_of(self.q, tables, window.rows, window.columns)
         self.q = self.q * scale
-        self.out = self.lse = None
-        self.frame = 0
+        self.out = self.lse = self.frame = None
+
+    def keeps_result(self, layout: Layout) -> bool:
+        """Whether the result is kept, to be updated."""
+        few = layout.key_grid[0] * layout.key_grid[1] < FEW_KEYS
+        return self.sparse and (self.rows or not few)
 
     def forget(self) -> None:
         """Keep nothing, where all tokens come anew in every frame."""
@@ -267,8 +271,8 @@ class FusedState:
                 elif tables is not None:
                     rel = _rel_of(q, tables, *grid).div_(scale)
                 out_all[:, tokens], lse_all[:, tokens] = attend(q, k, v, rel, layout.key_grid)
-        if self.updates:
-            self.out, self.lse = out, lse
+        if self.keeps_result(layout):
+            self.out, self.lse, self.frame = out, lse, torch.zeros((), dtype=torch.int64)
         return out
 
     def attend_updated(
@@ -286,6 +290,7 @@ class FusedState:
         assert self.v is not None
         assert self.out is not None
         assert self.lse is not None
+        assert self.frame is not None
         n, counts = layout.n, [len(index) for index in per_stream]
         n_keys = layout.key_grid[0] * layout.key_grid[1]
         self.frame += 1
@@ -298,17 +303,18 @@ class FusedState:
                 keys, old_pooled, k, v = _pooled_change(index, old_k, old_v, k, v, layout, pool)
             else:
                 keys, old_pooled = index, (old_k, old_v)
-            if 3 * len(keys) >= n_keys:
+            if 3 * len(keys) >= n_keys and not self.rows:
                 out[:], lse[:] = attend(q, k, v, rel, layout.key_grid)
                 continue
-            fresh = torch.zeros(n, dtype=torch.bool, device=q.device)
-            fresh[index] = True
-            every = REFRESH[q.dtype]
-            fresh[self.frame % every :: every] = True
-            if len(keys):
-                new = k.index_select(1, keys), v.index_select(1, keys)
-                fresh |= update(out, lse, q, rel, old_pooled, new, keys, layout.key_grid).any(0)
-            index = fresh.nonzero().flatten()
+            if not self.rows:
+                fresh = torch.zeros(n, dtype=torch.bool, device=q.device)
+                fresh[index] = True
+                every = REFRESH[q.dtype]
+                fresh[int(self.frame) % every :: every] = True
+                if len(keys):
+                    new = k.index_select(1, keys), v.index_select(1, keys)
+                    fresh |= update(out, lse, q, rel, old_pooled, new, keys, layout.key_grid).any(0)
+                index = fresh.nonzero().flatten()
             rel = None if rel is None else rel.index_select(1, index)
             o, part_lse = attend(q.index_select(1, index), k, v, rel, layout.key_grid)
             out.index_copy_(1, index, o)

@@ -12,8 +12,11 @@ from evt.eventful.block import BlockState
 from evt.eventful.policy import Policy
 from evt.eventful.variant import Variant
 
-TENSORS = ("u", "b", "av", "q", "k", "v", "rel", "out", "lse")
+TENSORS = ("u", "b", "av", "q", "k", "v", "rel", "out", "lse", "frame")
 """The attributes that hold state: references, buffers and B, and the attention-value product."""
+
+_NOTHING = torch.empty(0)
+"""Stands in a saved stream for what a state does not keep."""
 
 
 class Network(Protocol):
@@ -83,7 +86,7 @@ class Stream:
         """A copy of what the stream keeps between frames, by name, to be saved. Empty before the first frame."""
         if self._shape is None:
             return {}
-        tensors = {name: x.clone() for name, _, _, x in _slots(self.states) if x is not None}
+        tensors = {name: _NOTHING if x is None else x.clone() for name, _, _, x in _slots(self.states)}
         return {"frame_shape": torch.tensor(self._shape), **tensors}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
@@ -102,7 +105,7 @@ class Stream:
                 f"the saved stream is of another variant or network: only one of them has {differ[0]}"
             )
         for name, (owner, attribute) in slots.items():
-            setattr(owner, attribute, tensors[name].clone())
+            setattr(owner, attribute, tensors[name].clone() if tensors[name].numel() else None)
         self._shape = torch.Size(tensors["frame_shape"].tolist())
 
 

@@ -16,7 +16,8 @@ class Variant:
     pool: side of the square over which k and v are averaged in global blocks (section 5.3); 1 is none. A last row
         or column that fills no square is left out, as published.
     gate_before_norm: the gates see tokens before the layer norm instead of after it (supplement, section B).
-
+    rows: in global blocks only the queries that changed attend; the others keep their result until they change. An
+        approximation that the paper did not try; it needs fused.
     fused: attention keeps each query's result and log-sum-exp instead of B and A (see `evt.eventful.fused`). Faster,
         and exact in q, k and v, where equation 10 keeps what attends to unchanged keys as it was.
 
@@ -29,6 +30,7 @@ class Variant:
     sparse_av: bool = False
     pool: int = 1
     gate_before_norm: bool = False
+    rows: bool = False
     fused: bool = False
 
     def __post_init__(self) -> None:
@@ -36,12 +38,14 @@ class Variant:
             raise ValueError(
                 "a variant without a gate knows of no changed tokens: give it one, or no sparse product"
             )
+        if self.rows and not (self.fused and self.sparse_qk and self.sparse_av):
+            raise ValueError("rows leaves out what the sparse products update: it needs them, and fused")
         if self.pool < 1:
             raise ValueError(f"pool is {self.pool}; it must be at least 1")
 
     def windowed(self) -> Variant:
         """What of this variant applies where attention is windowed: token-wise gating only (section 5.1)."""
-        return replace(self, sparse_qk=False, sparse_av=False, pool=1)
+        return replace(self, sparse_qk=False, sparse_av=False, pool=1, rows=False)
 
 
 VARIANTS = {
@@ -55,5 +59,6 @@ VARIANTS = {
     "stgt": Variant(gate="previous"),
     "spatial": Variant(pool=2),
     "spatiotemporal": Variant(gate="reference", sparse_qk=True, sparse_av=True, pool=2),
+    "rows": Variant(gate="reference", sparse_qk=True, sparse_av=True, rows=True, fused=True),
 }
-"""The paper's variants, under the names of its tables."""
+"""The paper's variants under the names of its tables, and `rows`, which is not the paper's."""
