@@ -56,7 +56,8 @@ class Job:
     def key(self) -> str:
         """Everything that the results on a video depend on: a run that goes on takes up no others."""
         settings = {
-            part: OmegaConf.to_container(self.cfg[part]) for part in ("model", "variant", "policy", "data")
+            part: OmegaConf.to_container(self.cfg[part], resolve=True)
+            for part in ("model", "variant", "policy", "data")
         }
         return json.dumps([evt.__version__, settings, self.cfg.compare, self.weights.sha256], sort_keys=True)
 

@@ -111,7 +111,8 @@ def test_every_variant_is_a_config(name: str) -> None:
     cfg = OmegaConf.load(CONFIG_DIR / "variant" / f"{name}.yaml")
     assert isinstance(cfg, DictConfig)
     cfg.pop("defaults", None)
-    assert build_variant(cfg, "vitdet") == VARIANTS[name]
+    whole = OmegaConf.create({"fast": False, "variant": cfg})
+    assert build_variant(whole.variant, "vitdet") == VARIANTS[name]
 
 
 def test_a_sweep_leaves_a_folder_a_point(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_the_fast_path_is_compared_with_a_dense_model_on_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """All tokens of every frame on the fast path: the dense model to rounding, and in its operations no more."""
-    metrics = run_small(monkeypatch, tmp_path, "variant.fused=true", "policy.r=64")
+    metrics = run_small(monkeypatch, tmp_path, "fast=true", "policy.r=64")
     assert metrics["mean"]["relative_l2_error"] < 1e-5
     assert metrics["later"]["ops"]["matmul"] == metrics["first"]["ops"]["matmul"]
 
