@@ -88,6 +88,15 @@ reproduce-mini: $(READY)  ## The small counterparts of tables 1, B, C and D, and
 	$(BIN)/python scripts/draw_curves.py results/table_c_mini.csv results/table_c_mini.svg
 	$(BIN)/python -m evt.claims
 
+.PHONY: benchmark gpu
+benchmark: $(READY)  ## The ratios of time that README names, on a quiet machine
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-disable-gc
+gpu: $(READY)  ## On a CUDA device: conformance, the fast path against the reference path, and Table 2
+	$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else "no CUDA device here")'
+	$(BIN)/python -m evt.conformance --device cuda tests/conformance
+	$(BIN)/python -m pytest -q tests/eventful/test_cuda.py
+	$(REPRODUCE) table=table_2 out=results/gpu device=cuda
+
 .PHONY: clean
 clean:  ## Remove the virtual environment and caches; results and runs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist

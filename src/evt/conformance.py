@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
+
 from evt.harness.replay import CaseError, replay
 
 
@@ -16,14 +18,18 @@ def main() -> None:
     parser.add_argument(
         "--tolerance", type=float, help="largest absolute error that passes, instead of the usual"
     )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device is cuda, but torch finds no CUDA device here; it must be cpu")
+    torch.backends.cudnn.allow_tf32 = False  # convolutions of 10 bits would be compared with ones of 24
 
     cases = [case for folder in args.folders for case in _cases(folder)]
     width = max(len(case.name) for case in cases)
     failed = 0
     for case in cases:
         try:
-            result = replay(case, args.tolerance)
+            result = replay(case, args.tolerance, args.device)
         except CaseError as error:
             failed += 1
             print(f"{case.name:{width}}  FAIL  {' '.join(str(error).split())}")

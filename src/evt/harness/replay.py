@@ -55,19 +55,20 @@ class Replay:
         return self.error <= self.tolerance and self.counts_equal is not False
 
 
-def replay(folder: Path, tolerance: float | None = None) -> Replay:
+def replay(folder: Path, tolerance: float | None = None, device: str = "cpu") -> Replay:
     """Replay the case in a folder.
 
     Args:
         folder: the case.
         tolerance: the largest absolute error that passes, None for that of the case's kind.
+        device: what it runs on.
 
     Raises:
         CaseError: a file is missing or broken, the case is of a kind or variant that is not known, or what it says
             cannot be built or run.
     """
     try:
-        return _replay(folder, tolerance)
+        return _replay(folder, tolerance, device)
     except CaseError:
         raise
     except KeyError as error:
@@ -85,10 +86,10 @@ def replay(folder: Path, tolerance: float | None = None) -> Replay:
         raise CaseError(f"the case cannot be replayed: {type(error).__name__}: {error}") from error
 
 
-def _replay(folder: Path, tolerance: float | None) -> Replay:
+def _replay(folder: Path, tolerance: float | None, device: str) -> Replay:
     try:
         case = json.loads((folder / "case.json").read_text())
-        tensors = load_file(folder / "tensors.safetensors")
+        tensors = load_file(folder / "tensors.safetensors", device)
     except (OSError, ValueError, SafetensorError) as error:
         raise CaseError(f"not a case: {error}") from error
     kinds: dict[str, tuple[_Run, float]] = {
@@ -101,7 +102,8 @@ def _replay(folder: Path, tolerance: float | None) -> Replay:
     if case.get("kind") not in kinds:
         raise CaseError(f"kind is {case.get('kind')!r}; allowed are {', '.join(kinds)}")
     run, usual_tolerance = kinds[case["kind"]]
-    errors, counts_equal = run(case, tensors)
+    with torch.device(device):  # where models are built
+        errors, counts_equal = run(case, tensors)
     if not errors:
         raise CaseError("the case has no frames")
     return Replay(errors, counts_equal, usual_tolerance if tolerance is None else tolerance)

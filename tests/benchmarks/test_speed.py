@@ -1,0 +1,68 @@
+"""The least that saved operations must be worth in time, against the dense model on the fast path in the same run.
+
+Not part of the normal tests: `make benchmark`, on a quiet machine, takes an hour. Dense frames and those of the
+variant take turns, and medians are compared.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import torch
+from torch import Tensor
+
+from evt.eventful import VARIANTS, TopR
+from evt.harness import setup
+from evt.harness.cli import CONFIG_DIR
+from evt.harness.measure import timed
+from evt.harness.speed import DTYPES, Contestant, inputs_of
+
+FRAMES = Path("../shared/data/vid/ILSVRC2015/Data/VID/val/ILSVRC2015_val_00007010")
+
+# model, size, variant, r, type, speed-up at least
+FLOORS = [
+    ("vitdet", 1024, "temporal", 512, "float32", 3.5),
+    ("vitdet", 1024, "temporal", 512, "bfloat16", 2.5),
+    ("vitdet", 1024, "spatiotemporal", 512, "float32", 4.0),
+    ("vitdet", 672, "temporal", 256, "float32", 3.5),
+    ("vivit_epic", 320, "temporal", 50, "float32", 3.5),
+    # With a large budget it must not cost time: the largest r of Table C.
+    ("vitdet", 1024, "temporal", 2048, "float32", 1.0),
+    ("vitdet", 672, "temporal", 1024, "float32", 1.0),
+]
+
+
+@pytest.mark.parametrize(("name", "size", "variant", "r", "dtype", "least"), FLOORS)
+def test_saved_operations_save_time(
+    benchmark: Any, name: str, size: int, variant: str, r: int, dtype: str, least: float
+) -> None:
+    data = ["data=frames", f"data.path={FRAMES}"] if FRAMES.is_dir() else []
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        cfg = hydra.compose("bench", [f"model={name}", f"model.size={size}", *data])
+    device = setup.build_device(cfg)
+    model, _ = setup.build_model(cfg.model, device)
+    inputs = inputs_of(model, cfg.data, 8, DTYPES[dtype])
+    model = model.to(DTYPES[dtype])
+    dense = Contestant(VARIANTS["base"]).on(model, fast=True)
+    stream = Contestant(VARIANTS[variant], TopR(r)).on(model, fast=True)
+    for x in inputs[:2]:
+        dense(x)
+        stream(x)
+    seconds = []
+
+    def a_dense_frame_first() -> tuple[tuple[Tensor], dict[str, Any]]:
+        x = next(frames)
+        seconds.append(timed(dense, x)[1])
+        return (x,), {}
+
+    frames: Iterator[Tensor] = iter(inputs[2:])
+    benchmark.pedantic(stream, setup=a_dense_frame_first, rounds=len(inputs) - 2)
+    speed_up = statistics.median(seconds) / benchmark.stats.stats.median
+    benchmark.extra_info |= {"speed_up": speed_up, "state_mb": stream.nbytes / 1e6}
+    assert speed_up >= least
+    assert torch.isfinite(stream(inputs[-1])).all()
