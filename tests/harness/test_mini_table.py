@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 
 from evt import reproduce, run
 from evt.eventful import init_weights
-from evt.harness import mini_table, pool
 from evt.harness.ledger import Ledger
 from evt.models.checkpoints import save_checkpoint
 from evt.models.vitdet import ViTDet
@@ -134,13 +132,13 @@ def test_a_killed_table_goes_on_after_its_last_videos(
         patch.setattr(Ledger, "put", put_two)
         with pytest.raises(SystemExit):
             made(monkeypatch, tmp_path / "parts", "mini", *arguments)
-    measured: list[Sequence[int]] = []
+    measured: list[str] = []
 
-    def recorded(function, tasks, workers):  # type: ignore[no-untyped-def]
-        measured.extend(tasks)
-        return pool.in_processes(function, tasks, workers)
+    def put_and_tell(ledger: Ledger, key: str, value: object) -> None:
+        measured.append(key)
+        put(ledger, key, value)
 
-    monkeypatch.setattr(mini_table, "in_processes", recorded)
+    monkeypatch.setattr(Ledger, "put", put_and_tell)
     made(monkeypatch, tmp_path / "parts", "mini", *arguments)
     assert len(measured) == 1
     for table in ("table_c_mini", "table_1_mini", "table_b_mini"):

@@ -18,7 +18,7 @@ from evt.data.sprites import SpriteClips
 from evt.eventful import VARIANTS, Variant
 from evt.harness import setup
 from evt.harness.ledger import Ledger
-from evt.harness.pool import in_processes, n_workers
+from evt.harness.pool import in_batches, n_workers
 from evt.harness.report import FilledTable
 from evt.harness.video_ops import video_operations
 from evt.metrics.bootstrap import half_width, mean_of, resample
@@ -49,15 +49,9 @@ def fill_mini_clip_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
 
     ledger = Ledger(folder / "clips.jsonl")
     settings = json.dumps([evt.__version__, weights, job])
-    indices = range(len(data))
-    batches = [indices[i : i + cfg.table.batch] for i in indices[:: cfg.table.batch]]
-    keys = {batch: f"{batch} {settings}" for batch in batches}
-    todo = [batch for batch in batches if keys[batch] not in ledger]
-    done = len(data) - sum(map(len, todo))
-    with tqdm(total=len(data), initial=done, desc=cfg.table.name, unit="clip") as bar:
-        for batch, hits in in_processes(partial(classify_clips, job, passes), todo, workers):
-            ledger.put(keys[batch], hits)
-            bar.update(len(batch))
+    progress = tqdm(total=len(data), desc=cfg.table.name, unit="clip")
+    run = partial(classify_clips, job, passes)
+    results = in_batches(run, len(data), cfg.table.batch, ledger, settings, workers, progress)
 
     # Counted on torch's meta device: operations follow from shapes alone.
     shapes = setup.build_vivit(DictConfig({**cfg.model, "checkpoint": None}), torch.device("meta"))[0]
@@ -66,7 +60,7 @@ def fill_mini_clip_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     dense = video_operations(shapes, VARIANTS["base"], None).total
     records = []
     for tuned, r in rows:
-        right = [hit for batch in batches for hit in ledger[keys[batch]][passes.index(r)][tuned]]
+        right = [hit for found in results for hit in found[passes.index(r)][tuned]]
         ops = video_operations(shapes, *_run_of(r, base)).total
         interval = half_width(100 * mean_of(right, resample(len(right))))
         records.append(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -19,7 +19,7 @@ from evt.eventful import VARIANTS, count_ops
 from evt.eventful.stream import Stream
 from evt.harness import setup
 from evt.harness.ledger import Ledger
-from evt.harness.pool import in_processes, n_workers
+from evt.harness.pool import in_batches, n_workers
 from evt.harness.report import FilledTable
 from evt.metrics.bootstrap import half_width
 from evt.metrics.detection import DetectionMetrics
@@ -51,8 +51,7 @@ class MiniRow:
         return DictConfig({"name": name, self.setting: self.value})
 
 
-@dataclass
-class Measured:
+class Measured(TypedDict):
     """What a row did on some videos.
 
     first_ops, later_ops: operations in the videos' first frames, which are flushes, and in all others.
@@ -101,17 +100,9 @@ def fill_mini_tables(cfg: DictConfig, folder: Path) -> list[FilledTable]:
 
     ledger = Ledger(folder / "videos.jsonl")
     settings = json.dumps([evt.__version__, weights.sha256, job, [row.label for row in rows]])
-    indices = range(len(videos))
-    batches = [indices[i : i + cfg.table.batch] for i in indices[:: cfg.table.batch]]
-    keys = {batch: f"{batch} {settings}" for batch in batches}
-    todo = [batch for batch in batches if keys[batch] not in ledger]
-    done = len(videos) - sum(map(len, todo))
-    with tqdm(total=len(videos), initial=done, desc=cfg.table.name, unit="video") as bar:
-        for batch, measured in in_processes(partial(measure_videos, job, rows), todo, workers):
-            ledger.put(keys[batch], [vars(x) for x in measured])
-            bar.update(len(batch))
-
-    results = [[Measured(**x) for x in ledger[keys[batch]]] for batch in batches]
+    progress = tqdm(total=len(videos), desc=cfg.table.name, unit="video")
+    run = partial(measure_videos, job, rows)
+    results = in_batches(run, len(videos), cfg.table.batch, ledger, settings, workers, progress)
     measured_rows = zip(rows, zip(*results, strict=True), strict=True)
     cells = {
         row: _cells(cfg, videos, found)
@@ -152,7 +143,8 @@ def measure_videos(job: str, rows: Sequence[MiniRow], batch: Sequence[int]) -> l
                     detections.add(
                         frame.name, target.boxes, target.labels, seen.boxes, seen.scores, seen.labels
                     )
-        measured.append(Measured(ops[0], sum(ops[1:]), [detections.records() for detections in found]))
+        records = [detections.records() for detections in found]
+        measured.append(Measured(first_ops=ops[0], later_ops=sum(ops[1:]), detections=records))
     return measured
 
 
@@ -171,10 +163,10 @@ def _cells(cfg: DictConfig, videos: SpriteVideos, measured: Sequence[Measured]) 
     n_videos, n_frames = len(videos), len(videos[0])
     detections = DetectionMetrics(videos.classes)
     for part in measured:
-        for records in part.detections:
+        for records in part["detections"]:
             detections.add_records(records)
-    first = sum(part.first_ops for part in measured) / n_videos
-    later = sum(part.later_ops for part in measured) / n_videos / (n_frames - 1)
+    first = sum(part["first_ops"] for part in measured) / n_videos
+    later = sum(part["later_ops"] for part in measured) / n_videos / (n_frames - 1)
     cells = {
         "gflops": (cfg.flush_rate * first + (1 - cfg.flush_rate) * later) / 1e9,
         "map50": detections.compute().map50,

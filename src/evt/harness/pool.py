@@ -1,18 +1,19 @@
-"""Several rows of a table at once, one process each."""
+"""A long measurement in several processes, batch by batch."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
+from tqdm import tqdm
 
+from evt.harness.ledger import Ledger
 from evt.harness.setup import ConfigError
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -30,16 +31,40 @@ def n_workers(workers: object) -> int:
     return workers
 
 
-def in_processes(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[tuple[T, R]]:
-    """Each task and what the function makes of it, as they are finished.
+def in_batches(
+    function: Callable[[range], R],
+    n: int,
+    size: int,
+    ledger: Ledger,
+    settings: str,
+    workers: int,
+    progress: tqdm[NoReturn],
+) -> list[R]:
+    """What a function makes of each batch of the positions 0 to n - 1, in order; goes on after those in the ledger.
 
     Every process computes with one thread, so that results do not depend on how many there are.
+
+    Args:
+        function: of a batch; what it returns can be written as JSON.
+        n, size: positions in all, and of a batch.
+        ledger: keeps finished batches.
+        settings: all else that results depend on.
+        workers: processes.
+        progress: a bar of n.
     """
-    # Forked processes would inherit torch's threads, which do not survive that.
-    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        begun = {pool.submit(function, task): task for task in tasks}
-        try:
-            for done in as_completed(begun):
-                yield begun[done], done.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    batches = [range(n)[i : i + size] for i in range(0, n, size)]
+    keys = {batch: f"{batch} {settings}" for batch in batches}
+    todo = [batch for batch in batches if keys[batch] not in ledger]
+    with progress:
+        progress.update(n - sum(map(len, todo)))
+        # Forked processes would inherit torch's threads, which do not survive that.
+        with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+            begun = {pool.submit(function, batch): batch for batch in todo}
+            try:
+                for done in as_completed(begun):
+                    batch = begun[done]
+                    ledger.put(keys[batch], done.result())
+                    progress.update(len(batch))
+            finally:
+                pool.shutdown(cancel_futures=True)
+    return [ledger[keys[batch]] for batch in batches]
