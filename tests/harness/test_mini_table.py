@@ -139,7 +139,7 @@ def test_a_killed_table_goes_on_after_its_last_videos(
         put(ledger, key, value)
 
     monkeypatch.setattr(Ledger, "put", put_and_tell)
-    made(monkeypatch, tmp_path / "parts", "mini", *arguments)
+    made(monkeypatch, tmp_path / "parts", "mini", *arguments, workers=2)
     assert len(measured) == 1
     for table in ("table_c_mini", "table_1_mini", "table_b_mini"):
         whole, parts = (tmp_path / name / f"out/{table}.csv" for name in ("whole", "parts"))

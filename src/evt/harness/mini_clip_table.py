@@ -18,7 +18,7 @@ from evt.data.sprites import SpriteClips
 from evt.eventful import VARIANTS, Variant
 from evt.harness import setup
 from evt.harness.ledger import Ledger
-from evt.harness.pool import in_batches, n_workers
+from evt.harness.pool import in_batches, job_of, n_workers
 from evt.harness.report import FilledTable
 from evt.harness.video_ops import video_operations
 from evt.metrics.bootstrap import half_width, mean_of, resample
@@ -40,7 +40,7 @@ def fill_mini_clip_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     tested = {r: [round(r * share) for share in cfg.table.tested_at] for r in cfg.table.tuned}
     budgets = sorted({r for near in tested.values() for r in near}, reverse=True)
     passes: list[int | None] = [None, *budgets]
-    job = json.dumps(OmegaConf.to_container(cfg, resolve=True), sort_keys=True)
+    job = job_of(cfg)
     models, data = _opened(job)
     base = models[""]
     for r in budgets:  # what cannot be is found out now

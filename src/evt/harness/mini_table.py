@@ -19,7 +19,7 @@ from evt.eventful import VARIANTS, count_ops
 from evt.eventful.stream import Stream
 from evt.harness import setup
 from evt.harness.ledger import Ledger
-from evt.harness.pool import in_batches, n_workers
+from evt.harness.pool import in_batches, job_of, n_workers
 from evt.harness.report import FilledTable
 from evt.metrics.bootstrap import half_width
 from evt.metrics.detection import DetectionMetrics
@@ -92,7 +92,7 @@ def fill_mini_tables(cfg: DictConfig, folder: Path) -> list[FilledTable]:
         cfg = OmegaConf.merge(cfg, {"data": cfg.table.quick.data})  # type: ignore[assignment]
         tables = {name: tables[name] for name in cfg.table.quick.tables}
     rows = list(dict.fromkeys(row for table in tables.values() for row in rows_of(table)))
-    job = json.dumps(OmegaConf.to_container(cfg, resolve=True), sort_keys=True)
+    job = job_of(cfg)
     _, model, weights, videos = _opened(job)
     for row in rows:  # what cannot be is found out now rather than after half an hour
         setup.build_policy(row.policy(), VARIANTS[row.variant], model.n_tokens)
