@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evt.eventful import VARIANTS, Threshold, TopR, Variant, init_weights
+from evt.eventful import VARIANTS, Threshold, TopR, Variant, count_ops, init_weights
 from evt.eventful import fused as fused_module
 from evt.eventful.attention import Attention, AttentionState
 from evt.eventful.policy import Selection
@@ -72,23 +72,27 @@ def random_attention(n: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
 
 def test_attention_is_torchs_own() -> None:
     q, k, v = random_attention(40)
-    out, lse = fused_module.attend(q, k, v, None, (5, 8))
+    out, lse = fused_module.attend(q, k, v, None, 1)
     torch.testing.assert_close(out, F.scaled_dot_product_attention(q, k, v, scale=1))
     torch.testing.assert_close(lse, (q @ k.transpose(1, 2)).logsumexp(-1))
+    turned_q, turned_k, turned_v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v))
+    torch.testing.assert_close(fused_module.attend(turned_q, turned_k, turned_v, None, 1)[0], out)
 
 
 def test_an_update_is_attention_anew() -> None:
     """Also with blocks of queries that do not divide their number."""
     q, k, v = random_attention(300)
-    rel = torch.randn(2, 300, 35, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    out, lse = fused_module.attend(q, k, v, rel, (15, 20))
+    generator = torch.Generator().manual_seed(1)
+    by_row, by_column = (torch.randn(2, 300, n, dtype=torch.float64, generator=generator) for n in (15, 20))
+    rel = by_row, by_column
+    out, lse = fused_module.attend(q, k, v, rel, 1)
     keys = torch.tensor([0, 7, 151, 299])
     new_k, new_v = k.clone(), v.clone()
     new_k[:, keys] += 0.5
     new_v[:, keys] -= 1
     old, new = (k[:, keys], v[:, keys]), (new_k[:, keys], new_v[:, keys])
-    lost = fused_module.update(out, lse, q, rel, old, new, keys, (15, 20))
-    expected, expected_lse = fused_module.attend(q, new_k, new_v, rel, (15, 20))
+    lost = fused_module.update(out, lse, q, rel, old, new, keys, 1)
+    expected, expected_lse = fused_module.attend(q, new_k, new_v, rel, 1)
     assert not lost.any()
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(lse, expected_lse)
@@ -101,15 +105,15 @@ def test_a_query_that_looked_at_what_changed_is_computed_afresh(size: float) -> 
     k[:, 3] = (
         size * q[:, 10] / q[:, 10].norm(dim=-1, keepdim=True)
     )  # query 10 looks at key 3 and nothing else
-    out, lse = fused_module.attend(q, k, v, None, (5, 10))
+    out, lse = fused_module.attend(q, k, v, None, 1)
     new_k = k.clone()
     new_k[:, 3] = 0
     keys = torch.tensor([3])
     lost = fused_module.update(
-        out, lse, q, None, (k[:, keys], v[:, keys]), (new_k[:, keys], v[:, keys]), keys, (5, 10)
+        out, lse, q, None, (k[:, keys], v[:, keys]), (new_k[:, keys], v[:, keys]), keys, 1
     )
     assert lost[:, 10].all()
-    expected, _ = fused_module.attend(q, new_k, v, None, (5, 10))
+    expected, _ = fused_module.attend(q, new_k, v, None, 1)
     reliable = ~lost
     torch.testing.assert_close(out[reliable], expected[reliable], atol=1e-4, rtol=1e-3)
 
@@ -143,7 +147,7 @@ def test_with_few_keys_nothing_is_kept_of_the_result(monkeypatch: pytest.MonkeyP
 def test_half_precision_does_not_drift_before_it_is_refreshed() -> None:
     """Else bfloat16, which halves the state, could not be left on over a long video."""
     q, k, v = (x.to(torch.bfloat16) for x in random_attention(300))
-    out, lse = fused_module.attend(q, k, v, None, (15, 20))
+    out, lse = fused_module.attend(q, k, v, None, 1)
     first = off(out, q, k, v)
     generator = torch.Generator().manual_seed(0)
     for _ in range(fused_module.REFRESH[torch.bfloat16]):
@@ -151,8 +155,8 @@ def test_half_precision_does_not_drift_before_it_is_refreshed() -> None:
         old = k[:, keys], v[:, keys]
         for x in (k, v):
             x[:, keys] = torch.randn(2, 10, 8, generator=generator, dtype=torch.float64).to(x.dtype)
-        lost = fused_module.update(out, lse, q, None, old, (k[:, keys], v[:, keys]), keys, (15, 20)).any(0)
-        out[:, lost], lse[:, lost] = fused_module.attend(q[:, lost], k, v, None, (15, 20))
+        lost = fused_module.update(out, lse, q, None, old, (k[:, keys], v[:, keys]), keys, 1).any(0)
+        out[:, lost], lse[:, lost] = fused_module.attend(q[:, lost], k, v, None, 1)
     assert off(out, q, k, v) < 12 * first < 0.05
     expected = (q.double() @ k.double().transpose(1, 2)).logsumexp(-1)
     torch.testing.assert_close(lse.double(), expected, atol=1e-4, rtol=0)
@@ -174,14 +178,34 @@ def test_rows_leaves_queries_that_did_not_change_as_they_were(pool: int) -> None
     attention.apply(init_weights)
     qkv, new = torch.randn(1, 36, 72), torch.randn(3, 72)
     state = AttentionState(variant)
-    before = attention(qkv, None, variant, state).clone()
     chosen = torch.tensor([1, 8, 30])
-    after = attention(new, Selection(chosen, (3,), 36), variant, state)
-    qkv[0, chosen] = new
-    dense = Variant(pool=pool)
-    expected = before.clone()
-    expected[0, chosen] = attention(qkv, None, dense, AttentionState(dense))[0, chosen]
+    with torch.no_grad():
+        before = attention(qkv, None, variant, state).clone()
+        after = attention(new, Selection(chosen, (3,), 36), variant, state)
+        qkv[0, chosen] = new
+        dense = Variant(pool=pool)
+        expected = before.clone()
+        expected[0, chosen] = attention(qkv, None, dense, AttentionState(dense))[0, chosen]
     torch.testing.assert_close(after, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_window_in_which_nothing_changed_is_not_attended_again() -> None:
+    """Else most of the time that windows take on a still camera would be wasted."""
+    variant = fused("temporal").windowed()
+    attention = Attention(24, 3, (8, 8), window_size=4, rel_pos_grid=4)
+    torch.manual_seed(0)
+    attention.apply(init_weights)
+    qkv, new = torch.randn(2, 64, 72), torch.randn(2, 72)
+    state, dense = AttentionState(variant), Variant()
+    chosen = torch.tensor([0, 64 + 63])  # the first window of one stream, the last of the other
+    with torch.no_grad():
+        attention(qkv, None, variant, state)
+        with count_ops() as ops:
+            after = attention(new, Selection(chosen, (1, 1), 64), variant, state)
+        qkv[0, 0], qkv[1, 63] = new
+        expected = attention(qkv, None, dense, AttentionState(dense))
+    torch.testing.assert_close(after, expected, atol=1e-5, rtol=1e-4)
+    assert ops["matmul"] == 2 * (2 * 16 * 16 * 24)
 
 
 def test_a_saved_stream_continues_where_it_stopped() -> None:

@@ -23,7 +23,7 @@ class AttentionState:
     """What attention keeps between the frames of one batch of streams; nothing where it is dense."""
 
     def __init__(self, variant: Variant) -> None:
-        self.fused = FusedState(variant.sparse_qk, variant.rows) if variant.fused else None
+        self.fused = FusedState(variant) if variant.fused else None
         self.buffer = Buffer() if variant.gate is not None and not variant.fused else None
         self.query_key = QueryKeyProduct() if variant.sparse_qk and not variant.fused else None
         self.attention_value = AttentionValueProduct() if variant.sparse_av and not variant.fused else None
@@ -133,8 +133,6 @@ class Attention(nn.Module):
         layout = self._layout(n_tokens, variant.pool, qkv.device)
         with part("attention"):
             out = self._attend_fused(qkv, selection, variant.pool, state, layout)
-            if variant.gate is None:
-                state.forget()
             out = out.unflatten(1, (-1, layout.n)).permute(1, 2, 0, 3)  # (B, tokens as laid out, H, d)
         with part("windows"):
             return (out if layout.places is None else out.index_select(1, layout.places)).flatten(2)
@@ -142,22 +140,16 @@ class Attention(nn.Module):
     def _attend_fused(
         self, qkv: Tensor, selection: Selection | None, pool: int, state: FusedState, layout: Layout
     ) -> Tensor:
-        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
         tables = None
         if self.rel_pos_h is not None and self.rel_pos_w is not None and self.grid is not None:
             rows, columns = self.grid if self.window_size is None else (self.window_size, self.window_size)
             tables = (rel_pos_table(self.rel_pos_h, rows, pool), rel_pos_table(self.rel_pos_w, columns, pool))
         pad = self.qkv.bias.to(qkv.dtype).view(3, self.num_heads, -1)[1:]
-        if selection is None or state.q is None:
-            state.flush(qkv, self.scale, tables, layout)
-            return state.attend_anew(layout, pool, self.scale, tables, pad)
-        per_stream = selection.per_stream()
-        places = per_stream if layout.places is None else [layout.places[tokens] for tokens in per_stream]
-        index = torch.cat([tokens + i * layout.n for i, tokens in enumerate(places)])
-        old = state.write(qkv, self.scale, tables, index)
-        if state.out is not None:
-            return state.attend_updated(old, per_stream, layout, pool)
-        return state.attend_anew(layout, pool, self.scale, tables, pad)
+        places = None if selection is None else selection.per_stream()
+        if places is not None and layout.places is not None:
+            places = [layout.places[tokens] for tokens in places]
+        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
+        return state(qkv, places, layout, self.scale, tables, pad)
 
     def _layout(self, n_tokens: int, pool: int, device: torch.device) -> Layout:
         """The order of tokens on the fast path."""

@@ -11,12 +11,13 @@ their new values:
 This is exact in q, k and v, so it equals dense attention on the buffered tokens, whereas equation 10 keeps the
 attention of unchanged keys as it was when they last changed. It holds N D numbers instead of H N^2.
 
-All is laid out for the cache: scores are (keys, queries), a block of queries at a time, so that a block stays in
-cache from the first product to the second.
+Scores exist for a block of queries at a time, so that they stay in cache from the first product to the second.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -25,15 +26,19 @@ from torch import Tensor
 
 from evt.eventful.counting import einsum, record
 from evt.eventful.precision import wide
+from evt.eventful.variant import Variant
 
-BLOCK = 128
-"""Queries attended at a time over all keys; 4096 keys make a block of scores of 2 MB."""
+SCORES = 2**18
+"""Scores that exist at a time where queries attend to all keys: 1 MB of them stays in cache."""
 
-UPDATE_BLOCK = 256
-"""Queries updated at a time over the keys that changed."""
+UPDATED_SCORES = 2**20
+"""Scores that exist at a time where the keys that changed are replaced."""
 
-FEW_KEYS = 512
+FEW_KEYS = 300
 """With fewer keys than this all queries are attended anew in every frame: that costs less than keeping the books."""
+
+LONG = 1024
+"""With this many keys it pays to copy q, k and v, so that those of a head stand together."""
 
 KEPT = {torch.float64: 1 / 32, torch.float32: 1 / 32, torch.bfloat16: 1 / 2, torch.float16: 1 / 4}
 """Of a query whose unchanged keys hold less than this share of its attention, all is computed afresh: what is left
@@ -42,17 +47,24 @@ after taking away the rest would have lost as many bits, 5 of float32's 24 and 1
 REFRESH = {torch.float32: 512, torch.float64: 512, torch.bfloat16: 64, torch.float16: 64}
 """Every query is computed afresh at least once in so many frames, so that rounding cannot pile up."""
 
+LOG2_E = math.log2(math.e)
 
-def attend(
-    q: Tensor, k: Tensor, v: Tensor, rel: Tensor | None, key_grid: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
+
+Tables = tuple[Tensor, Tensor]
+"""The relative-position vectors of (query, key) pairs for rows and for columns, (side, key side, d) each."""
+
+Rel = tuple[Tensor, Tensor]
+"""The products of queries with these: (H, n, key rows) and (H, n, key columns)."""
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, rel: Rel | None, scale: float) -> tuple[Tensor, Tensor]:
     """Attention of queries over all keys.
 
     Args:
-        q: (H, n, d), scaled.
-        k, v: (H, Nk, d).
-        rel: (H, n, rows + columns), what is added to the score of a key for its row and its column in key_grid.
-        key_grid: rows and columns of the keys; not looked at without rel.
+        q: (H, n, d).
+        k, v: (H, Nk, d), the keys row by row of their grid where there is rel.
+        rel: what is added to the score of a key for its row and for its column.
+        scale: of the product of a query and a key.
 
     Returns:
         The result (H, n, d) and the log-sum-exp of each query's scores (H, n), in single precision at least: its
@@ -60,43 +72,56 @@ def attend(
     """
     heads, n, d = q.shape
     record("matmul", 2 * heads * n * k.shape[1] * d)
+    if rel is not None:
+        record("add", 2 * heads * n * k.shape[1])
     out, lse = torch.empty_like(q), q.new_empty(heads, n, dtype=_accurate(q.dtype))
     q, k, v = wide(q), wide(k), wide(v)
-    step = max(1, min(n, BLOCK * 4096 // (k.shape[1] * (heads if k.shape[1] < 1024 else 1))))
-    # Short sequences take all heads at once, long ones a head at a time: either way a block stays in cache.
-    groups = [slice(None)] if k.shape[1] < 1024 else [slice(h, h + 1) for h in range(heads)]
-    for h in groups:
-        for a in range(0, n, step):
-            block = slice(a, a + step)
-            scores = torch.bmm(k[h], q[h, block].transpose(1, 2)).to(lse.dtype)  # (h, Nk, block)
-            if rel is not None:
-                _add_rel(scores, rel[h, block].to(lse.dtype), key_grid)
-            top = scores.amax(1, keepdim=True)
-            scores.sub_(top).exp_()
-            total = scores.sum(1, keepdim=True)
-            out[h, block] = (torch.bmm(v[h].transpose(1, 2), scores.to(v.dtype)) / total).transpose(1, 2)
-            lse[h, block] = (top + total.log()).squeeze(1)
+    for h, block in _blocks(heads, n, SCORES // k.shape[1]):
+        bias = None if rel is None else _bias(rel, h, block).to(q.dtype)
+        out[h, block], lse[h, block] = _softmax_attention(q[h, block], k[h], v[h], bias, scale)
     return out, lse
 
 
-def _add_rel(scores: Tensor, rel: Tensor, key_grid: tuple[int, int]) -> None:
-    rows = key_grid[0]
-    rel = rel.transpose(1, 2).contiguous()  # (h, rows + columns, block)
-    record("add", 2 * scores.numel())
-    grid = scores.unflatten(1, key_grid)
-    grid += rel[:, :rows].unsqueeze(2)
-    grid += rel[:, rows:].unsqueeze(1)
+def _blocks(heads: int, n: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """Heads and queries to compute at a time, about `most` pairs: all queries of some heads, or some of one head."""
+    some_heads, some = max(1, most // max(1, n)), max(1, min(n, most))
+    for h in range(0, heads, some_heads):
+        for i in range(0, n, some):
+            yield slice(h, h + some_heads), slice(i, i + some)
+
+
+def _bias(rel: Rel, heads: slice, queries: slice) -> Tensor:
+    """What is added to the score of every key, (h, n, Nk)."""
+    by_row, by_column = (x[heads, queries] for x in rel)
+    return torch.add(by_row.unsqueeze(3), by_column.unsqueeze(2)).flatten(2)
+
+
+def _softmax_attention(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    if q.device.type == "cpu":
+        # What scaled_dot_product_attention calls here; only this way does it hand over the log-sum-exp. It takes the
+        # numbers of a token to stand side by side, and does not check.
+        mask = None if bias is None else bias.unsqueeze(0)
+        x = ((x if x.stride(-1) == 1 else x.contiguous()).unsqueeze(0) for x in (q, k, v))
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*x, attn_mask=mask, scale=scale)
+        return out.squeeze(0), lse.squeeze(0)
+    scores = torch.bmm(q, k.transpose(1, 2)).to(_accurate(q.dtype)) * scale
+    if bias is not None:
+        scores += bias
+    lse = scores.logsumexp(-1)
+    return torch.bmm(scores.sub_(lse.unsqueeze(-1)).exp_().to(v.dtype), v), lse
 
 
 def update(
     out: Tensor,
     lse: Tensor,
     q: Tensor,
-    rel: Tensor | None,
+    rel: Rel | None,
     old: tuple[Tensor, Tensor],
     new: tuple[Tensor, Tensor],
     keys: Tensor,
-    key_grid: tuple[int, int],
+    scale: float,
 ) -> Tensor:
     """Replace the part that some keys have in the attention of all queries, in place.
 
@@ -105,51 +130,49 @@ def update(
         q, rel: see `attend`; as they were when out and lse were computed.
         old, new: k and v of the keys that changed, (H, m, d) each.
         keys: (m,), their places among all keys.
-        key_grid: see `attend`.
+        scale: see `attend`.
 
     Returns:
         (H, N) bool: which results cannot be relied upon and must be computed afresh.
     """
     heads, n, d = q.shape
-    m = len(keys)
+    m, accurate = len(keys), lse.dtype
     record("matmul", 4 * heads * n * m * d)
     record("accumulator", out.numel())
-    k = wide(torch.cat([old[0], new[0]], 1))  # (H, 2m, d)
-    v = wide(torch.cat([-old[1], new[1]], 1))
-    row, column = keys // key_grid[1], keys % key_grid[1]
+    if rel is not None:
+        record("add", 4 * heads * n * m)
+    # Everything in powers of 2, which processors raise twice as fast as those of e.
+    k = torch.cat([old[0], new[0]], 1).to(accurate) * (LOG2_E * scale)  # (H, 2m, d)
+    # Two rows of v are ones: the second product sums the weights, too, of old keys and of new.
+    v = torch.zeros(heads, d + 2, 2 * m, dtype=accurate, device=q.device)
+    v[:, :d, :m], v[:, :d, m:] = -old[1].transpose(1, 2), new[1].transpose(1, 2)
+    v[:, d, :m] = v[:, d + 1, m:] = 1
     lost = torch.empty(heads, n, dtype=torch.bool, device=q.device)
-    for h in range(heads):
-        for a in range(0, n, UPDATE_BLOCK):
-            block = slice(a, a + UPDATE_BLOCK)
-            scores = torch.mm(k[h], wide(q[h, block]).T).to(lse.dtype)  # (2m, block)
-            if rel is None:
-                bias = -lse[h, block].expand(m, -1)
-            else:
-                record("add", 2 * scores.numel())
-                rel_t = rel[h, block].T.to(lse.dtype).contiguous()
-                bias = rel_t[: key_grid[0]].index_select(0, row)
-                bias += rel_t[key_grid[0] :].index_select(0, column)
-                bias -= lse[h, block]
-            both = scores.view(2, m, -1)
-            both += bias
-            taken, put = scores.exp_().view(2, m, -1).sum(1)
-            kept = 1 - taken
-            z = kept + put
-            lost[h, block] = ~((kept > KEPT[out.dtype]) & torch.isfinite(z))
-            part = torch.mm(v[h].T, scores.to(v.dtype)).T
-            part += out[h, block]
-            out[h, block] = part / z.unsqueeze(1)
-            lse[h, block] += z.log()
+    for h, block in _blocks(heads, n, UPDATED_SCORES // (2 * m)):
+        less = lse[h, block].unsqueeze(1) * LOG2_E  # (h, 1, n)
+        scores = torch.empty(len(less), 2, m, less.shape[2], dtype=accurate, device=q.device)
+        if rel is None:
+            scores.copy_(-less.unsqueeze(1))
+        else:
+            by_row, by_column = (x[h, block].transpose(1, 2).to(accurate) * LOG2_E for x in rel)
+            n_columns = by_column.shape[1]
+            scores[:, 0] = (by_row - less).index_select(1, keys // n_columns)
+            scores[:, 0] += by_column.index_select(1, keys % n_columns)
+            scores[:, 1] = scores[:, 0]
+        queries = q[h, block].transpose(1, 2).to(accurate)
+        weights = scores.flatten(1, 2).baddbmm_(k[h], queries).exp2_()  # (h, 2m, n)
+        part = torch.bmm(v[h], weights)
+        kept = 1 - part[:, d]
+        z = kept + part[:, d + 1]
+        lost[h, block] = ~((kept > KEPT[out.dtype]) & torch.isfinite(z))
+        out[h, block] = (part[:, :d].transpose(1, 2) + out[h, block]) / z.unsqueeze(2)
+        lse[h, block] += z.log()
     return lost
 
 
 def _accurate(dtype: torch.dtype) -> torch.dtype:
     """The type in which scores are exponentiated and summed: single precision at least."""
     return torch.promote_types(dtype, torch.float32)
-
-
-Tables = tuple[Tensor, Tensor]
-"""The relative-position vectors of (query, key) pairs for rows and for columns, (side, key side, d) each."""
 
 
 @dataclass(frozen=True)
@@ -160,10 +183,9 @@ class Window:
     rows: int
     columns: int
 
-    @property
-    def tokens(self) -> slice:
-        """Its tokens among those of its stream."""
-        return slice(self.start, self.start + self.rows * self.columns)
+    def tokens(self, offset: int) -> slice:
+        """Its tokens, where those of its stream stand from an offset on."""
+        return slice(offset + self.start, offset + self.start + self.rows * self.columns)
 
 
 @dataclass(frozen=True)
@@ -185,140 +207,178 @@ class Layout:
         last = self.windows[-1]
         return last.start + last.rows * last.columns
 
+    @property
+    def n_keys(self) -> int:
+        """Keys of a window."""
+        return self.key_grid[0] * self.key_grid[1]
+
+    def windows_of(self, index: Tensor) -> list[int]:
+        """The windows that hold some tokens, by number; those of the second stream follow those of the first.
+
+        index: places among the tokens of all streams.
+        """
+        starts = torch.tensor([window.start for window in self.windows], device=index.device)
+        window = torch.searchsorted(starts, index % self.n, right=True) - 1
+        held: list[int] = (index // self.n * len(self.windows) + window).unique().tolist()
+        return held
+
 
 class FusedState:
     """What attention keeps between the frames of one batch of streams on the fast path.
 
     Tokens are kept heads first, in the order of their layout, the streams' one after the other: T = B N.
 
-    sparse: of the variant; the result is updated, not computed anew in every frame, unless there are few keys.
-    rows: of the variant; the result of a query that did not change is left as it is.
+    variant: without a gate, nothing is kept. With sparse_qk the result is updated, not computed anew in every frame,
+        unless there are few keys; with rows, that of a query that did not change is left as it is.
     """
 
-    def __init__(self, sparse: bool, rows: bool = False) -> None:
-        self.sparse = sparse
-        self.rows = rows
-        self.frame: Tensor | None = None  # (), int64, later frames so far, where the result is kept
-        self.q: Tensor | None = None  # (H, T, d), scaled
+    def __init__(self, variant: Variant) -> None:
+        self.variant = variant
+        self.q: Tensor | None = None  # (H, T, d)
         self.k: Tensor | None = None  # (H, T, d)
         self.v: Tensor | None = None  # (H, T, d)
-        self.rel: Tensor | None = None  # (H, T, rows + columns), where it is kept: for updates
-        self.out: Tensor | None = None  # (H, T, d)
-        self.lse: Tensor | None = None  # (H, T)
+        self.out: Tensor | None = None  # (H, T, d), where there are windows or it is updated
+        self.lse: Tensor | None = None  # (H, T), where out is updated
+        self.frame: Tensor | None = None  # (), int64, later frames so far, where out is updated
 
-    def flush(self, qkv: Tensor, scale: float, tables: Tables | None, layout: Layout) -> None:
-        """Take over all tokens of a first frame, (B, N, 3, H, d)."""
+    def __call__(
+        self,
+        qkv: Tensor,
+        places: list[Tensor] | None,
+        layout: Layout,
+        scale: float,
+        tables: Tables | None,
+        pad: Tensor,
+    ) -> Tensor:
+        """Attention of all tokens, (H, T, d). It is the state itself: read it, do not write to it.
+
+        Args:
+            qkv: of the tokens that changed, (K, 3, H, d); of all, on the flush and without gates, (B, N, 3, H, d).
+            places: for each stream, where its tokens that changed stand in the layout; None for all.
+            layout: of a stream.
+            scale: of the product of a query and a key.
+            tables: for relative positions.
+            pad: (2, H, d), k and v of the tokens that pad a window.
+        """
+        if places is None or self.q is None:
+            self._flush(qkv, layout)
+            out = self._attend_anew(layout, scale, tables, pad, None)
+            if self.variant.gate is None:
+                self.q = self.k = self.v = self.out = None
+            return out
+        index = torch.cat([tokens + i * layout.n for i, tokens in enumerate(places)])
+        old = self._write(qkv, index)
+        if self.lse is not None:
+            return self._attend_updated(old, places, layout, scale, tables)
+        return self._attend_anew(layout, scale, tables, pad, index)
+
+    def _flush(self, qkv: Tensor, layout: Layout) -> None:
         if layout.places is not None:
             ordered = torch.empty_like(qkv)
             qkv = ordered.index_copy_(1, layout.places, qkv)
-        self.q, self.k, self.v = qkv.permute(2, 3, 0, 1, 4).flatten(2, 3).contiguous()  # (H, T, d) each
-        self.rel = None
-        if self.keeps_result(layout) and tables is not None:
-            (window,) = layout.windows
-            self.rel = _rel_of(self.q, tables, window.rows, window.columns)
-        self.q = self.q * scale
+        qkv = qkv.permute(2, 3, 0, 1, 4).flatten(2, 3)  # (3, H, T, d)
+        # For one frame alone, few keys are read where they are as fast as it takes to copy them.
+        if self.variant.gate is not None or layout.n_keys >= LONG:
+            qkv = qkv.contiguous()
+        self.q, self.k, self.v = qkv
         self.out = self.lse = self.frame = None
 
-    def keeps_result(self, layout: Layout) -> bool:
-        """Whether the result is kept, to be updated."""
-        few = layout.key_grid[0] * layout.key_grid[1] < FEW_KEYS
-        return self.sparse and (self.rows or not few)
-
-    def forget(self) -> None:
-        """Keep nothing, where all tokens come anew in every frame."""
-        self.q = self.k = self.v = None
-
-    def write(self, qkv: Tensor, scale: float, tables: Tables | None, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Take over tokens that changed, (K, 3, H, d), at their places (K,); returns what k and v were there."""
+    def _write(self, qkv: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Take over tokens that changed, at their places (K,); returns what k and v were there."""
         assert self.q is not None
         assert self.k is not None
         assert self.v is not None
         q, k, v = qkv.permute(1, 2, 0, 3)  # (H, K, d) each
         old = self.k.index_select(1, index), self.v.index_select(1, index)
-        if self.rel is not None and tables is not None:
-            n = len(tables[0]) * len(tables[1])
-            self.rel.index_copy_(1, index, _rel_of_some(q, tables, index % n))
-        self.q.index_copy_(1, index, q * scale)
+        self.q.index_copy_(1, index, q)
         self.k.index_copy_(1, index, k)
         self.v.index_copy_(1, index, v)
         return old
 
-    def attend_anew(
-        self, layout: Layout, pool: int, scale: float, tables: Tables | None, pad: Tensor
+    def _attend_anew(
+        self,
+        layout: Layout,
+        scale: float,
+        tables: Tables | None,
+        pad: Tensor,
+        index: Tensor | None,
     ) -> Tensor:
-        """The attention of all tokens, (H, T, d), window by window.
-
-        pad: (2, H, d), k and v of the tokens that pad a window.
-        """
+        """Window by window; one in which nothing changed keeps its result. index: see `_write`; None for all."""
         assert self.q is not None
         assert self.k is not None
         assert self.v is not None
-        out = _tokens_first(self.q)
-        lse = self.q.new_empty(self.q.shape[:2], dtype=_accurate(self.q.dtype))
-        for start in range(0, self.q.shape[1], layout.n):
-            stream = slice(start, start + layout.n)
-            q_all, k_all, v_all, out_all, lse_all = (x[:, stream] for x in (self.q, self.k, self.v, out, lse))
-            for window in layout.windows:
-                grid, tokens = (window.rows, window.columns), window.tokens
-                q, k, v = q_all[:, tokens], k_all[:, tokens], v_all[:, tokens]
-                if pool > 1:
-                    k, v = pooled(k, grid, pool), pooled(v, grid, pool)
-                elif grid != layout.key_grid:
-                    k, v = (_padded(x, grid, layout.key_grid, by) for x, by in ((k, pad[0]), (v, pad[1])))
-                rel = None
-                if self.rel is not None:
-                    rel = self.rel[:, stream]
-                elif tables is not None:
-                    rel = _rel_of(q, tables, *grid).div_(scale)
-                out_all[:, tokens], lse_all[:, tokens] = attend(q, k, v, rel, layout.key_grid)
-        if self.keeps_result(layout):
-            self.out, self.lse, self.frame = out, lse, torch.zeros((), dtype=torch.int64)
+        windows, pool = layout.windows, self.variant.pool
+        updated = self.variant.sparse_qk and (self.variant.rows or layout.n_keys >= FEW_KEYS)
+        lse = self.q.new_empty(self.q.shape[:2], dtype=_accurate(self.q.dtype)) if updated else None
+        if self.out is None or index is None:
+            out, touched = _tokens_first(self.q), list(range(len(windows) * self.q.shape[1] // layout.n))
+        else:
+            out, touched = self.out, layout.windows_of(index)
+        for number in touched:
+            window = windows[number % len(windows)]
+            grid, tokens = (window.rows, window.columns), window.tokens(number // len(windows) * layout.n)
+            q, k, v = self.q[:, tokens], self.k[:, tokens], self.v[:, tokens]
+            if pool > 1:
+                k, v = pooled(k, grid, pool), pooled(v, grid, pool)
+            elif grid != layout.key_grid:
+                k, v = (_padded(x, grid, layout.key_grid, by) for x, by in ((k, pad[0]), (v, pad[1])))
+            rel = None if tables is None else _rel_of(q, tables, *grid)
+            out[:, tokens], own_lse = attend(q, k, v, rel, scale)
+            if lse is not None:
+                lse[:, tokens] = own_lse
+        if updated:
+            self.lse, self.frame = lse, torch.zeros((), dtype=torch.int64)
+        if updated or len(windows) > 1:
+            self.out = out
         return out
 
-    def attend_updated(
-        self, old: tuple[Tensor, Tensor], per_stream: list[Tensor], layout: Layout, pool: int
+    def _attend_updated(
+        self,
+        old: tuple[Tensor, Tensor],
+        places: list[Tensor],
+        layout: Layout,
+        scale: float,
+        tables: Tables | None,
     ) -> Tensor:
-        """The attention of all tokens, (H, T, d), where only some changed; without windows.
-
-        Args:
-            old: k and v of the tokens that changed as they were, (H, K, d) each.
-            per_stream: the tokens that changed in each stream.
-            layout, pool: see `attend_anew`.
-        """
+        """Without windows. old: k and v of the tokens that changed as they were, (H, K, d) each."""
         assert self.q is not None
         assert self.k is not None
         assert self.v is not None
         assert self.out is not None
         assert self.lse is not None
         assert self.frame is not None
-        n, counts = layout.n, [len(index) for index in per_stream]
-        n_keys = layout.key_grid[0] * layout.key_grid[1]
+        (window,), pool, counts = layout.windows, self.variant.pool, [len(index) for index in places]
         self.frame += 1
-        parts = zip(per_stream, old[0].split(counts, 1), old[1].split(counts, 1), strict=True)
+        parts = zip(places, old[0].split(counts, 1), old[1].split(counts, 1), strict=True)
         for stream, (index, old_k, old_v) in enumerate(parts):
-            tokens = slice(stream * n, (stream + 1) * n)
+            tokens = window.tokens(stream * layout.n)
             q, k, v, out, lse = (x[:, tokens] for x in (self.q, self.k, self.v, self.out, self.lse))
-            rel = None if self.rel is None else self.rel[:, tokens]
             if pool > 1:
                 keys, old_pooled, k, v = _pooled_change(index, old_k, old_v, k, v, layout, pool)
             else:
                 keys, old_pooled = index, (old_k, old_v)
-            if 3 * len(keys) >= n_keys and not self.rows:
-                out[:], lse[:] = attend(q, k, v, rel, layout.key_grid)
-                continue
-            if not self.rows:
-                fresh = torch.zeros(n, dtype=torch.bool, device=q.device)
+            if self.variant.rows:
+                fresh_q = q.index_select(1, index)
+                rel = None if tables is None else _rel_of_some(fresh_q, tables, index)
+            else:
+                rel = None if tables is None else _rel_of(q, tables, window.rows, window.columns)
+                if 3 * len(keys) >= layout.n_keys:
+                    out[:], lse[:] = attend(q, k, v, rel, scale)
+                    continue
+                fresh = torch.zeros(layout.n, dtype=torch.bool, device=q.device)
                 fresh[index] = True
                 every = REFRESH[q.dtype]
                 fresh[int(self.frame) % every :: every] = True
                 if len(keys):
                     new = k.index_select(1, keys), v.index_select(1, keys)
-                    fresh |= update(out, lse, q, rel, old_pooled, new, keys, layout.key_grid).any(0)
+                    fresh |= update(out, lse, q, rel, old_pooled, new, keys, scale).any(0)
                 index = fresh.nonzero().flatten()
-            rel = None if rel is None else rel.index_select(1, index)
-            o, part_lse = attend(q.index_select(1, index), k, v, rel, layout.key_grid)
-            out.index_copy_(1, index, o)
-            lse.index_copy_(1, index, part_lse)
+                fresh_q = q.index_select(1, index)
+                if rel is not None:
+                    rel = rel[0].index_select(1, index), rel[1].index_select(1, index)
+            fresh_out, fresh_lse = attend(fresh_q, k, v, rel, scale)
+            out.index_copy_(1, index, fresh_out)
+            lse.index_copy_(1, index, fresh_lse)
         return self.out
 
 
@@ -334,21 +394,21 @@ def _padded(x: Tensor, grid: tuple[int, int], key_grid: tuple[int, int], by: Ten
     return whole.flatten(1, 2)
 
 
-def _rel_of(q: Tensor, tables: Tables, rows: int, columns: int) -> Tensor:
-    """What row and column of each key add to its score, (H, T, d) of whole grids to (H, T, key rows + columns)."""
-    grid = q.unflatten(1, (-1, rows, columns))
-    by_row = einsum("hbyxd,ykd->hbyxk", grid, tables[0][:rows])
-    by_column = einsum("hbyxd,xkd->hbyxk", grid, tables[1][:columns])
-    return torch.cat([by_row, by_column], -1).flatten(1, 3)
+def _rel_of(q: Tensor, tables: Tables, rows: int, columns: int) -> Rel:
+    """What row and column of each key add to its score; of queries (H, T, d) that fill a grid."""
+    grid = q.unflatten(1, (rows, columns))
+    by_row = einsum("hyxd,ykd->hyxk", grid, tables[0][:rows])
+    by_column = einsum("hyxd,xkd->hyxk", grid, tables[1][:columns])
+    return by_row.flatten(1, 2), by_column.flatten(1, 2)
 
 
-def _rel_of_some(q: Tensor, tables: Tables, place: Tensor) -> Tensor:
-    """The same for tokens (H, K, d) at some places of a grid."""
+def _rel_of_some(q: Tensor, tables: Tables, place: Tensor) -> Rel:
+    """The same for queries (H, K, d) at some places of a grid."""
     y, x = place // len(tables[1]), place % len(tables[1])
-    tokens = q.transpose(0, 1)  # (K, H, d)
-    both = torch.cat([tables[0][y], tables[1][x]], 1)  # (K, rows + columns, d)
-    record("einsum", q.shape[0] * both.numel())
-    return torch.bmm(wide(tokens), wide(both).transpose(1, 2)).transpose(0, 1).to(q.dtype)
+    by_row, by_column = (
+        einsum("hnd,nkd->hnk", q, table.index_select(0, at)) for table, at in zip(tables, (y, x), strict=True)
+    )
+    return by_row, by_column
 
 
 def pooled(x: Tensor, grid: tuple[int, int], pool: int) -> Tensor:

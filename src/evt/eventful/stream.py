@@ -12,7 +12,7 @@ from evt.eventful.block import BlockState
 from evt.eventful.policy import Policy
 from evt.eventful.variant import Variant
 
-TENSORS = ("u", "b", "av", "q", "k", "v", "rel", "out", "lse", "frame")
+TENSORS = ("u", "b", "av", "q", "k", "v", "out", "lse", "frame")
 """The attributes that hold state: references, buffers and B, and the attention-value product."""
 
 _NOTHING = torch.empty(0)

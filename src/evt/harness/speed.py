@@ -66,9 +66,10 @@ def operations(
 ) -> int:
     """Operations of a later frame as the paper counts them, which are those of the reference path.
 
-    With pooling they depend on the frames, and it runs on them; else torch's meta device is enough.
+    With pooling, and for `rows`, they depend on the frames, and it runs on them; else torch's meta device is enough.
     """
-    if contestant.variant.pool == 1 or contestant.variant.gate is None:
+    variant = contestant.variant
+    if variant.gate is None or (variant.pool == 1 and not variant.rows):
         without_weights = {
             name: None if name in ("checkpoint", "fine_tuned") else x for name, x in cfg.items()
         }
