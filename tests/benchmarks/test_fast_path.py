@@ -1,0 +1,77 @@
+"""The fast path over 300 frames of real video, held to the reference path. Takes a quarter of an hour."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from evt.eventful import VARIANTS, TopR
+from evt.eventful.policy import Selection
+from evt.harness import setup
+from evt.harness.cli import CONFIG_DIR
+from evt.harness.speed import inputs_of
+from evt.metrics.agreement import relative_l2
+from evt.models.vitdet import ViTDet
+from tests.eventful.test_fused import REFERENCE
+
+CLIP = Path("../shared/data/clips/flipping_a_pancake.mkv")
+N_FRAMES = 300
+
+
+class Leader(TopR):
+    """Selects as TopR does, and remembers it."""
+
+    def __init__(self, r: int) -> None:
+        super().__init__(r)
+        self.chosen: list[Selection] = []
+
+    def __call__(self, error: Tensor) -> Selection:
+        self.chosen.append(super().__call__(error))
+        return self.chosen[-1]
+
+
+class Follower(TopR):
+    """Lets through what a leader did, gate by gate, and counts the tokens that it would have taken instead."""
+
+    def __init__(self, leader: Leader) -> None:
+        super().__init__(leader.r)
+        self.leader = leader
+        self.differ = self.all = 0
+
+    def __call__(self, error: Tensor) -> Selection:
+        theirs = self.leader.chosen.pop(0)
+        own = super().__call__(error).index
+        self.differ += int((~torch.isin(own, theirs.index)).sum())
+        self.all += len(own)
+        return theirs
+
+
+@pytest.mark.skipif(not CLIP.exists(), reason=f"{CLIP} is not there")
+@pytest.mark.parametrize("variant", ["temporal", "spatiotemporal"])
+def test_300_frames_of_real_video_are_those_of_the_reference_path(variant: str) -> None:
+    """Both select by their own errors; ties that fall otherwise are counted, and the reference's hold."""
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        cfg = hydra.compose("bench", ["model.size=672", "data=video", f"data.path={CLIP}"])
+    model, _ = setup.build_model(cfg.model, setup.build_device(cfg))
+    assert isinstance(model, ViTDet)
+    leader = Leader(256)
+    follower = Follower(leader)
+    reference = model.net.stream(REFERENCE[variant], leader)
+    fast = model.net.stream(replace(VARIANTS[variant], fused=True), follower)
+    errors = []
+    for x in tqdm(inputs_of(model, cfg.data, N_FRAMES, torch.float32), variant, unit="frame"):
+        expected = reference(x)
+        errors.append(relative_l2(fast(x), expected))
+    print(
+        f"{variant}: relative error at most {max(errors):.1e}, of the last frame {errors[-1]:.1e};", end=" "
+    )
+    print(f"{follower.differ} of {follower.all} tokens selected otherwise")
+    assert len(errors) == N_FRAMES
+    assert max(errors) <= 1e-4
+    assert follower.differ <= 1e-4 * follower.all
