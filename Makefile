@@ -90,7 +90,7 @@ reproduce-mini: $(READY)  ## The small counterparts of tables 1, B, C and D, and
 
 .PHONY: benchmark gpu
 benchmark: $(READY)  ## The ratios of time that README names, on a quiet machine
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-disable-gc
+	$(BIN)/python -m pytest tests/benchmarks -s --benchmark-disable-gc
 gpu: $(READY)  ## On a CUDA device: conformance, the fast path against the reference path, and Table 2
 	$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else "no CUDA device here")'
 	$(BIN)/python -m evt.conformance --device cuda tests/conformance
