@@ -2,8 +2,8 @@
 
 All against the dense model on the fast path in the same run.
 
-Not part of the normal tests: `make benchmark`, on a quiet machine, takes a quarter of an hour. Dense frames and those of
-the variant take turns, and medians are compared.
+Not part of the normal tests: `make benchmark`, on a quiet machine, takes half an hour. Dense frames and those of the
+variant take turns, and medians are compared.
 """
 
 from __future__ import annotations
