@@ -86,7 +86,7 @@ def _key(cfg: DictConfig, name: str, size: str, dtype: str) -> str:
 
 def _notes(cfg: DictConfig) -> list[str]:
     return [
-        f"Machine: {machine()}. Data: {cfg.data.get('path', cfg.data.name)}. Seeded weights.",
+        f"Machine: {machine()}. Data: {Path(str(cfg.data.get('path', cfg.data.name))).name}. Seeded weights.",
         "Times are medians in milliseconds, of first frames (flushes) and of later ones, with the values that a "
         "quarter of the later ones are below and above. Variants of a model run frame by frame in one race, on the "
         "fast path; ViTDet's Transformer alone, ViViT's spatial sub-model with 12 views as one batch.",
