@@ -32,6 +32,10 @@ def bench(cfg: DictConfig) -> None:
     if isinstance(cfg.repeats, bool) or not isinstance(cfg.repeats, int) or cfg.repeats < 1:
         raise setup.ConfigError(f"repeats is {cfg.repeats!r}; it must be a whole number of at least 1")
     variant = setup.build_variant(cfg.variant, cfg.model.name)
+    if variant.rows and not cfg.fast:
+        raise setup.ConfigError(
+            "fast is false, but the variant rows is of the fast path alone; leave fast true"
+        )
     model, weights = setup.build_model(cfg.model, device)
     policy = setup.build_policy(cfg.policy, variant, model.n_tokens)
     inputs = inputs_of(model, cfg.data, cfg.n_frames, dtype)
@@ -61,7 +65,7 @@ def bench(cfg: DictConfig) -> None:
     print(
         f"{cfg.model.name} {cfg.model.size}, {label}, {cfg.dtype}, {'fast' if cfg.fast else 'reference'} path"
     )
-    print(f"{machine()}; {len(inputs)} frames, {cfg.repeats} times")
+    print(f"{machine(device)}; {len(inputs)} frames, {cfg.repeats} times")
     print(align(rows, " ", "  "))
     ratios = {
         "speed-up": "speed_up",
@@ -72,7 +76,7 @@ def bench(cfg: DictConfig) -> None:
     print(", ".join(f"{title} {this[key]:.2f}" for title, key in ratios.items()))
     print(f"weights: {weights}")
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    figures = {"machine": machine(), "records": records, "parts": parts}
+    figures = {"machine": machine(device), "records": records, "parts": parts}
     (folder / "bench.json").write_text(json.dumps(figures, indent=1) + "\n")
     print(f"written to {folder}/bench.json")
 

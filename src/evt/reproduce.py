@@ -39,6 +39,11 @@ def reproduce(cfg: DictConfig) -> None:
         raise ConfigError(
             f"quick is {cfg.quick!r}; it must be true or false, and only small tables have a quick form"
         )
+    if cfg.quick:
+        given = {override.partition("=")[0] for override in HydraConfig.get().overrides.task}
+        for name, value in cfg.table.quick.data.items():
+            if f"data.{name}" in given:
+                raise ConfigError(f"quick=true makes data.{name} {value}; leave one of the two out")
     if not isinstance(cfg.out, str):
         raise ConfigError(f"out is {cfg.out!r}; it must be a folder")
     Path(cfg.out).mkdir(parents=True, exist_ok=True)  # found out now rather than after hours

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from evt.eventful import VARIANTS, Threshold, TopR, Variant, count_ops, init_weights
 from evt.eventful import fused as fused_module
@@ -217,6 +219,18 @@ def test_a_saved_stream_continues_where_it_stopped() -> None:
     assert copy.nbytes == stream.nbytes
     for frame in frames[3:]:
         assert torch.equal(copy(frame), stream(frame))
+
+
+def test_a_saved_stream_can_be_a_file_and_is_of_its_variant(tmp_path: Path) -> None:
+    """The fast path of another variant keeps the same tensors, and would go on with them to wrong results."""
+    net = small_vit()
+    stream = net.stream(fused("temporal"), TopR(5))
+    run(stream, small_frames(2))
+    save_file(stream.state_dict(), tmp_path / "stream.safetensors")
+    saved = load_file(tmp_path / "stream.safetensors")
+    net.stream(fused("temporal"), TopR(5)).load_state_dict(saved)
+    with pytest.raises(ValueError, match="the saved stream is of another variant"):
+        net.stream(fused("spatiotemporal"), TopR(5)).load_state_dict(saved)
 
 
 def test_a_dense_model_keeps_nothing() -> None:

@@ -175,6 +175,7 @@ def test_clips_are_classified_by_each_temporal_sub_model(
     [
         (["table=table_c", "quick=true"], "only small tables have a quick form"),
         (["table=mini", "quick=2"], "quick is 2; it must be true or false"),
+        (["table=mini", "quick=true", "data.n_videos=3"], "quick=true makes data.n_videos 24"),
         (["table=mini", "workers=0"], "workers is 0; it must be a whole number from 1 to"),
         (["table=mini", "table.tables.table_c_mini.r=[300]"], "policy.r is 300, but a frame has 256 tokens"),
         (["table=mini", "table.tables.table_b_mini.h=[-1]"], "policy.h is -1; it must be a finite number, 0 or more"),

@@ -52,9 +52,9 @@ class TokenwiseState:
             with part("gate"):
                 c, selection = self.gate(x, policy)
             return operations(norm(c)), selection
-        x = norm(x)
+        normed = norm(x)
         with part("gate"):
-            c, selection = self.gate(x, policy)
+            c, selection = self.gate(normed, policy, own=normed is not x)
         return operations(c), selection
 
 

@@ -38,13 +38,13 @@ FEW_KEYS = 300
 """With fewer keys than this all queries are attended anew in every frame: that costs less than keeping the books."""
 
 LONG = 1024
-"""With this many keys it pays to copy q, k and v, so that those of a head stand together."""
+"""With this many keys it pays to copy q, k and v once, so that those of a head stand together."""
 
 KEPT = {torch.float64: 1 / 32, torch.float32: 1 / 32, torch.bfloat16: 1 / 2, torch.float16: 1 / 4}
 """Of a query whose unchanged keys hold less than this share of its attention, all is computed afresh: what is left
 after taking away the rest would have lost as many bits, 5 of float32's 24 and 1 of bfloat16's 8."""
 
-REFRESH = {torch.float32: 512, torch.float64: 512, torch.bfloat16: 64, torch.float16: 64}
+REFRESH = {torch.float64: 512, torch.float32: 512, torch.bfloat16: 64, torch.float16: 64}
 """Every query is computed afresh at least once in so many frames, so that rounding cannot pile up."""
 
 LOG2_E = math.log2(math.e)
@@ -99,7 +99,7 @@ def _bias(rel: Rel, heads: slice, queries: slice) -> Tensor:
 def _softmax_attention(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
-    if q.device.type == "cpu":
+    if q.device.type == "cpu" and hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"):
         # What scaled_dot_product_attention calls here; only this way does it hand over the log-sum-exp. It takes the
         # numbers of a token to stand side by side, and does not check.
         mask = None if bias is None else bias.unsqueeze(0)
@@ -277,8 +277,7 @@ class FusedState:
             ordered = torch.empty_like(qkv)
             qkv = ordered.index_copy_(1, layout.places, qkv)
         qkv = qkv.permute(2, 3, 0, 1, 4).flatten(2, 3)  # (3, H, T, d)
-        # For one frame alone, few keys are read where they are as fast as it takes to copy them.
-        if self.variant.gate is not None or layout.n_keys >= LONG:
+        if layout.n_keys >= LONG:
             qkv = qkv.contiguous()
         self.q, self.k, self.v = qkv
         self.out = self.lse = self.frame = None
@@ -357,28 +356,33 @@ class FusedState:
                 keys, old_pooled, k, v = _pooled_change(index, old_k, old_v, k, v, layout, pool)
             else:
                 keys, old_pooled = index, (old_k, old_v)
+            rel: Rel | None = None
             if self.variant.rows:
-                fresh_q = q.index_select(1, index)
-                rel = None if tables is None else _rel_of_some(fresh_q, tables, index)
+                fresh, fresh_q = index, q.index_select(1, index)
+                if tables is not None:
+                    rel = _rel_of_some(fresh_q, tables, index)
             else:
-                rel = None if tables is None else _rel_of(q, tables, window.rows, window.columns)
-                if 3 * len(keys) >= layout.n_keys:
+                if tables is not None:
+                    rel = _rel_of(q, tables, window.rows, window.columns)
+                # An update is of all queries, and of each key that changed as it was and as it is.
+                cost = len(index) * layout.n_keys + 2 * len(keys) * layout.n
+                if cost >= layout.n * layout.n_keys:
                     out[:], lse[:] = attend(q, k, v, rel, scale)
                     continue
-                fresh = torch.zeros(layout.n, dtype=torch.bool, device=q.device)
-                fresh[index] = True
+                must = torch.zeros(layout.n, dtype=torch.bool, device=q.device)
+                must[index] = True
                 every = REFRESH[q.dtype]
-                fresh[int(self.frame) % every :: every] = True
+                must[int(self.frame) % every :: every] = True
                 if len(keys):
                     new = k.index_select(1, keys), v.index_select(1, keys)
-                    fresh |= update(out, lse, q, rel, old_pooled, new, keys, scale).any(0)
-                index = fresh.nonzero().flatten()
-                fresh_q = q.index_select(1, index)
+                    must |= update(out, lse, q, rel, old_pooled, new, keys, scale).any(0)
+                fresh = must.nonzero().flatten()
+                fresh_q = q.index_select(1, fresh)
                 if rel is not None:
-                    rel = rel[0].index_select(1, index), rel[1].index_select(1, index)
+                    rel = rel[0].index_select(1, fresh), rel[1].index_select(1, fresh)
             fresh_out, fresh_lse = attend(fresh_q, k, v, rel, scale)
-            out.index_copy_(1, index, fresh_out)
-            lse.index_copy_(1, index, fresh_lse)
+            out.index_copy_(1, fresh, fresh_out)
+            lse.index_copy_(1, fresh, fresh_lse)
         return self.out
 
 

@@ -18,14 +18,17 @@ class Gate:
     def __init__(self) -> None:
         self.u: Tensor | None = None  # (B, N, D)
 
-    def __call__(self, c: Tensor, policy: Policy | None) -> tuple[Tensor, Selection | None]:
+    def __call__(
+        self, c: Tensor, policy: Policy | None, own: bool = False
+    ) -> tuple[Tensor, Selection | None]:
         """Gate the tokens c (B, N, D): the selected ones, (K, D), and which they are.
 
         On the flush: all of them, (B, N, D), and None.
+
+        own: nobody reads c after this frame, or writes to it, so that it need not be copied.
         """
         if self.u is None:
-            # A copy, because u is written to later and the caller's c may live on.
-            self.u = c.clone(memory_format=torch.contiguous_format)
+            self.u = _kept(c, own)
             return c, None
         selection = _select(policy, self.u, c)
         c_tilde = selection.gather(c)
@@ -39,9 +42,11 @@ class STGTGate:
     def __init__(self) -> None:
         self.u: Tensor | None = None  # (B, N, D)
 
-    def __call__(self, c: Tensor, policy: Policy | None) -> tuple[Tensor, Selection | None]:
+    def __call__(
+        self, c: Tensor, policy: Policy | None, own: bool = False
+    ) -> tuple[Tensor, Selection | None]:
         """Gate the tokens c as `Gate` does."""
-        previous, self.u = self.u, c.clone(memory_format=torch.contiguous_format)
+        previous, self.u = self.u, _kept(c, own)
         if previous is None:
             return c, None
         selection = _select(policy, previous, c)
@@ -93,6 +98,10 @@ class Buffer:
         else:
             selection.scatter_(self.b, x)
         return self.b
+
+
+def _kept(c: Tensor, own: bool) -> Tensor:
+    return c.contiguous() if own else c.clone(memory_format=torch.contiguous_format)
 
 
 def _select(policy: Policy | None, reference: Tensor, c: Tensor) -> Selection:

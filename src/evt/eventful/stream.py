@@ -86,8 +86,12 @@ class Stream:
         """A copy of what the stream keeps between frames, by name, to be saved. Empty before the first frame."""
         if self._shape is None:
             return {}
-        tensors = {name: _NOTHING if x is None else x.clone() for name, _, _, x in _slots(self.states)}
-        return {"frame_shape": torch.tensor(self._shape), **tensors}
+        tensors = {
+            name: _NOTHING if x is None else x.clone(memory_format=torch.contiguous_format)
+            for name, _, _, x in _slots(self.states)
+        }
+        # All are tensors, so that safetensors can hold them.
+        return {"frame_shape": torch.tensor(self._shape), "variant": _text(repr(self.variant)), **tensors}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
         """Continue where a saved stream of the same network and variant stopped.
@@ -99,14 +103,23 @@ class Stream:
         if not tensors:
             return
         slots = {name: (owner, attribute) for name, owner, attribute, _ in _slots(self.states)}
-        differ = sorted((tensors.keys() - {"frame_shape"}) ^ slots.keys())
+        differ = sorted((tensors.keys() - {"frame_shape", "variant"}) ^ slots.keys())
         if differ:
             raise ValueError(
                 f"the saved stream is of another variant or network: only one of them has {differ[0]}"
             )
+        saved = bytes(tensors["variant"].tolist()).decode()
+        if saved != repr(self.variant):
+            raise ValueError(
+                f"the saved stream is of another variant, {saved}; this one is of {self.variant}"
+            )
         for name, (owner, attribute) in slots.items():
             setattr(owner, attribute, tensors[name].clone() if tensors[name].numel() else None)
         self._shape = torch.Size(tensors["frame_shape"].tolist())
+
+
+def _text(text: str) -> Tensor:
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
 
 def _slots(state: Any, prefix: str = "") -> Iterator[tuple[str, Any, str, Tensor | None]]:

@@ -36,7 +36,7 @@ def fill_mini_clip_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     """
     workers = n_workers(cfg.workers)
     if cfg.quick:
-        cfg = OmegaConf.merge(cfg, {"data": cfg.table.quick})  # type: ignore[assignment]
+        cfg = OmegaConf.merge(cfg, {"data": cfg.table.quick.data})  # type: ignore[assignment]
     tested = {r: [round(r * share) for share in cfg.table.tested_at] for r in cfg.table.tuned}
     budgets = sorted({r for near in tested.values() for r in near}, reverse=True)
     passes: list[int | None] = [None, *budgets]

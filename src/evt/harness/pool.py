@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
+from threading import Thread
 from typing import NoReturn, TypeVar
 
 import torch
@@ -66,13 +68,30 @@ def in_batches(
     with progress:
         progress.update(n - sum(map(len, todo)))
         # Forked processes would inherit torch's threads, which do not survive that.
-        with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _begin) as pool:
             begun = {pool.submit(function, batch): batch for batch in todo}
             try:
                 for done in as_completed(begun):
                     batch = begun[done]
                     ledger.put(keys[batch], done.result())
                     progress.update(len(batch))
-            finally:
-                pool.shutdown(cancel_futures=True)
+            except BaseException:
+                # Whoever interrupts does not want to wait for the batches that have begun.
+                for worker in active_children():
+                    worker.terminate()
+                raise
     return [ledger[keys[batch]] for batch in batches]
+
+
+def _begin() -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """Else the processes of a killed run would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -48,7 +48,7 @@ class Laps:
 
     def spread(self) -> tuple[float, float]:
         """Milliseconds that a quarter of the later frames stay below, and above."""
-        low, _, high = statistics.quantiles(self.later, n=4)
+        low, _, high = statistics.quantiles(self.later, n=4, method="inclusive")
         return 1e3 * low, 1e3 * high
 
 
@@ -87,7 +87,7 @@ def milliseconds_of_parts(stream: Stream, inputs: Sequence[Tensor]) -> dict[str,
 
     Under torch's profiler everything takes longer, and small operations most: take these as shares.
     """
-    cuda = torch.cuda.is_available()
+    cuda = inputs[0].is_cuda
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     stream.reset()
     stream(inputs[0])
@@ -102,10 +102,10 @@ def milliseconds_of_parts(stream: Stream, inputs: Sequence[Tensor]) -> dict[str,
     return {**spent, "rest": 1e3 * seconds / n - sum(spent.values())}
 
 
-def machine() -> str:
-    """The processor or GPU that this runs on, with the threads of torch, in words."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+def machine(device: torch.device) -> str:
+    """The processor or GPU that a device is, with the threads of torch, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     names = [
         line.partition(":")[2].strip()
         for line in _cpuinfo().splitlines()

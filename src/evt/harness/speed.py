@@ -38,19 +38,19 @@ class Contestant:
 def inputs_of(model: ViTDet | ViViT, data: DictConfig, n_frames: int, dtype: torch.dtype) -> list[Tensor]:
     """The first frames of the data as a stream takes them: pictures for ViTDet, steps of all views for ViViT.
 
+    Of several videos or clips it is the first.
+
     Raises:
-        ConfigError: n_frames is less than 3, or data of labelled clips were given to a ViViT.
+        ConfigError: n_frames is less than 3.
         DataError: the data have fewer frames.
     """
     if isinstance(n_frames, bool) or not isinstance(n_frames, int) or n_frames < 3:
         raise setup.ConfigError(f"n_frames is {n_frames!r}; it must be a whole number of at least 3")
     if isinstance(model, ViViT):
-        pictures = setup.build_clips(data)
-        if isinstance(pictures, setup.LABELLED):
-            raise setup.ConfigError(
-                f"data is {data.name}; speed is measured on one clip: sprites, video or frames"
-            )
-        clip = PicturesAt(pictures)  # type: ignore[arg-type]  # build_clips gave it
+        if data.name == "sprites":
+            data = DictConfig({**data, "n_videos": 1})
+        clips = setup.build_clips(data)
+        clip: Any = clips[0] if isinstance(clips, setup.LABELLED) else PicturesAt(clips)  # type: ignore[arg-type]
         steps = model.steps_of(model.preprocess(clip))
         inputs = [model.patch_embed(x).squeeze(1).to(dtype) for x in islice(steps, n_frames)]
     else:

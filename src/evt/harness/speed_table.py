@@ -28,15 +28,14 @@ def fill_speed_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     The variants of one model at one size and in one type run in one race, frame by frame.
     """
     device = setup.build_device(cfg)
-    with (resources.files("evt.harness") / "paper" / "table_2.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = _paper_rows()
     ledger = Ledger(folder / "races.jsonl")
     paper_ms = "gpu_ms" if device.type == "cuda" else "cpu_ms"
     records = []
     for dtype in cfg.table.dtypes:
         for (name, size), group in groupby(rows, lambda row: (row["model"], row["size"])):
             entries = list(group)
-            key = _key(cfg, name, size, dtype)
+            key = _key(cfg, device, name, size, dtype)
             if key not in ledger:
                 ledger.put(key, _race(cfg, device, name, int(size), dtype, entries))
             for row, figures in zip(entries, ledger[key], strict=True):
@@ -52,7 +51,12 @@ def fill_speed_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
             if x["variant"] == "base" and x["model"] == record["model"] and x["size"] == record["size"]
         )
         record["paper_speed_up"] = base["paper_ms"] / record["paper_ms"]
-    return [FilledTable(cfg.table.name, cfg.table.title, records, _notes(cfg), [], ledger)]
+    return [FilledTable(cfg.table.name, cfg.table.title, records, _notes(cfg, device), [], ledger)]
+
+
+def _paper_rows() -> list[dict[str, str]]:
+    with (resources.files("evt.harness") / "paper" / "table_2.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 def _race(
@@ -79,14 +83,14 @@ def _model_config(cfg: DictConfig, name: str, size: int) -> DictConfig:
     return DictConfig({**OmegaConf.load(CONFIG_DIR / "model" / "vivit_epic.yaml"), "size": size})  # type: ignore[dict-item]
 
 
-def _key(cfg: DictConfig, name: str, size: str, dtype: str) -> str:
+def _key(cfg: DictConfig, device: torch.device, name: str, size: str, dtype: str) -> str:
     settings = {part: OmegaConf.to_container(cfg[part], resolve=True) for part in ("model", "data", "table")}
-    return json.dumps([evt.__version__, machine(), name, size, dtype, settings], sort_keys=True)
+    return json.dumps([evt.__version__, machine(device), name, size, dtype, settings], sort_keys=True)
 
 
-def _notes(cfg: DictConfig) -> list[str]:
+def _notes(cfg: DictConfig, device: torch.device) -> list[str]:
     return [
-        f"Machine: {machine()}. Data: {Path(str(cfg.data.get('path', cfg.data.name))).name}. Seeded weights.",
+        f"Machine: {machine(device)}. Data: {Path(str(cfg.data.get('path', cfg.data.name))).name}. Seeded weights.",
         "Times are medians in milliseconds, of first frames (flushes) and of later ones, with the values that a "
         "quarter of the later ones are below and above. Variants of a model run frame by frame in one race, on the "
         "fast path; ViTDet's Transformer alone, ViViT's spatial sub-model with 12 views as one batch.",

@@ -54,13 +54,19 @@ def test_frames_of_two_runs_do_not_mix(tmp_path: Path) -> None:
         write_vid(videos, tmp_path, "val", "png")
 
 
-def test_what_has_no_place_is_refused(tmp_path: Path) -> None:
+def test_what_has_no_place_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DataError, match="allowed are train, val"):
         write_vid(SpriteVideos(1, 1, split="test"), tmp_path, "test", "png")
     with pytest.raises(DataError, match="allowed are png, jpeg"):
         write_vid(SpriteVideos(1, 1), tmp_path, "val", "gif")
-    with pytest.raises(SystemExit, match=r"data.n_videos is 0; it must be .* at least 1"):
-        main([str(tmp_path), "--n", "0"])
+    (tmp_path / "file").touch()
+    for arguments, sentence in (
+        ([str(tmp_path), "--n", "0"], "error: data.n_videos is 0; it must be"),
+        ([str(tmp_path / "file"), "--n", "1"], "error: [Errno 20] Not a directory"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        assert sentence in capsys.readouterr().err
 
 
 def test_a_tree_of_other_classes_is_read_by_its_own_names(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ python -m evt.data.sprites OUT --kind action   mp4 clips and a csv as of Kinetic
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,22 +28,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", choices=SPLITS, default="val")
     parser.add_argument("--setting", choices=(*DISTURBANCES, MIXED), default=MIXED)
     parser.add_argument("--n", type=int, default=60, help="how many videos or clips")
-    parser.add_argument("--n-frames", type=int, help="of each; 60 for detection, 32 for action")
-    parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="320 320, or 224 224")
+    parser.add_argument("--n-frames", type=int, help="of each; 30 for detection, 16 for action")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="192 192, or 80 80")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
-    shared = {"seed": chosen.seed, "split": chosen.split, "setting": chosen.setting}
-    if chosen.n_frames is not None:
-        shared["n_frames"] = chosen.n_frames
-    if chosen.size is not None:
-        shared["size"] = tuple(chosen.size)
+    detection = chosen.kind == "detection"
+    shared = {
+        "n_frames": chosen.n_frames if chosen.n_frames is not None else 30 if detection else 16,
+        "size": tuple(chosen.size or ((192, 192) if detection else (80, 80))),
+        "seed": chosen.seed,
+        "split": chosen.split,
+        "setting": chosen.setting,
+    }
     try:
-        if chosen.kind == "detection":
+        if detection:
             write_vid(SpriteVideos(chosen.n, **shared), chosen.out, chosen.split, chosen.format)
         else:
             write_kinetics(SpriteClips(chosen.n, **shared), chosen.out, chosen.split)
-    except DataError as error:
-        sys.exit(str(error))
+    except (DataError, OSError) as error:
+        parser.exit(2, f"error: {error}\n")
 
 
 if __name__ == "__main__":
