@@ -50,7 +50,7 @@ def test_saved_operations_save_time(
         cfg = hydra.compose("bench", [f"model={name}", f"model.size={size}", *data])
     device = setup.build_device(cfg)
     model, _ = setup.build_model(cfg.model, device)
-    inputs = inputs_of(model, cfg.data, 8, DTYPES[dtype])
+    inputs = inputs_of(model, cfg.data, 7, DTYPES[dtype])
     model = model.to(DTYPES[dtype])
     dense = Contestant(VARIANTS["base"]).on(model, fast=True)
     stream = Contestant(VARIANTS[variant], TopR(r)).on(model, fast=True)
