@@ -31,7 +31,7 @@ from evt.eventful.variant import Variant
 SCORES = 2**18
 """Scores that exist at a time where queries attend to all keys: 1 MB of them stays in cache."""
 
-UPDATED_SCORES = 2**20
+UPDATED_SCORES = 2**19
 """Scores that exist at a time where the keys that changed are replaced."""
 
 FEW_KEYS = 300
@@ -142,26 +142,26 @@ def update(
     if rel is not None:
         record("add", 4 * heads * n * m)
     # Everything in powers of 2, which processors raise twice as fast as those of e.
-    k = torch.cat([old[0], new[0]], 1).to(accurate) * (LOG2_E * scale)  # (H, 2m, d)
+    old_k, new_k = (x[0].to(accurate) * (LOG2_E * scale) for x in (old, new))
     # Two rows of v are ones: the second product sums the weights, too, of old keys and of new.
-    v = torch.zeros(heads, d + 2, 2 * m, dtype=accurate, device=q.device)
-    v[:, :d, :m], v[:, :d, m:] = -old[1].transpose(1, 2), new[1].transpose(1, 2)
-    v[:, d, :m] = v[:, d + 1, m:] = 1
+    old_v, new_v = torch.zeros(2, heads, d + 2, m, dtype=accurate, device=q.device)
+    old_v[:, :d], new_v[:, :d] = -old[1].transpose(1, 2), new[1].transpose(1, 2)
+    old_v[:, d] = new_v[:, d + 1] = 1
     lost = torch.empty(heads, n, dtype=torch.bool, device=q.device)
-    for h, block in _blocks(heads, n, UPDATED_SCORES // (2 * m)):
+    for h, block in _blocks(heads, n, UPDATED_SCORES // m):
         less = lse[h, block].unsqueeze(1) * LOG2_E  # (h, 1, n)
-        scores = torch.empty(len(less), 2, m, less.shape[2], dtype=accurate, device=q.device)
         if rel is None:
-            scores.copy_(-less.unsqueeze(1))
+            bias = (-less).repeat(1, m, 1)
         else:
             by_row, by_column = (x[h, block].transpose(1, 2).to(accurate) * LOG2_E for x in rel)
             n_columns = by_column.shape[1]
-            scores[:, 0] = (by_row - less).index_select(1, keys // n_columns)
-            scores[:, 0] += by_column.index_select(1, keys % n_columns)
-            scores[:, 1] = scores[:, 0]
+            bias = (by_row - less).index_select(1, keys // n_columns)
+            bias += by_column.index_select(1, keys % n_columns)
         queries = q[h, block].transpose(1, 2).to(accurate)
-        weights = scores.flatten(1, 2).baddbmm_(k[h], queries).exp2_()  # (h, 2m, n)
-        part = torch.bmm(v[h], weights)
+        weights = torch.baddbmm(bias, old_k[h], queries).exp2_()  # (h, m, n)
+        part = torch.bmm(old_v[h], weights)
+        weights = bias.baddbmm_(new_k[h], queries).exp2_()
+        part.baddbmm_(new_v[h], weights)
         kept = 1 - part[:, d]
         z = kept + part[:, d + 1]
         lost[h, block] = ~((kept > KEPT[out.dtype]) & torch.isfinite(z))
