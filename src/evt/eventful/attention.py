@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evt.eventful.counting import add, add_, einsum, matmul, record
+from evt.eventful.derived import Derived
 from evt.eventful.fused import FusedState, Layout, Window, pooled
 from evt.eventful.gate import Buffer
 from evt.eventful.parts import part
@@ -65,6 +66,7 @@ class Attention(nn.Module):
             side = rel_pos_grid if window_size is None else window_size
             self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, head_dim))
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, head_dim))
+        self._row_table, self._column_table = Derived(rel_pos_table), Derived(rel_pos_table)
 
     def forward(
         self, qkv: Tensor, selection: Selection | None, variant: Variant, state: AttentionState
@@ -143,7 +145,10 @@ class Attention(nn.Module):
         tables = None
         if self.rel_pos_h is not None and self.rel_pos_w is not None and self.grid is not None:
             rows, columns = self.grid if self.window_size is None else (self.window_size, self.window_size)
-            tables = (rel_pos_table(self.rel_pos_h, rows, pool), rel_pos_table(self.rel_pos_w, columns, pool))
+            tables = (
+                self._row_table(self.rel_pos_h, rows, pool),
+                self._column_table(self.rel_pos_w, columns, pool),
+            )
         pad = self.qkv.bias.to(qkv.dtype).view(3, self.num_heads, -1)[1:]
         places = None if selection is None else selection.per_stream()
         if places is not None and layout.places is not None:
@@ -177,8 +182,8 @@ class Attention(nn.Module):
         # b + q . table, where the table of (query, key) pairs is the sum of one for rows and one for columns.
         assert self.rel_pos_h is not None
         assert self.rel_pos_w is not None
-        rows = rel_pos_table(self.rel_pos_h, grid[0], pool)  # (h, kh, d)
-        columns = rel_pos_table(self.rel_pos_w, grid[1], pool)  # (w, kw, d)
+        rows = self._row_table(self.rel_pos_h, grid[0], pool)  # (h, kh, d)
+        columns = self._column_table(self.rel_pos_w, grid[1], pool)  # (w, kw, d)
         q = q.unflatten(2, grid)  # (B, H, h, w, d)
         rel_h = einsum("bnhwd,hkd->bnhwk", q, rows).unsqueeze(-1)  # (B, H, h, w, kh, 1)
         rel_w = einsum("bnhwd,wkd->bnhwk", q, columns).unsqueeze(-2)  # (B, H, h, w, 1, kw)

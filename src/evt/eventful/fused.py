@@ -28,8 +28,8 @@ from evt.eventful.counting import einsum, record
 from evt.eventful.precision import wide
 from evt.eventful.variant import Variant
 
-SCORES = 2**18
-"""Scores that exist at a time where queries attend to all keys: 1 MB of them stays in cache."""
+SCORES = 2**20
+"""Scores that exist at a time where queries attend to all keys, 4 MB: with fewer, two threads share them unevenly."""
 
 UPDATED_SCORES = 2**19
 """Scores that exist at a time where the keys that changed are replaced."""
@@ -148,24 +148,30 @@ def update(
     old_v[:, :d], new_v[:, :d] = -old[1].transpose(1, 2), new[1].transpose(1, 2)
     old_v[:, d] = new_v[:, d + 1] = 1
     lost = torch.empty(heads, n, dtype=torch.bool, device=q.device)
+    # The two large tensors are made once: the pages of a new one cost as much as what is written to it.
+    scratch = torch.empty(2, max(m, min(UPDATED_SCORES, heads * n * m)), dtype=accurate, device=q.device)
     for h, block in _blocks(heads, n, UPDATED_SCORES // m):
-        less = lse[h, block].unsqueeze(1) * LOG2_E  # (h, 1, n)
-        if rel is None:
-            bias = (-less).repeat(1, m, 1)
-        else:
-            by_row, by_column = (x[h, block].transpose(1, 2).to(accurate) * LOG2_E for x in rel)
-            n_columns = by_column.shape[1]
-            bias = (by_row - less).index_select(1, keys // n_columns)
-            bias += by_column.index_select(1, keys % n_columns)
         queries = q[h, block].transpose(1, 2).to(accurate)
-        weights = torch.baddbmm(bias, old_k[h], queries).exp2_()  # (h, m, n)
+        less = lse[h, block].unsqueeze(1) * LOG2_E  # (h, 1, n)
+        shape = (len(less), m, less.shape[2])
+        bias, weights = (x[: math.prod(shape)].view(shape) for x in scratch)
+        if rel is None:
+            torch.neg(less.expand(shape), out=bias)
+        else:
+            by_row, by_column = (
+                (x[h, block].to(accurate) * LOG2_E).transpose(1, 2).contiguous() for x in rel
+            )
+            n_columns = by_column.shape[1]
+            torch.index_select(by_row.sub_(less), 1, keys // n_columns, out=bias)
+            torch.index_select(by_column, 1, keys % n_columns, out=weights)
+            bias += weights
+        torch.baddbmm(bias, old_k[h], queries, out=weights).exp2_()
         part = torch.bmm(old_v[h], weights)
-        weights = bias.baddbmm_(new_k[h], queries).exp2_()
-        part.baddbmm_(new_v[h], weights)
+        part.baddbmm_(new_v[h], bias.baddbmm_(new_k[h], queries).exp2_())
         kept = 1 - part[:, d]
         z = kept + part[:, d + 1]
         lost[h, block] = ~((kept > KEPT[out.dtype]) & torch.isfinite(z))
-        out[h, block] = (part[:, :d].transpose(1, 2) + out[h, block]) / z.unsqueeze(2)
+        torch.div(part[:, :d].transpose(1, 2) + out[h, block], z.unsqueeze(2), out=out[h, block])
         lse[h, block] += z.log()
     return lost
 
@@ -267,8 +273,14 @@ class FusedState:
                 self.q = self.k = self.v = self.out = None
             return out
         index = torch.cat([tokens + i * layout.n for i, tokens in enumerate(places)])
-        old = self._write(qkv, index)
+        assert self.k is not None
+        assert self.v is not None
+        old = None
         if self.lse is not None:
+            old = self.k.index_select(1, index), self.v.index_select(1, index)
+        for x, changed in zip((self.q, self.k, self.v), qkv.permute(1, 2, 0, 3), strict=True):
+            x.index_copy_(1, index, changed)
+        if old is not None:
             return self._attend_updated(old, places, layout, scale, tables)
         return self._attend_anew(layout, scale, tables, pad, index)
 
@@ -282,18 +294,6 @@ class FusedState:
         self.q, self.k, self.v = qkv
         self.out = self.lse = self.frame = None
 
-    def _write(self, qkv: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Take over tokens that changed, at their places (K,); returns what k and v were there."""
-        assert self.q is not None
-        assert self.k is not None
-        assert self.v is not None
-        q, k, v = qkv.permute(1, 2, 0, 3)  # (H, K, d) each
-        old = self.k.index_select(1, index), self.v.index_select(1, index)
-        self.q.index_copy_(1, index, q)
-        self.k.index_copy_(1, index, k)
-        self.v.index_copy_(1, index, v)
-        return old
-
     def _attend_anew(
         self,
         layout: Layout,
@@ -302,7 +302,10 @@ class FusedState:
         pad: Tensor,
         index: Tensor | None,
     ) -> Tensor:
-        """Window by window; one in which nothing changed keeps its result. index: see `_write`; None for all."""
+        """Window by window; one in which nothing changed keeps its result.
+
+        index: the places of the tokens that changed, (K,); None for all.
+        """
         assert self.q is not None
         assert self.k is not None
         assert self.v is not None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from evt.eventful import Block, BlockState, Policy, Stream, Variant
 from evt.eventful.counting import add
+from evt.eventful.derived import Derived
 from evt.eventful.precision import wide
 
 
@@ -89,6 +90,7 @@ class ViT(nn.Module):
         self.patch_embed = PatchEmbed(patch_size, dim)
         # The first position belongs to the class token of pre-training, which ViTDet does not use.
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + pretrain_grid**2, dim))
+        self._positions = Derived(interpolated_positions)
         self.blocks = nn.ModuleList(
             Block(
                 dim,
@@ -119,17 +121,19 @@ class ViT(nn.Module):
         self, x: Tensor, states: list[BlockState] | None = None, policy: Policy | None = None
     ) -> Tensor:
         """Run patch embeddings through positions and blocks, (B, N, D) to (B, N, D)."""
-        x = add(x, self._positions())
+        x = add(x, self._positions(self.pos_embed, self.grid))
         for i, block in enumerate(self.blocks):
             x = block(x, states[i] if states else None, policy)
         return x
 
-    def _positions(self) -> Tensor:
-        # The interpolation is not counted: it is the same for every frame (supplement, "Operation counting").
-        positions = self.pos_embed[:, 1:]  # (1, n, D)
-        side = math.isqrt(positions.shape[1])
-        if self.grid != (side, side):
-            positions = positions.transpose(1, 2).unflatten(-1, (side, side))
-            positions = F.interpolate(positions, self.grid, mode="bicubic", align_corners=False)
-            positions = positions.flatten(2).transpose(1, 2)
-        return positions
+
+def interpolated_positions(pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The positions of a grid's tokens from those of another, (1, 1 + n, D) to (1, N, D), without the class token."""
+    # The interpolation is not counted: it is the same for every frame (supplement, "Operation counting").
+    positions = pos_embed[:, 1:]  # (1, n, D)
+    side = math.isqrt(positions.shape[1])
+    if grid != (side, side):
+        positions = positions.transpose(1, 2).unflatten(-1, (side, side))
+        positions = F.interpolate(positions, grid, mode="bicubic", align_corners=False)
+        positions = positions.flatten(2).transpose(1, 2)
+    return positions
