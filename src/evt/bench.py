@@ -26,9 +26,7 @@ def bench(cfg: DictConfig) -> None:
     """Race what the config names against the dense model, print the figures, and leave bench.json in the folder."""
     device = setup.build_device(cfg)
     dtype = setup.choice(DTYPES, "dtype", cfg.dtype)
-    for name in ("fast", "parts"):
-        if not isinstance(cfg[name], bool):
-            raise setup.ConfigError(f"{name} is {cfg[name]!r}; it must be true or false")
+    setup.check_flags(cfg, "fast", "parts")
     if isinstance(cfg.repeats, bool) or not isinstance(cfg.repeats, int) or cfg.repeats < 1:
         raise setup.ConfigError(f"repeats is {cfg.repeats!r}; it must be a whole number of at least 1")
     variant = setup.build_variant(cfg.variant, cfg.model.name)

@@ -68,8 +68,7 @@ def run(cfg: DictConfig) -> None:
     A run that was killed and is started again with the same `hydra.run.dir` goes on after its last finished video.
     """
     device = setup.build_device(cfg)
-    if not isinstance(cfg.compare, bool):
-        raise setup.ConfigError(f"compare is {cfg.compare!r}; it must be true or false")
+    setup.check_flags(cfg, "compare", "fast")
     variant = setup.build_variant(cfg.variant, cfg.model.name)
     data = setup.build_clips(cfg.data) if cfg.model.name == "vivit" else setup.build_data(cfg.data)
     model, weights = setup.build_model(cfg.model, device)

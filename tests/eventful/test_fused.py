@@ -231,6 +231,9 @@ def test_a_saved_stream_can_be_a_file_and_is_of_its_variant(tmp_path: Path) -> N
     net.stream(fused("temporal"), TopR(5)).load_state_dict(saved)
     with pytest.raises(ValueError, match="the saved stream is of another variant"):
         net.stream(fused("spatiotemporal"), TopR(5)).load_state_dict(saved)
+    del saved["variant"]
+    with pytest.raises(ValueError, match="does not say of which variant"):
+        net.stream(fused("temporal"), TopR(5)).load_state_dict(saved)
 
 
 def test_a_dense_model_keeps_nothing() -> None:

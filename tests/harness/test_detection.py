@@ -233,6 +233,7 @@ def test_what_is_missing_is_said(
         (["model.checkpoint=OTHER", *DETECTOR], "it is for 5 classes, and the model has 30"),
         (["model/detector=yolo"], "model/detector is yolo; allowed are builtin, detectron2"),
         (["compare=maybe"], "compare is 'maybe'; it must be true or false"),
+        (["fast=maybe"], "fast is 'maybe'; it must be true or false"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(

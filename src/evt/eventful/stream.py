@@ -97,7 +97,7 @@ class Stream:
         """Continue where a saved stream of the same network and variant stopped.
 
         Raises:
-            ValueError: the saved stream is of another variant or network.
+            ValueError: the saved stream is of another variant or network, or of a version that did not name it.
         """
         self.reset()
         if not tensors:
@@ -107,6 +107,10 @@ class Stream:
         if differ:
             raise ValueError(
                 f"the saved stream is of another variant or network: only one of them has {differ[0]}"
+            )
+        if "variant" not in tensors:
+            raise ValueError(
+                "the saved stream does not say of which variant it is, so it is of an older version"
             )
         saved = bytes(tensors["variant"].tolist()).decode()
         if saved != repr(self.variant):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import statistics
 from collections import Counter
@@ -17,6 +18,9 @@ from tqdm import tqdm
 from evt.eventful import Stream, count_ops
 from evt.eventful.parts import PARTS, PREFIX, named_parts
 from evt.harness.measure import timed
+
+# Else the profiler tells the terminal whenever it starts and stops.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 WARM_UP = 2
 """Frames that run before any is timed, a flush and a later one: torch plans its kernels on their first call."""

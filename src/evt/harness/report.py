@@ -18,7 +18,7 @@ def summary_table(metrics: dict[str, Any]) -> str:
     """The table that ends a run, from what it leaves in metrics.json."""
     rows = _frames_rows(metrics) if "first" in metrics else _recognition_rows(metrics["recognition"])
     if "tflops" in metrics:
-        rows.append(["TFlops of the clip", "", "", f"{metrics['tflops']:.3f}"])
+        rows.append(["TFlops of the clip", "", "", f"{metrics['tflops']:.3g}"])
     if "op_ratio" in metrics:
         rows.append(["dense / this, operations", "", "", f"{metrics['op_ratio']:.2f}"])
         rows.append(["dense / this, time of the spatial sub-model", "", "", f"{metrics['time_ratio']:.2f}"])
@@ -59,7 +59,7 @@ def _recognition_rows(figures: dict[str, Any]) -> list[list[str]]:
         "missing": ("clips that are not on disk", "d"),
         "top1": ("top-1 in percent", ".2f"),
         "top5": ("top-5 in percent", ".2f"),
-        "tflops": ("TFlops a clip", ".3f"),
+        "tflops": ("TFlops a clip", ".3g"),
         "seconds": ("seconds a clip", ".2f"),
     }
     return [

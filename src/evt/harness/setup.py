@@ -282,6 +282,17 @@ def _no_policy() -> None:
     return None
 
 
+def check_flags(cfg: DictConfig, *names: str) -> None:
+    """Refuse settings that must be true or false and are not.
+
+    Raises:
+        ConfigError: one is not; the message names it.
+    """
+    for name in names:
+        if not isinstance(cfg[name], bool):
+            raise ConfigError(f"{name} is {cfg[name]!r}; it must be true or false")
+
+
 def choice(choices: Mapping[str, T], setting: str, name: Any) -> T:
     """What a setting's name stands for.
 

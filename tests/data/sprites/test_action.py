@@ -191,7 +191,7 @@ def test_pixels_are_found_where_motion_says_they_went(label: int) -> None:
     assert (motion[:, ~actors] == 0).all()
 
 
-@pytest.mark.parametrize(("name", "sign"), zip(GROWING, (1, -1), strict=True))
+@pytest.mark.parametrize(("name", "sign"), list(zip(GROWING, (1, -1), strict=True)))
 def test_what_grows_moves_away_from_its_middle(name: str, sign: int) -> None:
     """By the same factor everywhere: from a pixel to its neighbour, motion changes by the growth of a frame."""
     clip = with_label(SpriteClips(4, 32, SIZE, 5, "val", "static")[1], ACTIONS.index(name))
