@@ -143,12 +143,9 @@ class Attention(nn.Module):
         self, qkv: Tensor, selection: Selection | None, pool: int, state: FusedState, layout: Layout
     ) -> Tensor:
         tables = None
-        if self.rel_pos_h is not None and self.rel_pos_w is not None and self.grid is not None:
-            rows, columns = self.grid if self.window_size is None else (self.window_size, self.window_size)
-            tables = (
-                self._row_table(self.rel_pos_h, rows, pool),
-                self._column_table(self.rel_pos_w, columns, pool),
-            )
+        if self.rel_pos_h is not None and self.grid is not None:
+            side = self.window_size
+            tables = self._rel_pos_tables(self.grid if side is None else (side, side), pool)
         pad = self.qkv.bias.to(qkv.dtype).view(3, self.num_heads, -1)[1:]
         places = None if selection is None else selection.per_stream()
         if places is not None and layout.places is not None:
@@ -180,10 +177,7 @@ class Attention(nn.Module):
 
     def _add_rel_pos(self, b: Tensor, q: Tensor, grid: Grid, pool: int, in_place: bool) -> Tensor:
         # b + q . table, where the table of (query, key) pairs is the sum of one for rows and one for columns.
-        assert self.rel_pos_h is not None
-        assert self.rel_pos_w is not None
-        rows = self._row_table(self.rel_pos_h, grid[0], pool)  # (h, kh, d)
-        columns = self._column_table(self.rel_pos_w, grid[1], pool)  # (w, kw, d)
+        rows, columns = self._rel_pos_tables(grid, pool)
         q = q.unflatten(2, grid)  # (B, H, h, w, d)
         rel_h = einsum("bnhwd,hkd->bnhwk", q, rows).unsqueeze(-1)  # (B, H, h, w, kh, 1)
         rel_w = einsum("bnhwd,wkd->bnhwk", q, columns).unsqueeze(-2)  # (B, H, h, w, 1, kw)
@@ -191,6 +185,13 @@ class Attention(nn.Module):
         b_grid = add_(b_grid, rel_h) if in_place else add(b_grid, rel_h)
         b_grid = add_(b_grid, rel_w)
         return b_grid.flatten(4, 5).flatten(2, 3)  # (B, H, N, Nk)
+
+    def _rel_pos_tables(self, grid: Grid, pool: int) -> tuple[Tensor, Tensor]:
+        """For rows and for columns of a grid, (h, kh, d) and (w, kw, d)."""
+        assert self.rel_pos_h is not None
+        assert self.rel_pos_w is not None
+        rows, columns = grid
+        return self._row_table(self.rel_pos_h, rows, pool), self._column_table(self.rel_pos_w, columns, pool)
 
     def _padded(self) -> Grid:
         assert self.grid is not None

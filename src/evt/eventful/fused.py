@@ -141,6 +141,8 @@ def update(
     record("accumulator", out.numel())
     if rel is not None:
         record("add", 4 * heads * n * m)
+        n_columns = rel[1].shape[2]
+        key_rows, key_columns = keys // n_columns, keys % n_columns
     # Everything in powers of 2, which processors raise twice as fast as those of e.
     old_k, new_k = (x[0].to(accurate) * (LOG2_E * scale) for x in (old, new))
     # Two rows of v are ones: the second product sums the weights, too, of old keys and of new.
@@ -161,9 +163,8 @@ def update(
             by_row, by_column = (
                 (x[h, block].to(accurate) * LOG2_E).transpose(1, 2).contiguous() for x in rel
             )
-            n_columns = by_column.shape[1]
-            torch.index_select(by_row.sub_(less), 1, keys // n_columns, out=bias)
-            torch.index_select(by_column, 1, keys % n_columns, out=weights)
+            torch.index_select(by_row.sub_(less), 1, key_rows, out=bias)
+            torch.index_select(by_column, 1, key_columns, out=weights)
             bias += weights
         torch.baddbmm(bias, old_k[h], queries, out=weights).exp2_()
         part = torch.bmm(old_v[h], weights)

@@ -19,9 +19,6 @@ from evt.eventful import Stream, count_ops
 from evt.eventful.parts import PARTS, PREFIX, named_parts
 from evt.harness.measure import timed
 
-# Else the profiler tells the terminal whenever it starts and stops.
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-
 WARM_UP = 2
 """Frames that run before any is timed, a flush and a later one: torch plans its kernels on their first call."""
 
@@ -91,6 +88,8 @@ def milliseconds_of_parts(stream: Stream, inputs: Sequence[Tensor]) -> dict[str,
 
     Under torch's profiler everything takes longer, and small operations most: take these as shares.
     """
+    # Else the profiler tells the terminal whenever it starts and stops.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     cuda = inputs[0].is_cuda
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     stream.reset()
