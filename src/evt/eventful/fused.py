@@ -31,8 +31,11 @@ from evt.eventful.variant import Variant
 SCORES = 2**20
 """Scores that exist at a time where queries attend to all keys, 4 MB: with fewer, two threads share them unevenly."""
 
-UPDATED_SCORES = 2**19
-"""Scores that exist at a time where the keys that changed are replaced."""
+HEADS_TOGETHER = 4
+"""Heads that are computed at a time where there are few queries: threads share whole heads best."""
+
+UPDATED_QUERIES = 512
+"""Queries of some heads that exist at a time where the keys that changed are replaced."""
 
 FEW_KEYS = 300
 """With fewer keys than this all queries are attended anew in every frame: that costs less than keeping the books."""
@@ -76,18 +79,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, rel: Rel | None, scale: float) -> tu
         record("add", 2 * heads * n * k.shape[1])
     out, lse = torch.empty_like(q), q.new_empty(heads, n, dtype=_accurate(q.dtype))
     q, k, v = wide(q), wide(k), wide(v)
-    for h, block in _blocks(heads, n, SCORES // k.shape[1]):
+    most = max(1, SCORES // k.shape[1])
+    together = max(HEADS_TOGETHER, most // max(1, n)) if n <= most else 1
+    for h, block in _blocks(heads, n, together, most):
         bias = None if rel is None else _bias(rel, h, block).to(q.dtype)
         out[h, block], lse[h, block] = _softmax_attention(q[h, block], k[h], v[h], bias, scale)
     return out, lse
 
 
-def _blocks(heads: int, n: int, most: int) -> Iterator[tuple[slice, slice]]:
-    """Heads and queries to compute at a time, about `most` pairs: all queries of some heads, or some of one head."""
-    some_heads, some = max(1, most // max(1, n)), max(1, min(n, most))
-    for h in range(0, heads, some_heads):
+def _blocks(heads: int, n: int, together: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """Heads and queries to compute at a time: so many heads together, and at most so many queries of each."""
+    some = math.ceil(n / math.ceil(n / most)) if n else most  # blocks of a size
+    for h in range(0, heads, together):
         for i in range(0, n, some):
-            yield slice(h, h + some_heads), slice(i, i + some)
+            yield slice(h, h + together), slice(i, i + some)
 
 
 def _bias(rel: Rel, heads: slice, queries: slice) -> Tensor:
@@ -151,8 +156,9 @@ def update(
     old_v[:, d] = new_v[:, d + 1] = 1
     lost = torch.empty(heads, n, dtype=torch.bool, device=q.device)
     # The two large tensors are made once: the pages of a new one cost as much as what is written to it.
-    scratch = torch.empty(2, max(m, min(UPDATED_SCORES, heads * n * m)), dtype=accurate, device=q.device)
-    for h, block in _blocks(heads, n, UPDATED_SCORES // m):
+    most = min(HEADS_TOGETHER, heads) * min(UPDATED_QUERIES, n) * m
+    scratch = torch.empty(2, most, dtype=accurate, device=q.device)
+    for h, block in _blocks(heads, n, HEADS_TOGETHER, UPDATED_QUERIES):
         queries = q[h, block].transpose(1, 2).to(accurate)
         less = lse[h, block].unsqueeze(1) * LOG2_E  # (h, 1, n)
         shape = (len(less), m, less.shape[2])
