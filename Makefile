@@ -88,11 +88,13 @@ reproduce-mini: $(READY)  ## The small counterparts of tables 1, B, C and D, and
 	$(BIN)/python scripts/draw_curves.py results/table_c_mini.csv results/table_c_mini.svg
 	$(BIN)/python -m evt.claims
 
-.PHONY: benchmark gpu
+.PHONY: benchmark gpu on-gpu
 benchmark: $(READY)  ## The ratios of time that README names, on a quiet machine
 	$(BIN)/python -m pytest tests/benchmarks -s --benchmark-disable-gc
 gpu: $(READY)  ## On a CUDA device: conformance, the fast path against the reference path, and Table 2
-	$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else "no CUDA device here")'
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
+	then $(MAKE) --no-print-directory on-gpu; else echo "skipped: no CUDA device here"; fi
+on-gpu:
 	$(BIN)/python -m evt.conformance --device cuda tests/conformance
 	$(BIN)/python -m pytest -q tests/eventful/test_cuda.py
 	$(REPRODUCE) table=table_2 out=results/gpu device=cuda
