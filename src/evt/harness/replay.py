@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from evt.eventful import VARIANTS, Policy, Threshold, TopR, count_ops
+from evt.harness.replay_rlt import rlt_outputs
 from evt.harness.replay_vivit import vivit_outputs
 from evt.models.vit import ViT
 from evt.models.vitdet import ViTDet
@@ -96,6 +97,7 @@ def _replay(folder: Path, tolerance: float | None, device: str) -> Replay:
         "backbone": (_replay_backbone, 1e-4),
         "detector": (_replay_detector, 1e-3),
         "vivit": (_replay_vivit, 1e-4),
+        "rlt": (_replay_rlt, 1e-4),
     }
     if not isinstance(case, dict):
         raise CaseError(f"not a case: case.json holds a {type(case).__name__}; it must hold settings by name")
@@ -126,6 +128,11 @@ def _replay_vivit(case: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dic
         outputs = vivit_outputs(case, tensors, _variant(case), policy_of(case, 0))
     errors = {name: max_error(x, tensors[f"output/{name}"]) for name, x in outputs.items()}
     return errors, Counter(case["counts"]) == ops
+
+
+def _replay_rlt(case: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, float], None]:
+    outputs = rlt_outputs(case, tensors)
+    return {name: max_error(x, tensors[f"output/{name}"].float()) for name, x in outputs.items()}, None
 
 
 def backbone_of(case: dict[str, Any], tensors: dict[str, Tensor]) -> ViT:

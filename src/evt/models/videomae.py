@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from evt.eventful.block import Mlp
 from evt.eventful.counting import add, linear, record
+from evt.models.vivit import TubeletEmbed
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
@@ -26,7 +26,9 @@ def attend_packed(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Te
         q, k, v = (x.unflatten(0, (len(lengths), -1)).transpose(1, 2) for x in (q, k, v))  # (B, H, n, d)
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
     parts = [
-        F.scaled_dot_product_attention(*(x.transpose(0, 1).unsqueeze(0) for x in clip)).squeeze(0).transpose(0, 1)
+        F.scaled_dot_product_attention(*(x.transpose(0, 1).unsqueeze(0) for x in clip))
+        .squeeze(0)
+        .transpose(0, 1)
         for clip in zip(q.split(list(lengths)), k.split(list(lengths)), v.split(list(lengths)), strict=True)
     ]
     return torch.cat(parts)
@@ -95,15 +97,19 @@ class VideoMAE(nn.Module):
         mlp_ratio: float = 4,
     ) -> None:
         super().__init__()
-        for name, length, part in (("frames", frames, tubelet[0]), ("size", size, tubelet[1]), ("size", size, tubelet[2])):
+        for name, length, part in (
+            ("frames", frames, tubelet[0]),
+            ("size", size, tubelet[1]),
+            ("size", size, tubelet[2]),
+        ):
             if length % part:
                 raise ValueError(f"model.{name} is {length}; it must be a multiple of the tubelet's {part}")
         self.size, self.frames = size, frames
         self.tubelet = (tubelet[0], tubelet[1], tubelet[2])
         self.steps = frames // tubelet[0]
-        self.patch_embed = nn.Module()
-        self.patch_embed.proj = nn.Conv3d(3, dim, kernel_size=self.tubelet, stride=self.tubelet)
+        self.patch_embed = TubeletEmbed(self.tubelet, dim)
         n_tokens = self.steps * (size // tubelet[1]) * (size // tubelet[2])
+        self.pos_embed: Tensor
         self.register_buffer("pos_embed", sine_cosine(n_tokens, dim), persistent=False)
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
         self.fc_norm = nn.LayerNorm(dim, eps=1e-6)
@@ -114,20 +120,26 @@ class VideoMAE(nn.Module):
         """Tokens of a clip, all of them."""
         return int(self.pos_embed.shape[0])
 
+    def normalise(self, clips: Tensor) -> Tensor:
+        """Pixels in [0, 255] to what `forward` takes, (B, T, 3, H, W) float32."""
+        mean, std = (torch.tensor(x, device=clips.device).view(3, 1, 1) for x in (PIXEL_MEAN, PIXEL_STD))
+        return (clips.float() / 255 - mean) / std
+
     def forward(self, clips: Tensor, keep: Tensor | None = None) -> Tensor:
-        """The logits of clips, (B, 3, T, H, W) normalised to (B, classes).
+        """The logits of clips, (B, T, 3, H, W) normalised to (B, classes).
 
         keep: (B, N) bool, the tokens that the blocks see, at least one of each clip; None for all.
 
         Raises:
             ValueError: the clips are of another shape than the model's.
         """
-        expected = (3, self.frames, self.size, self.size)
+        expected = (self.frames, 3, self.size, self.size)
         if clips.ndim != 5 or tuple(clips.shape[1:]) != expected or len(clips) == 0:
+            sizes = ", ".join(map(str, expected))
             raise ValueError(
-                f"clips have shape {tuple(clips.shape)}; it must be (B, {', '.join(map(str, expected))}), B at least 1"
+                f"clips have shape {tuple(clips.shape)}; it must be (B, {sizes}), with B at least 1"
             )
-        x = self.patch_embed.proj(clips).flatten(2).transpose(1, 2)  # (B, N, D)
+        x = self.patch_embed(clips).flatten(1, 2)  # (B, N, D)
         x = add(x, self.pos_embed)
         if keep is None:
             lengths = [x.shape[1]] * len(x)

@@ -12,12 +12,12 @@ from torch import Tensor
 def keep_mask(clips: Tensor, tubelet: Sequence[int], threshold: float) -> Tensor:
     """Which tokens differ from the one before them at the same place, (B, N) bool, in the order t, h, w.
 
-    A token is kept where the mean absolute difference, over channels and pixels, between the last frame of its tubelet
-    and the first frame of the tubelet before exceeds the threshold. The first tubelets are always kept. Each clip is
-    judged by itself.
+    A token is kept where the mean absolute difference, over channels and pixels, between the last frame of its
+    tubelet and the first frame of the tubelet before exceeds the threshold. The first tubelets are always kept. Each
+    clip is judged by itself.
 
     Args:
-        clips: (B, C, T, H, W), normalised pixels.
+        clips: (B, T, C, H, W), normalised pixels.
         tubelet: frames, rows and columns of pixels that make a token.
         threshold: in normalised pixel units.
 
@@ -26,19 +26,20 @@ def keep_mask(clips: Tensor, tubelet: Sequence[int], threshold: float) -> Tensor
     """
     frames, rows, columns = tubelet
     if clips.ndim != 5 or len(clips) == 0:
-        raise ValueError(f"clips have shape {tuple(clips.shape)}; it must be (B, C, T, H, W), with B at least 1")
-    for name, length, part in zip(("frames", "height", "width"), clips.shape[2:], tubelet, strict=True):
+        raise ValueError(
+            f"clips have shape {tuple(clips.shape)}; it must be (B, T, C, H, W), with B at least 1"
+        )
+    sizes = (clips.shape[1], *clips.shape[3:])
+    for name, length, part in zip(("frames", "height", "width"), sizes, tubelet, strict=True):
         if length % part or length == 0:
             raise ValueError(f"{name} of a clip: {length}; it must be a multiple of the tubelet's {part}")
     if not threshold >= 0:
         raise ValueError(f"threshold is {threshold}; it must be a number of at least 0")
-    first, last = clips[:, :, ::frames], clips[:, :, frames - 1 :: frames]
-    change = (last[:, :, 1:] - first[:, :, :-1]).abs().mean(1)  # (B, t - 1, H, W)
+    first, last = clips[:, ::frames], clips[:, frames - 1 :: frames]
+    change = (last[:, 1:] - first[:, :-1]).abs().mean(2)  # (B, t - 1, H, W)
     change = F.avg_pool2d(change, (rows, columns))  # (B, t - 1, h, w)
-    keep = torch.cat([torch.ones_like(change[:, :1], dtype=torch.bool), change > threshold], 1) if change.shape[1] else (
-        torch.ones(len(clips), 1, clips.shape[3] // rows, clips.shape[4] // columns, dtype=torch.bool)
-    )
-    return keep.flatten(1)
+    first_step = torch.ones(len(clips), 1, *change.shape[2:], dtype=torch.bool, device=clips.device)
+    return torch.cat([first_step, change > threshold], 1).flatten(1)
 
 
 def run_lengths(keep: Tensor, steps: int) -> Tensor:
