@@ -1,0 +1,103 @@
+"""Run-length tokenization: which tokens go, and that the model does with the rest what it would do alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evt.models.videomae import VideoMAE
+from evt.tokens.random_drop import random_mask
+from evt.tokens.run_length import keep_mask, run_lengths
+
+TUBELET = (2, 8, 8)
+
+
+def tiny() -> VideoMAE:
+    torch.manual_seed(0)
+    model = VideoMAE(size=32, frames=8, classes=5, tubelet=TUBELET, dim=24, depth=2, num_heads=3)
+    return model.eval()
+
+
+def test_of_a_clip_that_stands_still_only_the_first_tubelets_are_kept() -> None:
+    clips = torch.randn(2, 1, 3, 32, 32).expand(-1, 8, -1, -1, -1)
+    keep = keep_mask(clips, TUBELET, 0.0).unflatten(1, (4, 16))
+    assert keep[:, 0].all()
+    assert not keep[:, 1:].any()
+    assert (run_lengths(keep.flatten(1), 4)[:, :16] == 4).all()
+
+
+def test_of_noise_nothing_is_dropped() -> None:
+    assert keep_mask(torch.randn(2, 8, 3, 32, 32), TUBELET, 0.1).all()
+
+
+def test_a_change_keeps_its_own_token_and_that_when_it_goes() -> None:
+    """By hand: the last frame of a tubelet against the first of the one before."""
+    clips = torch.zeros(1, 8, 3, 32, 32)
+    clips[0, 3, :, 8:16, 16:24] = 1  # the last frame of step 1, in row 1, column 2
+    keep = keep_mask(clips, TUBELET, 0.5).unflatten(1, (4, 4, 4))
+    expected = torch.zeros(4, 4, 4, dtype=torch.bool)
+    expected[0] = True
+    expected[1, 1, 2] = True
+    assert torch.equal(keep[0], expected)
+    lengths = run_lengths(keep.flatten(1), 4).unflatten(1, (4, 4, 4))
+    assert (lengths[0, 0, 1, 2], lengths[0, 1, 1, 2], lengths[0, 0, 0, 0]) == (1, 3, 4)
+    assert lengths.sum() == 64  # every token is stood for once
+
+
+def test_the_threshold_itself_does_not_keep() -> None:
+    clips = torch.zeros(1, 4, 3, 8, 8)
+    clips[0, 2:] = 0.25
+    assert not keep_mask(clips, TUBELET, 0.25)[0, 1]
+    assert keep_mask(clips, TUBELET, 0.2499)[0, 1]
+
+
+@settings(deadline=None, max_examples=20)
+@given(threshold=st.floats(0, 2), seed=st.integers(0, 50))
+def test_a_clip_does_not_depend_on_its_batch(threshold: float, seed: int) -> None:
+    """Else an accuracy would change with the batch size."""
+    generator = torch.Generator().manual_seed(seed)
+    clips = torch.randn(3, 8, 3, 32, 32, generator=generator) * torch.tensor([0.1, 1, 3]).view(3, 1, 1, 1, 1)
+    model, keep = tiny(), keep_mask(clips, TUBELET, threshold)
+    with torch.no_grad():
+        together = model(clips, keep)
+        for i in range(3):
+            alone = keep_mask(clips[i : i + 1], TUBELET, threshold)
+            assert torch.equal(alone[0], keep[i])
+            torch.testing.assert_close(model(clips[i : i + 1], alone)[0], together[i], atol=1e-5, rtol=1e-4)
+
+
+def test_keeping_all_is_the_dense_model() -> None:
+    clips = torch.randn(2, 8, 3, 32, 32)
+    model, keep = tiny(), keep_mask(clips, TUBELET, 0.0)
+    with torch.no_grad():
+        torch.testing.assert_close(model(clips, keep), model(clips), atol=1e-6, rtol=1e-5)
+
+
+def test_random_dropping_keeps_as_many_whatever_the_batch() -> None:
+    like = torch.rand(3, 64, generator=torch.Generator().manual_seed(0)) > 0.6
+    mask = random_mask(like)
+    assert torch.equal(mask.sum(1), like.sum(1))
+    assert torch.equal(random_mask(like[1:2])[0], mask[1])
+
+
+@pytest.mark.parametrize(
+    ("clips", "threshold", "sentence"),
+    [
+        (torch.zeros(2, 7, 3, 32, 32), 0.1, "frames of a clip: 7; it must be a multiple of the tubelet's 2"),
+        (torch.zeros(2, 8, 3, 30, 32), 0.1, "height of a clip: 30; it must be a multiple of the tubelet's 8"),
+        (torch.zeros(2, 8, 3, 32, 32), -0.1, "threshold is -0.1; it must be a number of at least 0"),
+        (torch.zeros(2, 8, 3, 32, 32), float("nan"), "threshold is nan"),
+        (torch.zeros(0, 8, 3, 32, 32), 0.1, "with B at least 1"),
+    ],
+)
+def test_what_cannot_be_tokenized_is_refused(clips: torch.Tensor, threshold: float, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence.replace("(", r"\(").replace(")", r"\)")):
+        keep_mask(clips, TUBELET, threshold)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 3, 32, 32), (1, 8, 3, 32, 40), (0, 8, 3, 32, 32)])
+def test_a_model_refuses_clips_of_another_shape(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="clips have shape"):
+        tiny()(torch.zeros(shape))
