@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from evt.models.videomae import VideoMAE
 from evt.tokens.random_drop import random_mask
+from evt.tokens.reduction import Merge, RandomDrop, RunLength
 from evt.tokens.run_length import keep_mask, run_lengths
 
 TUBELET = (2, 8, 8)
@@ -16,7 +17,7 @@ TUBELET = (2, 8, 8)
 
 def tiny() -> VideoMAE:
     torch.manual_seed(0)
-    model = VideoMAE(size=32, frames=8, classes=5, tubelet=TUBELET, dim=24, depth=2, num_heads=3)
+    model = VideoMAE(size=32, view_frames=8, classes=5, tubelet=TUBELET, dim=24, depth=2, num_heads=3)
     return model.eval()
 
 
@@ -59,20 +60,43 @@ def test_a_clip_does_not_depend_on_its_batch(threshold: float, seed: int) -> Non
     """Else an accuracy would change with the batch size."""
     generator = torch.Generator().manual_seed(seed)
     clips = torch.randn(3, 8, 3, 32, 32, generator=generator) * torch.tensor([0.1, 1, 3]).view(3, 1, 1, 1, 1)
-    model, keep = tiny(), keep_mask(clips, TUBELET, threshold)
+    model, keep, rlt = tiny(), keep_mask(clips, TUBELET, threshold), RunLength(threshold)
     with torch.no_grad():
-        together = model(clips, keep)
+        together = model(clips, rlt)
         for i in range(3):
-            alone = keep_mask(clips[i : i + 1], TUBELET, threshold)
-            assert torch.equal(alone[0], keep[i])
-            torch.testing.assert_close(model(clips[i : i + 1], alone)[0], together[i], atol=1e-5, rtol=1e-4)
+            assert torch.equal(keep_mask(clips[i : i + 1], TUBELET, threshold)[0], keep[i])
+            torch.testing.assert_close(model(clips[i : i + 1], rlt)[0], together[i], atol=1e-5, rtol=1e-4)
 
 
 def test_keeping_all_is_the_dense_model() -> None:
     clips = torch.randn(2, 8, 3, 32, 32)
-    model, keep = tiny(), keep_mask(clips, TUBELET, 0.0)
+    model = tiny()
     with torch.no_grad():
-        torch.testing.assert_close(model(clips, keep), model(clips), atol=1e-6, rtol=1e-5)
+        dense = model(clips)
+        for reduction in (RunLength(0.0), RandomDrop(0.0), Merge(0)):
+            torch.testing.assert_close(model(clips, reduction), dense, atol=1e-5, rtol=1e-4)
+
+
+def test_run_lengths_are_added_where_the_model_has_learned_them() -> None:
+    torch.manual_seed(0)
+    model = VideoMAE(
+        size=32,
+        view_frames=8,
+        classes=5,
+        tubelet=TUBELET,
+        dim=24,
+        depth=1,
+        num_heads=3,
+        length_embedding=True,
+    ).eval()
+    still = torch.randn(1, 1, 3, 32, 32).expand(-1, 8, -1, -1, -1)
+    with torch.no_grad():
+        without = model(still, RunLength(0.1))
+        assert torch.equal(model(still, RunLength(0.1, lengths=True)), without)  # zero before it has learned
+        model.length_embed.weight[4] = torch.randn(24)  # type: ignore[union-attr]  # every token stands for 4
+        assert not torch.allclose(model(still, RunLength(0.1, lengths=True)), without)
+    with pytest.raises(ValueError, match=r"model.length_embedding must be true"):
+        tiny()(still, RunLength(0.1, lengths=True))
 
 
 def test_random_dropping_keeps_as_many_whatever_the_batch() -> None:

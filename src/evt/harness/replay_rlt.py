@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from evt.models.videomae import PIXEL_MEAN, PIXEL_STD, VideoMAE
+from evt.tokens.reduction import RunLength
 from evt.tokens.run_length import keep_mask, run_lengths
 
 
@@ -23,17 +24,19 @@ def rlt_outputs(case: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, T
             f"pixels have mean {case['pixel_mean']} and deviation {case['pixel_std']}; "
             f"they must have {PIXEL_MEAN} and {PIXEL_STD}"
         )
-    names = ("size", "frames", "classes", "tubelet", "dim", "depth", "mlp_ratio")
-    model = VideoMAE(**{name: case[name] for name in names}, num_heads=case["heads"]).eval()
+    names = ("size", "classes", "tubelet", "dim", "depth", "mlp_ratio")
+    settings = {name: case[name] for name in names}
+    model = VideoMAE(**settings, view_frames=case["frames"], num_heads=case["heads"]).eval()
     prefix = "weights/"
     model.load_state_dict({k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)})
-    clips = model.normalise(tensors["input/video"])
-    keep = keep_mask(clips, model.tubelet, case["threshold"])
+    clips = model.normalise(tensors["input/video"] / 255)
+    rlt = RunLength(case["threshold"])
+    keep = keep_mask(clips, model.tubelet, rlt.threshold)
     # As recorded: of the kept tokens alone, clip by clip and place by place.
     lengths = run_lengths(keep, model.steps).unflatten(1, (model.steps, -1)).transpose(1, 2).flatten()
     return {
         "keep": keep.float(),
         "run_lengths": lengths[lengths > 0].float(),
         "logits_dense": model(clips),
-        "logits_rlt": model(clips, keep),
+        "logits_rlt": model(clips, rlt),
     }

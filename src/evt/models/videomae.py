@@ -1,4 +1,4 @@
-"""VideoMAE's Vision Transformer for clips (Tong et al. 2022), on all tokens of a clip or on those that are kept."""
+"""VideoMAE's Vision Transformer for clips (Tong et al. 2022), on all tokens of a clip or on fewer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 from evt.eventful.block import Mlp
 from evt.eventful.counting import add, linear, record
+from evt.models.views import Clip, Views
 from evt.models.vivit import TubeletEmbed
+from evt.tokens.merging import merge
+from evt.tokens.random_drop import random_mask
+from evt.tokens.reduction import Merge, RandomDrop, Reduction, RunLength
+from evt.tokens.run_length import keep_mask, run_lengths
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
@@ -25,13 +30,10 @@ def attend_packed(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Te
     if len(set(lengths)) == 1:
         q, k, v = (x.unflatten(0, (len(lengths), -1)).transpose(1, 2) for x in (q, k, v))  # (B, H, n, d)
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
-    parts = [
-        F.scaled_dot_product_attention(*(x.transpose(0, 1).unsqueeze(0) for x in clip))
-        .squeeze(0)
-        .transpose(0, 1)
-        for clip in zip(q.split(list(lengths)), k.split(list(lengths)), v.split(list(lengths)), strict=True)
-    ]
-    return torch.cat(parts)
+    clips = zip(
+        *(x.transpose(0, 1).split(list(lengths), 1) for x in (q, k, v)), strict=True
+    )  # (H, n, d) each
+    return torch.cat([F.scaled_dot_product_attention(*clip) for clip in clips], 1).transpose(0, 1)
 
 
 class Attention(nn.Module):
@@ -49,14 +51,32 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
         """Attend within clips, (K, D) to (K, D)."""
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = add(linear(self.qkv, x), bias)
-        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(1)  # (K, H, d) each
+        q, k, v = self._qkv(x).unbind(-3)  # (K, H, d) each
         return linear(self.proj, attend_packed(q, k, v, lengths).flatten(1))
+
+    def with_sizes(self, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+        """Attend where tokens stand for several (ToMe, equation 1), (B, N, D); also what they are compared by.
+
+        Args:
+            x: (B, N, D).
+            size: (B, N), how many tokens each stands for.
+
+        Returns:
+            The result (B, N, D) and the mean of the keys over the heads (B, N, d).
+        """
+        q, k, v = (part.transpose(1, 2) for part in self._qkv(x).unbind(-3))  # (B, H, N, d) each
+        record("matmul", 2 * q.numel() * q.shape[2])
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=size.log()[:, None, None])
+        return linear(self.proj, out.transpose(1, 2).flatten(2)), k.mean(1)
+
+    def _qkv(self, x: Tensor) -> Tensor:
+        """Queries, keys and values, (..., D) to (..., 3, H, d)."""
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        return add(linear(self.qkv, x), bias).unflatten(-1, (3, self.num_heads, -1))
 
 
 class Block(nn.Module):
-    """norm1 -> attn -> norm2 -> mlp with two skip connections, on the tokens of several clips laid end to end."""
+    """norm1 -> attn -> norm2 -> mlp with two skip connections."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
@@ -66,99 +86,145 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Run tokens, (K, D) to (K, D)."""
+        """Run the tokens of several clips laid end to end, (K, D) to (K, D)."""
         x = add(self.attn(self.norm1(x), lengths), x)
         return add(self.mlp(self.norm2(x)), x)
+
+    def merging(self, x: Tensor, size: Tensor, r: int) -> tuple[Tensor, Tensor]:
+        """Run tokens, (B, N, D), and merge r pairs of them between attention and MLP (ToMe, section 3)."""
+        attended, keys = self.attn.with_sizes(self.norm1(x), size)
+        x, size = merge(add(attended, x), size, keys, r)
+        return add(self.mlp(self.norm2(x)), x), size
 
 
 class VideoMAE(nn.Module):
     """VideoMAE ViT-B as fine-tuned for classification, under the parameter names of its published checkpoints.
 
     Args:
-        size: side of a clip in pixels.
-        frames: of a clip.
+        size: side of a view in pixels.
         classes: of the classifier.
+        temporal_stride: from frame to frame of a view; 4 for Kinetics-400.
+        view_frames, temporal_views, spatial_views: see `Views`.
         tubelet: frames, rows and columns of pixels that make a token.
         dim, depth, num_heads, mlp_ratio: width D of a token, number of blocks, and their shape.
+        length_embedding: learn an embedding of run lengths; zero at first.
 
     Raises:
-        ValueError: a clip is not made of whole tubelets, or the heads do not divide D.
+        ValueError: a view is not made of whole tubelets, or the heads do not divide D.
     """
 
     def __init__(
         self,
         size: int = 224,
-        frames: int = 16,
         classes: int = 400,
+        temporal_stride: int = 4,
+        view_frames: int = 16,
+        temporal_views: int = 5,
+        spatial_views: int = 3,
         tubelet: Sequence[int] = (2, 16, 16),
         dim: int = 768,
         depth: int = 12,
         num_heads: int = 12,
         mlp_ratio: float = 4,
+        length_embedding: bool = False,
     ) -> None:
         super().__init__()
-        for name, length, part in (
-            ("frames", frames, tubelet[0]),
-            ("size", size, tubelet[1]),
-            ("size", size, tubelet[2]),
-        ):
+        self.views = Views(view_frames, size, temporal_stride, temporal_views, spatial_views)
+        t, h, w = tubelet
+        for name, length, part in (("view_frames", view_frames, t), ("size", size, h), ("size", size, w)):
             if length % part:
                 raise ValueError(f"model.{name} is {length}; it must be a multiple of the tubelet's {part}")
-        self.size, self.frames = size, frames
-        self.tubelet = (tubelet[0], tubelet[1], tubelet[2])
-        self.steps = frames // tubelet[0]
+        self.size, self.view_frames, self.tubelet = size, view_frames, (t, h, w)
+        self.steps = view_frames // t
         self.patch_embed = TubeletEmbed(self.tubelet, dim)
-        n_tokens = self.steps * (size // tubelet[1]) * (size // tubelet[2])
         self.pos_embed: Tensor
+        n_tokens = self.steps * (size // h) * (size // w)
         self.register_buffer("pos_embed", sine_cosine(n_tokens, dim), persistent=False)
+        self.length_embed = nn.Embedding(self.steps + 1, dim) if length_embedding else None
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
         self.fc_norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, classes)
+        if self.length_embed is not None:
+            nn.init.zeros_(self.length_embed.weight)
 
     @property
     def n_tokens(self) -> int:
-        """Tokens of a clip, all of them."""
-        return int(self.pos_embed.shape[0])
+        """Tokens of a view, all of them."""
+        return len(self.pos_embed)
 
-    def normalise(self, clips: Tensor) -> Tensor:
-        """Pixels in [0, 255] to what `forward` takes, (B, T, 3, H, W) float32."""
-        mean, std = (torch.tensor(x, device=clips.device).view(3, 1, 1) for x in (PIXEL_MEAN, PIXEL_STD))
-        return (clips.float() / 255 - mean) / std
-
-    def forward(self, clips: Tensor, keep: Tensor | None = None) -> Tensor:
-        """The logits of clips, (B, T, 3, H, W) normalised to (B, classes).
-
-        keep: (B, N) bool, the tokens that the blocks see, at least one of each clip; None for all.
+    def preprocess(self, clip: Clip) -> Tensor:
+        """Cut a video into normalised views, (V, T, 3, size, size) float32 on the model's device.
 
         Raises:
-            ValueError: the clips are of another shape than the model's.
+            ValueError: see `Views.cut`.
         """
-        expected = (self.frames, 3, self.size, self.size)
-        if clips.ndim != 5 or tuple(clips.shape[1:]) != expected or len(clips) == 0:
+        return self.normalise(self.views.cut(clip))
+
+    def normalise(self, views: Tensor) -> Tensor:
+        """Normalise what `Views.cut` gave, and put it on the model's device."""
+        views = views.to(self.head.weight.device)
+        mean, std = (torch.tensor(x, device=views.device).view(3, 1, 1) for x in (PIXEL_MEAN, PIXEL_STD))
+        return (views - mean) / std
+
+    def keep(self, views: Tensor, reduction: Reduction | None) -> Tensor | None:
+        """Which tokens of views the blocks see, (V, N) bool; None for all. See `keep_mask` for what is raised."""
+        if not isinstance(reduction, RunLength | RandomDrop):
+            return None
+        mask = keep_mask(views, self.tubelet, reduction.threshold)
+        return random_mask(mask, reduction.seed) if isinstance(reduction, RandomDrop) else mask
+
+    def forward(self, views: Tensor, reduction: Reduction | None = None) -> Tensor:
+        """The logits of views, (V, T, 3, size, size) as from `preprocess` to (V, classes).
+
+        Raises:
+            ValueError: the views are of another shape than the model's, or the reduction adds an embedding of run
+                lengths and the model has none.
+        """
+        expected = (self.view_frames, 3, self.size, self.size)
+        if views.ndim != 5 or tuple(views.shape[1:]) != expected or len(views) == 0:
             sizes = ", ".join(map(str, expected))
             raise ValueError(
-                f"clips have shape {tuple(clips.shape)}; it must be (B, {sizes}), with B at least 1"
+                f"clips have shape {tuple(views.shape)}; it must be (B, {sizes}), with B at least 1"
             )
-        x = self.patch_embed(clips).flatten(1, 2)  # (B, N, D)
-        x = add(x, self.pos_embed)
+        x = add(self.patch_embed(views).flatten(1, 2), self.pos_embed)  # (V, N, D)
+        if isinstance(reduction, Merge):
+            return self._merged(x, reduction.r)
+        keep = self.keep(views, reduction)
         if keep is None:
-            lengths = [x.shape[1]] * len(x)
-            x = x.flatten(0, 1)
+            lengths, x = [x.shape[1]] * len(x), x.flatten(0, 1)
         else:
             lengths = keep.sum(1).tolist()
             x = x[keep]
+            if isinstance(reduction, RunLength) and reduction.lengths:
+                if self.length_embed is None:
+                    raise ValueError(
+                        "policy.lengths is true, but the model has no embedding of run lengths: "
+                        "model.length_embedding must be true"
+                    )
+                x = add(x, self.length_embed(run_lengths(keep, self.steps)[keep]))
         for block in self.blocks:
             x = block(x, lengths)
         pooled = torch.stack([part.mean(0) for part in x.split(lengths)])
         return linear(self.head, self.fc_norm(pooled))
 
+    def _merged(self, x: Tensor, r: int) -> Tensor:
+        size = x.new_ones(x.shape[:2])
+        for block in self.blocks:
+            x, size = block.merging(x, size, r)  # type: ignore[operator]
+        pooled = (x * size.unsqueeze(-1)).sum(1) / size.sum(1, keepdim=True)
+        return linear(self.head, self.fc_norm(pooled))
+
+    @torch.no_grad()
+    def predict_views(self, views: Tensor, variant: Reduction | None, policy: None = None) -> Tensor:
+        """The probabilities of a video's classes from its views, (V, T, 3, size, size) to (classes,).
+
+        They are the softmax of the logits' mean over the views, as ViViT's.
+        """
+        return self(views, variant).mean(dim=0).softmax(dim=-1)
+
 
 def sine_cosine(n: int, dim: int) -> Tensor:
     """Sinusoidal positions of a sequence (Vaswani et al. 2017, section 3.5), (n, dim)."""
-    angles = torch.arange(n, dtype=torch.float64)[:, None] / 10000 ** (
-        2 * (torch.arange(dim, dtype=torch.float64) // 2) / dim
-    )
-    table = angles.clone()
-    table[:, 0::2] = angles[:, 0::2].sin()
-    table[:, 1::2] = angles[:, 1::2].cos()
-    return table.float()
+    pairs = 2 * (torch.arange(dim, dtype=torch.float64) // 2)
+    angles = torch.arange(n, dtype=torch.float64)[:, None] / 10000 ** (pairs / dim)
+    return torch.where(torch.arange(dim) % 2 == 0, angles.sin(), angles.cos()).float()
