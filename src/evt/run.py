@@ -31,10 +31,13 @@ from evt.harness.cli import run_command
 from evt.harness.ledger import Ledger
 from evt.harness.measure import Run, measure, peak_memory
 from evt.harness.measure_clip import measure_clip
+from evt.harness.measure_tokens import measure_tokens
 from evt.harness.recognise import recognise
 from evt.harness.report import summary_table, write_detections
+from evt.models.videomae import VideoMAE
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
+from evt.tokens.reduction import Reduction
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Job:
     """
 
     cfg: DictConfig
-    variant: Variant
+    variant: Variant | Reduction | None
     policy: Policy | None
     weights: setup.Weights
     label: str
@@ -69,11 +72,19 @@ def run(cfg: DictConfig) -> None:
     """
     device = setup.build_device(cfg)
     setup.check_flags(cfg, "compare", "fast")
-    variant = setup.build_variant(cfg.variant, cfg.model.name)
-    data = setup.build_clips(cfg.data) if cfg.model.name == "vivit" else setup.build_data(cfg.data)
-    model, weights = setup.build_model(cfg.model, device)
-    policy = setup.build_policy(cfg.policy, variant, model.n_tokens)
-    label = f"{cfg.variant.name} {policy or ''}".strip()
+    data = setup.build_data(cfg.data) if cfg.model.name == "vitdet" else setup.build_clips(cfg.data)
+    model: ViTDet | ViViT | VideoMAE
+    variant: Variant | Reduction | None
+    policy = None
+    if cfg.model.name == "videomae":
+        variant = setup.build_reduction(cfg.variant, cfg.policy)
+        model, weights = setup.build_videomae(cfg.model, device)
+        label = f"{cfg.variant.name} {variant or ''}".strip()
+    else:
+        variant = setup.build_variant(cfg.variant, cfg.model.name)
+        model, weights = setup.build_model(cfg.model, device)
+        policy = setup.build_policy(cfg.policy, variant, model.n_tokens)
+        label = f"{cfg.variant.name} {policy or ''}".strip()
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     for name in ("metrics.json", "detections.jsonl", "left_out.txt"):
         (folder / name).unlink(missing_ok=True)  # of an earlier run in this folder
@@ -96,6 +107,7 @@ def detect(job: Job, model: ViTDet, videos: Sequence[Video]) -> dict[str, Any]:
     """ViTDet, frame by frame."""
     # Without trained weights nothing is detected, and any data will do.
     classes = setup.class_names(videos if job.weights.trained else [], model.n_classes)
+    assert isinstance(job.variant, Variant)
     what = Run(model, job.variant, job.policy, job.cfg.compare, detect=job.weights.trained)
     ledger = Ledger(job.folder / "videos.jsonl")
     measurement, detections = measure(what, videos, classes, ledger, job.key, job.label)
@@ -112,8 +124,8 @@ def detect(job: Job, model: ViTDet, videos: Sequence[Video]) -> dict[str, Any]:
     return metrics
 
 
-def classify(job: Job, model: ViViT, data: ActionData) -> dict[str, Any]:
-    """ViViT, clip by clip of a data set."""
+def classify(job: Job, model: ViViT | VideoMAE, data: ActionData) -> dict[str, Any]:
+    """A model of clips, clip by clip of a data set."""
     setup.check_classes(model, data)
     ledger = Ledger(job.folder / "clips.jsonl")
     found = recognise(model, job.variant, job.policy, data, ledger, job.key, job.cfg.data.on_error, job.label)
@@ -129,20 +141,24 @@ def classify(job: Job, model: ViViT, data: ActionData) -> dict[str, Any]:
     return metrics
 
 
-def classify_one(job: Job, model: ViViT, pictures: Pictures) -> dict[str, Any]:
-    """ViViT on a single clip without a label, step by step beside the dense model."""
-    found = measure_clip(model, job.variant, job.policy, PicturesAt(pictures), job.cfg.compare, job.label)
-    metrics = {
-        **found.spatial.summary(),
-        "tflops": found.ops / 1e12,
-        "data": job.cfg.data.get("path", job.cfg.data.name),
-    }
-    if found.dense_ops is not None:
-        own, dense = (sum(part) for part in found.spatial.all_seconds())
-        metrics |= {"dense_tflops": found.dense_ops / 1e12, "op_ratio": found.dense_ops / found.ops}
-        metrics["time_ratio"] = dense / own
+def classify_one(job: Job, model: ViViT | VideoMAE, pictures: Pictures) -> dict[str, Any]:
+    """A single clip without a label: what it costs beside the dense model, and its best classes."""
+    clip = PicturesAt(pictures)
+    metrics: dict[str, Any] = {"data": job.cfg.data.get("path", job.cfg.data.name)}
+    if isinstance(model, VideoMAE):
+        assert not isinstance(job.variant, Variant)
+        metrics["tokens"], probabilities = measure_tokens(model, job.variant, clip, job.cfg.compare)
+    else:
+        assert isinstance(job.variant, Variant)
+        found = measure_clip(model, job.variant, job.policy, clip, job.cfg.compare, job.label)
+        probabilities = found.probabilities
+        metrics |= {**found.spatial.summary(), "tflops": found.ops / 1e12}
+        if found.dense_ops is not None:
+            own, dense = (sum(part) for part in found.spatial.all_seconds())
+            metrics |= {"dense_tflops": found.dense_ops / 1e12, "op_ratio": found.dense_ops / found.ops}
+            metrics["time_ratio"] = dense / own
     if job.weights.trained:
-        best = found.probabilities.topk(5)
+        best = probabilities.topk(5)
         metrics["top5"] = dict(zip(map(str, best.indices.tolist()), best.values.tolist(), strict=True))
     return metrics
 

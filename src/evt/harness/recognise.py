@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+from torch import Tensor
 from tqdm import tqdm
 
 from evt.data.actions import ActionData
@@ -15,7 +16,8 @@ from evt.eventful import Policy, Variant, count_ops
 from evt.harness.ledger import Ledger
 from evt.harness.measure import timed
 from evt.metrics.accuracy import Prediction, accuracy
-from evt.models.vivit import ViViT
+from evt.models.views import Clip
+from evt.tokens.reduction import Reduction
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,16 @@ class Recognition:
         ]
 
 
+class Recogniser(Protocol):
+    """A model of clips: ViViT, or VideoMAE."""
+
+    def preprocess(self, clip: Clip, /) -> Tensor:
+        """Cut a video into views."""
+
+    def predict_views(self, views: Tensor, variant: Any, policy: Any, /) -> Tensor:
+        """The probabilities of the classes from all views of a video."""
+
+
 def check_missing(data: ActionData, on_error: OnError) -> None:
     """Refuse a data set of which videos are missing, where errors are to end the run.
 
@@ -73,8 +85,8 @@ def check_missing(data: ActionData, on_error: OnError) -> None:
 
 
 def recognise(
-    model: ViViT,
-    variant: Variant,
+    model: Recogniser,
+    variant: Variant | Reduction | None,
     policy: Policy | None,
     data: ActionData,
     ledger: Ledger,

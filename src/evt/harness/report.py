@@ -16,7 +16,14 @@ from evt.metrics.detection import DetectionMetrics
 
 def summary_table(metrics: dict[str, Any]) -> str:
     """The table that ends a run, from what it leaves in metrics.json."""
-    rows = _frames_rows(metrics) if "first" in metrics else _recognition_rows(metrics["recognition"])
+    if "first" in metrics:
+        rows = _frames_rows(metrics)
+    else:
+        rows = (
+            _tokens_rows(metrics["tokens"])
+            if "tokens" in metrics
+            else _recognition_rows(metrics["recognition"])
+        )
     if "tflops" in metrics:
         rows.append(["TFlops of the clip", "", "", f"{metrics['tflops']:.3g}"])
     if "op_ratio" in metrics:
@@ -49,6 +56,22 @@ def _frames_rows(metrics: dict[str, Any]) -> list[list[str]]:
         ["", "first frames", "later frames", "mean"],
         *(cells for cells in rows if set(cells[1:]) != {"-"}),
         ["state in MB", "", "", f"{metrics['state_bytes'] / 1e6:.1f}"],
+    ]
+
+
+def _tokens_rows(figures: dict[str, Any]) -> list[list[str]]:
+    titles = {
+        "views": ("views", "d"),
+        "kept": ("share of the tokens kept", ".3f"),
+        "tflops": ("TFlops of the clip", ".3f"),
+        "dense_tflops": ("TFlops of the dense model", ".3f"),
+        "ms": ("ms (median)", ".1f"),
+        "dense_ms": ("ms of the dense model", ".1f"),
+        "op_ratio": ("dense / this, operations", ".2f"),
+        "time_ratio": ("dense / this, time", ".2f"),
+    }
+    return [
+        [title, "", "", format(figures[key], form)] for key, (title, form) in titles.items() if key in figures
     ]
 
 

@@ -29,13 +29,15 @@ from evt.eventful import Policy, Threshold, TopR, Variant, init_weights
 from evt.harness.train import Recipe
 from evt.models.checkpoints import CheckpointError, load_backbone, load_checkpoint, read_checkpoint
 from evt.models.shipped import checkpoint_path
+from evt.models.videomae import VideoMAE
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
 from evt.models.vivit_weights import load_fine_tuned, load_published
+from evt.tokens.reduction import Merge, RandomDrop, Reduction, RunLength
 
 T = TypeVar("T")
 
-M = TypeVar("M", ViTDet, ViViT)
+M = TypeVar("M", ViTDet, ViViT, VideoMAE)
 
 
 LABELLED = (EpicKitchens, Kinetics, SpriteClips)
@@ -62,8 +64,35 @@ def build_device(cfg: DictConfig) -> torch.device:
     return choice(available, "device", cfg.device)
 
 
+REDUCTIONS: dict[str, tuple[str, Callable[..., Reduction]]] = {
+    "rlt": ("run_length", RunLength),
+    "random_drop": ("random_drop", RandomDrop),
+    "token_merging": ("merge", Merge),
+}
+"""The variants of models of whole clips by name: their policy's name, and what they are."""
+
+
+def build_reduction(cfg: DictConfig, policy: DictConfig) -> Reduction | None:
+    """What `variant=...` and `policy=...` name, for a model of whole clips; None is the dense model."""
+    if cfg.name == "base" and policy.name == "none":
+        return None
+    if cfg.name not in REDUCTIONS:
+        raise ConfigError(
+            f"variant is {cfg.name}, but videomae sees a whole clip at once, with no frame before to reuse; it must "
+            f"be {', '.join(('base', *REDUCTIONS))}"
+        )
+    name, kind = REDUCTIONS[cfg.name]
+    if policy.name != name:
+        raise ConfigError(f"policy is {policy.name}, but variant {cfg.name} takes {name}")
+    return _call(kind, "policy", policy)
+
+
 def build_variant(cfg: DictConfig, model_name: str) -> Variant:
     """The variant that `variant=...` names, with its fields as given."""
+    if cfg.name in REDUCTIONS:
+        raise ConfigError(
+            f"variant is {cfg.name}, which is of videomae; for {model_name} it must be one of frames"
+        )
     variant = _call(Variant, "variant", cfg)
     if variant.pool > 1 and model_name == "vivit":
         raise ConfigError(
@@ -154,6 +183,17 @@ def build_vivit(cfg: DictConfig, device: torch.device) -> tuple[ViViT, Weights]:
     return model, _weights_of(*paths)
 
 
+def build_videomae(cfg: DictConfig, device: torch.device) -> tuple[VideoMAE, Weights]:
+    """A VideoMAE; what its checkpoint holds and the model has no use for is listed on stderr."""
+    model = _seeded(VideoMAE, cfg, device, lambda model: model.apply(init_weights))
+    if cfg.checkpoint is None:
+        return model, _seeded_weights(cfg)
+    path = checkpoint_path(cfg.checkpoint)
+    left_out = load_checkpoint(model, path, cfg.allow_pickle)
+    _list_left_out(cfg, [f"not loaded: {name}" for name in left_out])
+    return model, _weights_of(path)
+
+
 def _seeded(
     build: Callable[..., M], cfg: DictConfig, device: torch.device, initialise: Callable[[M], object]
 ) -> M:
@@ -233,7 +273,7 @@ def build_clips(cfg: DictConfig) -> ActionData | Pictures:
     return data[0]
 
 
-def check_classes(model: ViViT, data: ActionData) -> None:
+def check_classes(model: ViViT | VideoMAE, data: ActionData) -> None:
     """Refuse labelled clips of other classes than the model's.
 
     Raises:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 _SUFFIXES = (".pth", ".pyth", ".pt", ".pkl", ".safetensors")
-_INSIDE = ("model", "model_state")  # as detectron2 and as the published ViViT keep their parameters
+_INSIDE = ("model", "model_state", "module")  # as detectron2, ViViT and VideoMAE keep theirs
 _BACKBONE = "backbone."
 _CLASSES = "roi_heads.box_predictor.cls_score.weight"
 
@@ -63,8 +63,8 @@ def read_checkpoint(path: str | Path, allow_pickle: bool = False) -> dict[str, T
     """The parameters in a file, by name.
 
     Args:
-        path: a .safetensors; or a .pth, .pyth, .pt or .pkl with the parameters in a dict, or in one under `model`
-            or `model_state`.
+        path: a .safetensors; or a .pth, .pyth, .pt or .pkl with the parameters in a dict, or in one under `model`,
+            `model_state` or `module`.
         allow_pickle: run whatever a pickle says. A pickle can run any code: only for files that are trusted.
 
     Raises:

@@ -1,0 +1,87 @@
+"""VideoMAE through `python -m evt.run`: labelled clips, a single clip, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from evt.models.checkpoints import save_checkpoint
+from evt.models.videomae import VideoMAE
+from evt.run import run
+from tests.harness.test_run import command, error
+
+SETTINGS: dict[str, Any] = {
+    "size": 80, "classes": 12, "temporal_stride": 1, "temporal_views": 1, "spatial_views": 1,
+    "dim": 24, "depth": 2, "num_heads": 3,
+}  # fmt: skip
+SMALL = ["model=videomae", *(f"model.{name}={value}" for name, value in SETTINGS.items())]
+CLIPS = ["data=sprite_clips", "data.n_clips=6"]
+STILL = ["data=sprites", "data.n_videos=1", "data.n_frames=16", "data.size=[80,80]", "data.setting=static"]
+
+
+def ran(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> dict[str, Any]:
+    command(monkeypatch, run, *SMALL, f"hydra.run.dir={folder}", *arguments)
+    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    return metrics
+
+
+@pytest.mark.parametrize("key", ["model", "module"])
+def test_clips_are_classified_with_official_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str
+) -> None:
+    torch.manual_seed(0)
+    torch.save({key: VideoMAE(**SETTINGS).state_dict()}, tmp_path / "official.pth")
+    figures = ran(
+        monkeypatch, tmp_path, "variant=rlt", *CLIPS, f"model.checkpoint={tmp_path}/official.pth"
+    )["recognition"]  # fmt: skip
+    assert figures["clips"] == 6
+    assert 0 <= figures["top1"] <= 100
+
+
+def test_a_clip_that_hardly_moves_costs_less_and_random_dropping_as_much(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rlt = ran(monkeypatch, tmp_path / "rlt", "variant=rlt", *STILL)["tokens"]
+    drop = ran(monkeypatch, tmp_path / "drop", "variant=random_drop", *STILL)["tokens"]
+    merge = ran(monkeypatch, tmp_path / "merge", "variant=token_merging", "policy.r=20", *STILL)["tokens"]
+    assert rlt["kept"] == drop["kept"] < 0.8
+    assert rlt["tflops"] == drop["tflops"] < rlt["dense_tflops"]
+    assert merge["tflops"] < merge["dense_tflops"] == rlt["dense_tflops"]
+
+
+def test_a_threshold_of_nothing_is_the_dense_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    weights = tmp_path / "a.safetensors"
+    torch.manual_seed(0)
+    save_checkpoint(VideoMAE(**SETTINGS).state_dict(), weights)
+    clips = ["data=sprite_clips", "data.n_clips=4", "data.setting=noise", f"model.checkpoint={weights}"]
+    dense = ran(monkeypatch, tmp_path / "dense", "variant=base", *clips)["recognition"]
+    rlt = ran(monkeypatch, tmp_path / "rlt", "variant=rlt", "policy.threshold=0", *clips)["recognition"]
+    assert rlt["tflops"] == dense["tflops"]
+    assert rlt["top1"] == dense["top1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "variant is temporal, but videomae sees a whole clip at once"),
+        (["variant=rlt", "policy.threshold=-1"], "policy.threshold is -1; it must be a finite number, 0 or more"),
+        (["variant=rlt", "policy=top_r", "policy.r=3"], "policy is top_r, but variant rlt takes run_length"),
+        (["variant=token_merging", "policy.r=-2"], "policy.r is -2; it must be 0 or more"),
+        (["variant=rlt", "model.size=90"], "model.size is 90; it must be a multiple of the tubelet's 16"),
+        (["variant=rlt", "model.view_frames=5"], "model.view_frames is 5; it must be a multiple of the tubelet's 2"),
+        (["variant=rlt", "model=vivit_mini"], "variant is rlt, which is of videomae"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    model = [] if "model=vivit_mini" in arguments else SMALL
+    assert sentence in error(monkeypatch, capsys, *model, *CLIPS, *arguments, f"hydra.run.dir={tmp_path}")
