@@ -37,6 +37,7 @@ from evt.models.boxes import Targets
 from evt.models.checkpoints import save_checkpoint
 from evt.models.vitdet import ViTDet
 from evt.models.vivit_weights import published_name
+from evt.tokens.reduction import RunLength
 
 
 def train_task(cfg: DictConfig) -> None:
@@ -52,7 +53,11 @@ def train_task(cfg: DictConfig) -> None:
             raise setup.ConfigError("torchrun started several processes; this task runs in one")
         path = fine_tune_vivit(cfg, device, folder)
     else:
-        tasks = {"vitdet_mini_cells": pretrain_vitdet, "vivit_mini": train_vivit}
+        tasks = {
+            "vitdet_mini_cells": pretrain_vitdet,
+            "vivit_mini": train_vivit,
+            "videomae_mini": train_videomae,
+        }
         tensors = tasks.get(cfg.task, train_vitdet)(cfg, device, folder, rank)
         path = folder / "weights.safetensors"
         if rank == 0:
@@ -104,6 +109,24 @@ def train_vivit(cfg: DictConfig, device: torch.device, folder: Path, rank: int) 
         learner = MotionLearner(model)
     train(learner, MotionSamples(data, model), motion_losses, recipe, folder, device, origin_of(cfg))
     return {published_name(name): x for name, x in model.state_dict().items()}
+
+
+def train_videomae(cfg: DictConfig, device: torch.device, folder: Path, rank: int) -> dict[str, Tensor]:
+    """Train a VideoMAE on all tokens or, where the policy says so, on those that do not repeat; its parameters."""
+    recipe = setup.build_recipe(cfg.train)
+    data = setup.build_clips(DictConfig(cfg.data.clips))
+    assert isinstance(data, SpriteClips)
+    reduction = setup.build_reduction(cfg.variant, cfg.policy)
+    if reduction is not None and not isinstance(reduction, RunLength):
+        raise setup.ConfigError(f"variant is {cfg.variant.name}; to train it must be base or rlt")
+    model, _ = setup.build_videomae(cfg.model, device)
+    setup.check_classes(model, data)
+    with torch.random.fork_rng(), torch.device(device):
+        torch.manual_seed(cfg.model.seed)
+        learner = MotionLearner(model, reduction)
+    origin = {**origin_of(cfg), "policy": str(reduction)}
+    train(learner, MotionSamples(data, model), motion_losses, recipe, folder, device, origin)
+    return model.state_dict()
 
 
 def origin_of(cfg: DictConfig) -> dict[str, Any]:

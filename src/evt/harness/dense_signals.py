@@ -17,13 +17,15 @@ from torch import Tensor, nn
 
 from evt.data.sprites import CLASSES, SpriteClips, SpriteVideo
 from evt.harness.train import Losses
+from evt.models.videomae import VideoMAE
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
+from evt.tokens.reduction import RunLength
 
 CELLS = 4
 """Cells along each side of a patch of ViTDet; each is of the class that its middle shows."""
 MOTION_CELLS = 2
-"""Cells along each side of a patch of ViViT; each moves as its middle does."""
+"""Cells along each side of a patch of a model of clips; each moves as its middle does."""
 BACKGROUND_WEIGHT = 0.1
 """Of a cell of the background in the loss, of which there are about ten times as many as of objects."""
 MOTION_SCALE = 2.0
@@ -85,27 +87,47 @@ def cell_losses(model: nn.Module, batch: list[tuple[Tensor, Tensor]]) -> Losses:
 
 
 class MotionLearner(nn.Module):
-    """A ViViT that also says, of each cell, how what it shows moves, by a linear layer on its token.
+    """A model of clips that also says, of each cell, how what it shows moves, by a linear layer on its token.
 
     Args:
         model: what is trained.
+        reduction: which tokens a VideoMAE sees.
     """
 
-    def __init__(self, model: ViViT) -> None:
+    def __init__(self, model: ViViT | VideoMAE, reduction: RunLength | None = None) -> None:
         super().__init__()
         self.model = model
+        self.reduction = reduction
         self.motion = nn.Linear(model.head.in_features, MOTION_CELLS**2 * 2)
 
-    def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
-        """Map views to logits and motions, (B, t, 3, size, size) to (B, classes) and (B, steps, 2, rows, columns)."""
-        tokens = self.model.patch_embed(views)  # (B, steps, N, D)
-        spatial = self.model.spatial
-        out = spatial.norm(spatial.run_blocks(tokens.flatten(0, 1))).unflatten(0, tokens.shape[:2])
-        logits = self.model.classify(out[:, :, 0])
-        side = math.isqrt(tokens.shape[2])
-        motion = self.motion(out[:, :, 1:]).unflatten(-1, (2, MOTION_CELLS, MOTION_CELLS))
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run views, (B, t, 3, size, size).
+
+        Returns:
+            Logits (B, classes), motions (B, steps, 2, rows, columns), and whether the model saw the token of a cell,
+            (B, steps, 1, rows, columns) bool.
+        """
+        model = self.model
+        if isinstance(model, ViViT):
+            tokens = model.patch_embed(views)  # (B, steps, N, D)
+            spatial = model.spatial
+            out = spatial.norm(spatial.run_blocks(tokens.flatten(0, 1))).unflatten(0, tokens.shape[:2])
+            logits, motion = model.classify(out[:, :, 0]), self.motion(out[:, :, 1:])
+            seen = motion.new_ones(motion.shape[:3], dtype=torch.bool)
+        else:
+            out, lengths, keep = model.encode(views, self.reduction)
+            logits = model.classify(torch.stack([part.mean(0) for part in out.split(lengths)]))
+            if keep is None:
+                keep = torch.ones(len(views), model.n_tokens, dtype=torch.bool, device=views.device)
+            motion = out.new_zeros(*keep.shape, self.motion.out_features)
+            motion[keep] = self.motion(model.fc_norm(out))
+            motion, seen = (x.unflatten(1, (model.steps, -1)) for x in (motion, keep))
+        side = math.isqrt(motion.shape[2])
+        motion = motion.unflatten(-1, (2, MOTION_CELLS, MOTION_CELLS))
         motion = motion.unflatten(2, (side, side)).permute(0, 1, 4, 2, 5, 3, 6)  # (B, steps, 2, h, c, w, c)
-        return logits, motion.flatten(5, 6).flatten(3, 4)
+        seen = seen.unflatten(2, (side, side)).unsqueeze(2)  # (B, steps, 1, h, w)
+        seen = seen.repeat_interleave(MOTION_CELLS, 3).repeat_interleave(MOTION_CELLS, 4)
+        return logits, motion.flatten(5, 6).flatten(3, 4), seen
 
 
 @dataclass(frozen=True)
@@ -133,11 +155,12 @@ class MotionSamples:
         model: that they are for.
     """
 
-    def __init__(self, data: SpriteClips, model: ViViT) -> None:
+    def __init__(self, data: SpriteClips, model: ViViT | VideoMAE) -> None:
         self._data = data
         self._views = model.views
         self._steps = model.steps
-        self._cells = [MOTION_CELLS * math.isqrt(model.n_tokens - 1)] * 2
+        per_step = model.n_tokens - 1 if isinstance(model, ViViT) else model.n_tokens // model.steps
+        self._cells = [MOTION_CELLS * math.isqrt(per_step)] * 2
 
     def __len__(self) -> int:
         return len(self._data)
@@ -159,14 +182,13 @@ class MotionSamples:
 def motion_losses(model: nn.Module, batch: list[MotionSample]) -> Losses:
     """The cross-entropy of the labels, and the distance of the cells' motions."""
     assert isinstance(model, MotionLearner)
-    vivit = model.model
-    logits, motion = model(torch.stack([vivit.normalise(sample.view) for sample in batch]))
+    logits, motion, seen = model(torch.stack([model.model.normalise(sample.view) for sample in batch]))
     labels = torch.tensor([sample.label for sample in batch], device=logits.device)
     truth, actors = (
         torch.stack([getattr(sample, name) for sample in batch]).to(logits.device)
         for name in ("motion", "actors")
     )
-    weight = torch.where(actors, 1.0, BACKGROUND_WEIGHT).unsqueeze(2) * truth.isfinite()
+    weight = torch.where(actors, 1.0, BACKGROUND_WEIGHT).unsqueeze(2) * truth.isfinite() * seen
     distance = (motion - truth.nan_to_num() / MOTION_SCALE).abs()
     return {
         "cross_entropy": F.cross_entropy(logits, labels),

@@ -177,18 +177,27 @@ class VideoMAE(nn.Module):
         """The logits of views, (V, T, 3, size, size) as from `preprocess` to (V, classes).
 
         Raises:
+            ValueError: see `encode`.
+        """
+        if isinstance(reduction, Merge):
+            return self._merged(self._embed(views), reduction.r)
+        tokens, lengths, _ = self.encode(views, reduction)
+        return self.classify(torch.stack([part.mean(0) for part in tokens.split(lengths)]))
+
+    def encode(
+        self, views: Tensor, reduction: RunLength | RandomDrop | None = None
+    ) -> tuple[Tensor, list[int], Tensor | None]:
+        """Run the blocks over the tokens that are kept.
+
+        Returns:
+            What the last block makes of them, view after view, (K, D); how many each view has; and which they are,
+            (V, N) bool, None for all.
+
+        Raises:
             ValueError: the views are of another shape than the model's, or the reduction adds an embedding of run
                 lengths and the model has none.
         """
-        expected = (self.view_frames, 3, self.size, self.size)
-        if views.ndim != 5 or tuple(views.shape[1:]) != expected or len(views) == 0:
-            sizes = ", ".join(map(str, expected))
-            raise ValueError(
-                f"clips have shape {tuple(views.shape)}; it must be (B, {sizes}), with B at least 1"
-            )
-        x = add(self.patch_embed(views).flatten(1, 2), self.pos_embed)  # (V, N, D)
-        if isinstance(reduction, Merge):
-            return self._merged(x, reduction.r)
+        x = self._embed(views)
         keep = self.keep(views, reduction)
         if keep is None:
             lengths, x = [x.shape[1]] * len(x), x.flatten(0, 1)
@@ -204,15 +213,26 @@ class VideoMAE(nn.Module):
                 x = add(x, self.length_embed(run_lengths(keep, self.steps)[keep]))
         for block in self.blocks:
             x = block(x, lengths)
-        pooled = torch.stack([part.mean(0) for part in x.split(lengths)])
+        return x, lengths, keep
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """The logits of pooled tokens, (V, D) to (V, classes)."""
         return linear(self.head, self.fc_norm(pooled))
+
+    def _embed(self, views: Tensor) -> Tensor:
+        expected = (self.view_frames, 3, self.size, self.size)
+        if views.ndim != 5 or tuple(views.shape[1:]) != expected or len(views) == 0:
+            sizes = ", ".join(map(str, expected))
+            raise ValueError(
+                f"clips have shape {tuple(views.shape)}; it must be (B, {sizes}), with B at least 1"
+            )
+        return add(self.patch_embed(views).flatten(1, 2), self.pos_embed)  # (V, N, D)
 
     def _merged(self, x: Tensor, r: int) -> Tensor:
         size = x.new_ones(x.shape[:2])
         for block in self.blocks:
             x, size = block.merging(x, size, r)  # type: ignore[operator]
-        pooled = (x * size.unsqueeze(-1)).sum(1) / size.sum(1, keepdim=True)
-        return linear(self.head, self.fc_norm(pooled))
+        return self.classify((x * size.unsqueeze(-1)).sum(1) / size.sum(1, keepdim=True))
 
     @torch.no_grad()
     def predict_views(self, views: Tensor, variant: Reduction | None, policy: None = None) -> Tensor:
