@@ -19,13 +19,18 @@ from evt.harness.mini_clip_table import fill_mini_clip_table
 from evt.harness.mini_table import fill_mini_tables
 from evt.harness.recognition_table import fill_recognition_table
 from evt.harness.report import write_table
+from evt.harness.rlt_table import fill_rlt_table
 from evt.harness.setup import ConfigError
 from evt.harness.speed_table import fill_speed_table
 
 DIGITS = {"gflops": 1, "map50": 2, "tflops": 3, "top1": 2}
 """Of numbers in the Markdown tables; the CSV tables have all."""
 
-SMALL = {"vitdet_mini": fill_mini_tables, "vivit_mini": fill_mini_clip_table}
+SMALL = {
+    "vitdet_mini": fill_mini_tables,
+    "vivit_mini": fill_mini_clip_table,
+    "videomae_mini": fill_rlt_table,
+}
 LARGE = {"vivit": fill_recognition_table, "vitdet": fill_detection_table}
 """How tables are filled: small ones by the choice of model, the paper's own by its kind."""
 
