@@ -20,6 +20,7 @@ from evt.harness.mini_table import fill_mini_tables
 from evt.harness.recognition_table import fill_recognition_table
 from evt.harness.report import write_table
 from evt.harness.rlt_table import fill_rlt_table
+from evt.harness.rlt_tokens import fill_rlt_tokens
 from evt.harness.setup import ConfigError
 from evt.harness.speed_table import fill_speed_table
 
@@ -31,7 +32,7 @@ SMALL = {
     "vivit_mini": fill_mini_clip_table,
     "videomae_mini": fill_rlt_table,
 }
-LARGE = {"vivit": fill_recognition_table, "vitdet": fill_detection_table}
+LARGE = {"vivit": fill_recognition_table, "vitdet": fill_detection_table, "videomae": fill_rlt_tokens}
 """How tables are filled: small ones by the choice of model, the paper's own by its kind."""
 
 

@@ -30,10 +30,10 @@ def attend_packed(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Te
     if len(set(lengths)) == 1:
         q, k, v = (x.unflatten(0, (len(lengths), -1)).transpose(1, 2) for x in (q, k, v))  # (B, H, n, d)
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
-    clips = zip(
-        *(x.transpose(0, 1).split(list(lengths), 1) for x in (q, k, v)), strict=True
-    )  # (H, n, d) each
-    return torch.cat([F.scaled_dot_product_attention(*clip) for clip in clips], 1).transpose(0, 1)
+    # (1, H, n, d) each: with three axes torch would take its slow path.
+    split = (x.transpose(0, 1).unsqueeze(0).split(list(lengths), 2) for x in (q, k, v))
+    out = [F.scaled_dot_product_attention(*clip) for clip in zip(*split, strict=True)]
+    return torch.cat([x.squeeze(0).transpose(0, 1) for x in out])
 
 
 class Attention(nn.Module):
