@@ -39,9 +39,7 @@ def fill_rlt_tokens(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     shapes, _ = setup.build_videomae(DictConfig({**cfg.model, "checkpoint": None}), torch.device("meta"))
     paths = sorted(x for x in Path(cfg.table.clips).glob("*") if x.suffix.lower() in VIDEO_SUFFIXES)
     if not paths:
-        raise DataError(
-            f"{cfg.table.clips}: there are no videos in this folder; set table.clips to one that has some"
-        )
+        raise DataError(f"{cfg.table.clips}: has no videos; set table.clips to a folder that has some")
     ledger = Ledger(folder / "clips.jsonl")
     settings = json.dumps([evt.__version__, machine(), OmegaConf.to_container(cfg.table), weights.sha256])
     records = []
@@ -96,8 +94,8 @@ def _operations(shapes: VideoMAE, lengths: list[int]) -> int:
 
 def _notes(cfg: DictConfig, model: VideoMAE) -> list[str]:
     return [
-        f"{cfg.table.views} views of {model.view_frames} successive frames at that rate, {model.size} pixels. `kept`: "
-        "share of the tokens; GFlops are of a view.",
-        "`time_ratio`: the dense model's median over that with run-length tokenization, masking included, all views as "
-        f"one batch, by turns; `masking_share`: of the dense model's time. Machine: {machine()}.",
+        f"{cfg.table.views} views of {model.view_frames} successive frames at that rate, {model.size} pixels. "
+        "`kept`: share of the tokens; GFlops are of a view.",
+        "`time_ratio`: the dense model's median over that with run-length tokenization, masking included, all views "
+        f"as one batch, by turns; `masking_share`: of the dense model's time. Machine: {machine()}.",
     ]
