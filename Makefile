@@ -88,6 +88,19 @@ reproduce-mini: $(READY)  ## The small counterparts of tables 1, B, C and D, and
 	$(BIN)/python scripts/draw_curves.py results/table_c_mini.csv results/table_c_mini.svg
 	$(BIN)/python -m evt.claims
 
+.PHONY: train-rlt reproduce-rlt
+train-rlt: $(READY)  ## Train the small VideoMAE on all tokens, and on those that do not repeat
+	$(TRAIN) task=videomae_mini
+	$(SHIP) videomae_mini runs/videomae_mini_base
+	$(TRAIN) task=videomae_mini variant=rlt
+	$(SHIP) videomae_mini_rlt runs/videomae_mini_rlt
+
+# CLIPS: a folder of videos.
+CLIPS ?= ../shared/data/clips
+reproduce-rlt: $(READY)  ## Run-length tokenization: on real clips, and beside its rivals and Eventful ViViT
+	if [ -d "$(CLIPS)" ]; then $(BIN)/python -m evt.reproduce table=table_rlt_tokens 'table.clips="$(CLIPS)"'; fi
+	$(BIN)/python -m evt.reproduce table=table_rlt
+
 .PHONY: benchmark gpu on-gpu
 benchmark: $(READY)  ## The ratios of time that README names, on a quiet machine
 	$(BIN)/python -m pytest tests/benchmarks -s --benchmark-disable-gc

@@ -75,14 +75,15 @@ def ship(name: str, runs: Sequence[Path]) -> None:
 
 def _metrics(name: str, weights: Path) -> str:
     """What a model reaches in half precision, as shipped, and as it was trained; with the command."""
-    model, _, tuned = name.partition("_r")
+    model, _, tuned = name.removesuffix("_rlt").partition("_r")
     command = f"model={model} compare=false"
     if model == "vitdet_mini":
         command += " variant=base policy=none data.n_videos=60 data.n_frames=4"
     elif tuned:
         command += f" policy.r={tuned} data.n_clips=480"
     else:
-        command += " variant=base policy=none data.n_clips=480"
+        variant = "rlt" if name.endswith("_rlt") else "base policy=none"
+        command += f" variant={variant} data.n_clips=480"
     setting = "model.fine_tuned" if tuned else "model.checkpoint"
     figures = []
     for checkpoint in (f"shipped:{name}", str(weights)):
