@@ -95,7 +95,7 @@ def _metrics(name: str, weights: Path) -> str:
             metrics["detection"]["map50"] if "detection" in metrics else metrics["recognition"]["top1"]
         )
     measure = "mAP50" if model == "vitdet_mini" else "top-1"
-    shipped = f" {setting}=shipped:{name}" if tuned else ""
+    shipped = f" {setting}=shipped:{name}" if name != model else ""
     return (
         f"{measure} {figures[0]:.2f} as shipped and {figures[1]:.2f} in single precision, as trained: "
         f"`python -m evt.run {command}{shipped}`."
