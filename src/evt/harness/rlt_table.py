@@ -22,7 +22,7 @@ from evt.harness import setup
 from evt.harness.cli import CONFIG_DIR
 from evt.harness.ledger import Ledger
 from evt.harness.measure import timed
-from evt.harness.pool import in_batches, n_workers
+from evt.harness.pool import in_batches, job_of, n_workers
 from evt.harness.report import FilledTable
 from evt.metrics.bootstrap import half_width, mean_of, resample
 from evt.models.videomae import VideoMAE
@@ -78,7 +78,7 @@ def fill_rlt_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     workers = n_workers(cfg.workers)
     if cfg.quick:
         cfg = OmegaConf.merge(cfg, {"data": cfg.table.quick})  # type: ignore[assignment]
-    job = json.dumps(OmegaConf.to_container(cfg, resolve=True), sort_keys=True)
+    job = job_of(cfg)
     models, data = _opened(job)
     for model, _ in models.values():
         setup.check_classes(model, data)
