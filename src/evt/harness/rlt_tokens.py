@@ -41,7 +41,9 @@ def fill_rlt_tokens(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     if not paths:
         raise DataError(f"{cfg.table.clips}: has no videos; set table.clips to a folder that has some")
     ledger = Ledger(folder / "clips.jsonl")
-    settings = json.dumps([evt.__version__, machine(), OmegaConf.to_container(cfg.table), weights.sha256])
+    settings = json.dumps(
+        [evt.__version__, machine(device), OmegaConf.to_container(cfg.table), weights.sha256]
+    )
     records = []
     for path in tqdm(paths, desc=cfg.table.name, unit="clip"):
         for fps in cfg.table.fps:
@@ -52,7 +54,7 @@ def fill_rlt_tokens(cfg: DictConfig, folder: Path) -> list[FilledTable]:
                     key, [_row(model, shapes, views, threshold, cfg) for threshold in cfg.table.thresholds]
                 )
             records += [{"clip": path.stem, "fps": fps, **row} for row in ledger[key]]
-    return [FilledTable(cfg.table.name, cfg.table.title, records, _notes(cfg, model), [], ledger)]
+    return [FilledTable(cfg.table.name, cfg.table.title, records, _notes(cfg, model, device), [], ledger)]
 
 
 @torch.no_grad()
@@ -92,10 +94,10 @@ def _operations(shapes: VideoMAE, lengths: list[int]) -> int:
     return ops.total()
 
 
-def _notes(cfg: DictConfig, model: VideoMAE) -> list[str]:
+def _notes(cfg: DictConfig, model: VideoMAE, device: torch.device) -> list[str]:
     return [
         f"{cfg.table.views} views of {model.view_frames} successive frames at that rate, {model.size} pixels. "
         "`kept`: share of the tokens; GFlops are of a view.",
         "`time_ratio`: the dense model's median over that with run-length tokenization, masking included, all views "
-        f"as one batch, by turns; `masking_share`: of the dense model's time. Machine: {machine()}.",
+        f"as one batch, by turns; `masking_share`: of the dense model's time. Machine: {machine(device)}.",
     ]
