@@ -21,6 +21,7 @@ from evt.data.clips import Clip, FrameFolder, Pictures
 from evt.data.epic_kitchens import EpicKitchens
 from evt.data.kinetics import Kinetics
 from evt.data.samples import IndexedVideo
+from evt.data.something import SomethingSomething
 from evt.data.sprites import SpriteClips, SpriteVideos
 from evt.data.vid import VID
 from evt.data.vid_annotations import CLASSES
@@ -40,7 +41,7 @@ T = TypeVar("T")
 M = TypeVar("M", ViTDet, ViViT, VideoMAE)
 
 
-LABELLED = (EpicKitchens, Kinetics, SpriteClips)
+LABELLED = (EpicKitchens, Kinetics, SomethingSomething, SpriteClips)
 """The data sets of clips with labels."""
 
 
@@ -254,6 +255,7 @@ def build_clips(cfg: DictConfig) -> ActionData | Pictures:
     kinds: dict[str, Callable[..., ActionData | Pictures | SpriteVideos]] = {
         "epic": EpicKitchens,
         "kinetics": Kinetics,
+        "something": SomethingSomething,
         "sprite_clips": SpriteClips,
         "sprites": SpriteVideos,
         "video": Clip,

@@ -1,0 +1,102 @@
+"""Something-Something v2: short videos of hands that do something with things."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from evt.data.actions import LabelledClip, Segment, find_videos
+from evt.data.video import DataError
+
+FPS = 12.0
+"""The frame rate of the distributed videos."""
+
+
+class SomethingSomething:
+    """The videos `<id>.webm` of an annotation file, in its order.
+
+    The class of a video is the number that the label file gives to its template without square brackets.
+
+    Args:
+        annotations: a json list of objects with the keys id and template, such as validation.json.
+        labels: a json object from each template to its number, labels.json.
+        videos: the folder with the files.
+
+    Raises:
+        DataError: a file is missing or of another form, a template has no number, or no video is there.
+    """
+
+    def __init__(self, annotations: str | Path, labels: str | Path, videos: str | Path) -> None:
+        path, labels_path, folder = Path(annotations), Path(labels), Path(videos)
+        self.name = f"Something-Something v2 {path.stem}"
+        classes = _classes(labels_path)
+        entries = _read(path)
+        if not isinstance(entries, list) or not entries:
+            raise DataError(
+                f"{path}: holds no list; a list of objects with the keys id and template is needed"
+            )
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; the videos of {path} are needed")
+        self.n_classes = len(classes)
+        files = find_videos([folder])
+        self._videos: list[tuple[str, int, Path]] = []
+        self.missing: list[str] = []
+        names: set[str] = set()
+        for i, entry in enumerate(entries):
+            where = f"{path}, entry {i + 1}"
+            if not isinstance(entry, dict) or not all(
+                isinstance(entry.get(x), str) for x in ("id", "template")
+            ):
+                raise DataError(f"{where}: has no id and template that are texts; both are needed")
+            name, template = entry["id"], entry["template"].replace("[", "").replace("]", "")
+            if template not in classes:
+                raise DataError(
+                    f"{where}: {template!r} is not among the templates of {labels_path}; it must be"
+                )
+            if name in names:
+                raise DataError(f"{where}: {name} is there a second time; each video counts once")
+            names.add(name)
+            if name in files:
+                self._videos.append((name, classes[template], files[name]))
+            else:
+                self.missing.append(name)
+        if not self._videos:
+            raise DataError(
+                f"{folder}: none of the {len(self.missing)} videos of {path} is here, the first as "
+                f"{self.missing[0]}.webm; at least 1 is needed"
+            )
+
+    def __len__(self) -> int:
+        return len(self._videos)
+
+    def __getitem__(self, i: int) -> LabelledClip:
+        name, label, path = self._videos[i]
+        return Segment(path, name, FPS).labelled(label)
+
+    def __iter__(self) -> Iterator[LabelledClip]:
+        return (self[i] for i in range(len(self)))
+
+
+def _classes(path: Path) -> dict[str, int]:
+    """The number of each template; they are 0, 1, 2, ... in some order."""
+    numbers = _read(path)
+    try:
+        classes = {template: int(number) for template, number in numbers.items()}
+    except (AttributeError, TypeError, ValueError):
+        classes = {}
+    if not classes or sorted(classes.values()) != list(range(len(classes))):
+        raise DataError(
+            f"{path}: gives no numbers to templates; an object from each to one of 0, 1, 2, ... is needed"
+        )
+    return classes
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); a json file is needed") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not a json file ({error}); a json file is needed") from error
