@@ -13,27 +13,13 @@ from evt.eventful.counting import add, linear, record
 from evt.models.views import Clip, Views
 from evt.models.vivit import TubeletEmbed
 from evt.tokens.merging import merge
+from evt.tokens.packed import attend_packed
 from evt.tokens.random_drop import random_mask
 from evt.tokens.reduction import Merge, RandomDrop, Reduction, RunLength
 from evt.tokens.run_length import keep_mask, run_lengths
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
-
-
-def attend_packed(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Attention of the tokens of each clip among themselves, (K, H, d) each to (K, H, d).
-
-    lengths: tokens of each clip; their sum is K.
-    """
-    record("matmul", sum(2 * n * n for n in lengths) * q.shape[1] * q.shape[2])
-    if len(set(lengths)) == 1:
-        q, k, v = (x.unflatten(0, (len(lengths), -1)).transpose(1, 2) for x in (q, k, v))  # (B, H, n, d)
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
-    # (1, H, n, d) each: with three axes torch would take its slow path.
-    split = (x.transpose(0, 1).unsqueeze(0).split(list(lengths), 2) for x in (q, k, v))
-    out = [F.scaled_dot_product_attention(*clip) for clip in zip(*split, strict=True)]
-    return torch.cat([x.squeeze(0).transpose(0, 1) for x in out])
 
 
 class Attention(nn.Module):
