@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -16,10 +17,8 @@ def write_video(path: Path, n_frames: int, fps: int, height: int = 64, width: in
     """Write a video of at most 64 grey frames, with a key frame every 12 and a marked lower right corner."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as file:
-        if path.suffix == ".webm":
-            stream = file.add_stream("libvpx-vp9", rate=fps)
-        else:
-            stream = file.add_stream("libx264", rate=fps)
+        codec = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
+        stream = cast(av.VideoStream, file.add_stream(codec, rate=fps))
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         stream.options = {"crf": "10", "g": "12"}
         for i in range(n_frames):
