@@ -24,6 +24,7 @@ from evt.harness.ledger import Ledger
 from evt.harness.measure import timed
 from evt.harness.pool import in_batches, job_of, n_workers
 from evt.harness.report import FilledTable
+from evt.harness.rlt_headline import headline, training_seconds
 from evt.metrics.bootstrap import half_width, mean_of, resample
 from evt.models.videomae import VideoMAE
 from evt.models.vivit import ViViT
@@ -77,7 +78,7 @@ def fill_rlt_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     """
     workers = n_workers(cfg.workers)
     if cfg.quick:
-        cfg = OmegaConf.merge(cfg, {"data": cfg.table.quick})  # type: ignore[assignment]
+        cfg = OmegaConf.merge(cfg, {"data": cfg.table.quick.data})  # type: ignore[assignment]
     job = job_of(cfg)
     models, data = _opened(job)
     for model, _ in models.values():
@@ -95,7 +96,23 @@ def fill_rlt_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
         base = next(x for x in records if x["model"] == record["model"] and x["variant"] == "base")
         record["op_ratio"] = base["gflops"] / record["gflops"]
         record["time_ratio"] = record["clips_per_second"] / base["clips_per_second"]
-    return [FilledTable(cfg.table.name, cfg.table.title, records, _notes(cfg, data, weights), [], ledger)]
+    key = f"training {settings}"
+    if key not in ledger:
+        ledger.put(key, training_seconds(cfg, data))
+    seconds = ledger[key]
+    tokens = Path(cfg.out) / "table_rlt_tokens.csv"
+    page = headline(records, seconds, cfg, tokens)
+    return [
+        FilledTable(cfg.table.name, cfg.table.title, records, _notes(cfg, data), [], ledger),
+        FilledTable(
+            f"{cfg.table.name}_page",
+            cfg.table.page_title,
+            page,
+            _page_notes(cfg, seconds, tokens),
+            [],
+            ledger,
+        ),
+    ]
 
 
 def measure_clips(job: str, rows: Sequence[Entry], batch: Sequence[int]) -> dict[str, dict[str, Any]]:
@@ -189,7 +206,7 @@ def _record(row: Entry, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _notes(cfg: DictConfig, data: SpriteClips, weights: Sequence[str | None]) -> list[str]:
+def _notes(cfg: DictConfig, data: SpriteClips) -> list[str]:
     return [
         "`trained`: with all tokens, with run-length tokenization, or (ViViT) the temporal sub-model on Eventful "
         "outputs at that r. `kept`: share of the tokens. `op_ratio` and `time_ratio`: over base of the same model; "
@@ -197,3 +214,21 @@ def _notes(cfg: DictConfig, data: SpriteClips, weights: Sequence[str | None]) ->
         f"Data: {len(data)} generated clips of {cfg.data.n_frames} frames, split {cfg.data.split}, setting "
         f"{cfg.data.setting}, seed {cfg.data.seed}.",
     ]
+
+
+def _page_notes(cfg: DictConfig, seconds: dict[str, float], tokens: Path) -> list[str]:
+    batch = OmegaConf.load(CONFIG_DIR / "task/videomae_mini.yaml")
+    steps = batch.data.clips.n_clips / batch.train.batch_size
+    minutes = {name: steps * x / 60 for name, x in seconds.items()}
+    notes = [
+        f"Training: a step of {batch.train.batch_size} clips takes {seconds['dense']:.2f} s on all tokens and "
+        f"{seconds['rlt']:.2f} s with run-length tokenization (forward, backward and optimizer, medians, by turns), "
+        f"so an epoch of {steps:.0f} steps {minutes['dense']:.0f} and {minutes['rlt']:.0f} minutes, without making "
+        "the clips.",
+        "Threshold "
+        f"{cfg.table.rivals_at:g}, as on the page. A CPU runs one clip after the other at the same speed, so that "
+        "throughput follows the operations; a GPU needs full batches for that.",
+    ]
+    if not tokens.exists():
+        notes.append(f"Real clips: `make reproduce-rlt` where there are some writes {tokens.name}.")
+    return notes

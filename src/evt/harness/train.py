@@ -162,7 +162,7 @@ def train(
         raise TrainingError(
             f"train.batch_size is {recipe.batch_size}; it must be a multiple of the {world} processes"
         )
-    optimizer = _build_optimizer(model, recipe)
+    optimizer = build_optimizer(model, recipe)
     scaler = torch.amp.GradScaler(
         device.type, enabled=recipe.precision == "float16" and device.type == "cuda"
     )
@@ -291,7 +291,7 @@ def _seed(*place: int) -> int:
     return value
 
 
-def _build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW or Muon; matrices decay, and biases, norms and positions do not."""
     matrices, in_blocks, others = [], [], []
     for name, p in model.named_parameters():
