@@ -18,7 +18,7 @@ def test_every_row_is_of_the_same_clips(monkeypatch: pytest.MonkeyPatch, tmp_pat
     """Seeded weights; one Eventful row, and Token Merging costs no more than what it is compared with."""
     monkeypatch.setattr(rlt_headline, "STEPS", 1)
     few = ["data.n_clips=6", "table.thresholds=[0.1]", "table.vivit.r=[25]", "workers=1"]
-    seeded = ["table.trained.dense=null", "table.trained.rlt=null", "model.dim=24", "model.depth=2"]
+    seeded = ["table.trained.dense=null", "table.trained.rlt=null", "model.dim=24", "model.depth=4"]
     command(
         monkeypatch,
         reproduce,
