@@ -100,13 +100,15 @@ CLIPS ?= ../shared/data/clips
 reproduce-rlt: $(READY)  ## Run-length tokenization: on real clips, and beside its rivals and Eventful ViViT
 	if [ -d "$(CLIPS)" ]; then $(BIN)/python -m evt.reproduce table=table_rlt_tokens 'table.clips="$(CLIPS)"'; fi
 	$(BIN)/python -m evt.reproduce table=table_rlt
+	$(BIN)/python scripts/draw_curves.py results/table_rlt.csv results/table_rlt.svg
 
 .PHONY: benchmark gpu on-gpu
 benchmark: $(READY)  ## The ratios of time that README names, on a quiet machine
 	$(BIN)/python -m pytest tests/benchmarks -s --benchmark-disable-gc
 gpu: $(READY)  ## On a CUDA device: conformance, the fast path against the reference path, and Table 2
-	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
-	then $(MAKE) --no-print-directory on-gpu; else echo "skipped: no CUDA device here"; fi
+	@found=$$($(BIN)/python -c 'import torch; print(torch.cuda.is_available())') || exit 1; \
+	if [ "$$found" = True ]; then $(MAKE) --no-print-directory on-gpu; \
+	else echo "skipped: no CUDA device here"; fi
 on-gpu:
 	$(BIN)/python -m evt.conformance --device cuda tests/conformance
 	$(BIN)/python -m pytest -q tests/eventful/test_cuda.py

@@ -15,20 +15,35 @@ matplotlib.use("Agg")
 matplotlib.rcParams["svg.hashsalt"] = "evt"  # else each drawing gets other names inside
 from matplotlib import pyplot as plt  # noqa: E402
 
+MEASURES = {"map50": ("GFlops a frame (Transformer)", "mAP50"), "top1": ("GFlops a clip", "top-1, %")}
+"""Columns of accuracy, and what the axes are called."""
+
 
 def draw(table: pd.DataFrame, out: Path) -> None:
-    """One curve a variant with gates, a point for each without; bars are the intervals."""
+    """One curve for rows that differ in their setting alone, a point for single ones; bars are the intervals."""
+    measure = next(name for name in MEASURES if name in table)
+    if "trained" in table:  # a model tuned for each budget: these are one curve
+        table["trained"] = table.trained.replace(r"r=.*", "tuned", regex=True)
+    series = [name for name in ("model", "trained", "variant") if name in table]
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for variant, rows in table.groupby("variant", sort=False):
-        gated = len(rows) > 1
+    for names, rows in table.groupby(series, sort=False):
         style = (
-            {"marker": "o", "markersize": 4, "linewidth": 1.4} if gated else {"marker": "s", "linestyle": ""}
+            {"marker": "o", "markersize": 4, "linewidth": 1.4}
+            if len(rows) > 1
+            else {"marker": "s", "linestyle": ""}
         )
         axes.errorbar(
-            rows.gflops, rows.map50, rows.interval, label=variant, capsize=2, elinewidth=0.6, **style
+            rows.gflops,
+            rows[measure],
+            rows.interval,
+            label=", ".join(map(str, names)),
+            capsize=2,
+            elinewidth=0.6,
+            **style,
         )
-    axes.set_xlabel("GFlops a frame (Transformer)")
-    axes.set_ylabel("mAP50")
+    x_label, y_label = MEASURES[measure]
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
     figure.savefig(out, metadata={"Date": None})

@@ -26,7 +26,7 @@ from evt.data.sprites import SpriteClips, SpriteVideos
 from evt.data.vid import VID
 from evt.data.vid_annotations import CLASSES
 from evt.data.video import DataError, Video
-from evt.eventful import Policy, Threshold, TopR, Variant, init_weights
+from evt.eventful import VARIANTS, Policy, Threshold, TopR, Variant, init_weights
 from evt.harness.train import Recipe
 from evt.models.checkpoints import CheckpointError, load_backbone, load_checkpoint, read_checkpoint
 from evt.models.shipped import checkpoint_path
@@ -92,7 +92,7 @@ def build_variant(cfg: DictConfig, model_name: str) -> Variant:
     """The variant that `variant=...` names, with its fields as given."""
     if cfg.name in REDUCTIONS:
         raise ConfigError(
-            f"variant is {cfg.name}, which is of videomae; for {model_name} it must be one of frames"
+            f"variant is {cfg.name}, which is for videomae; for {model_name} it must be one of {', '.join(VARIANTS)}"
         )
     variant = _call(Variant, "variant", cfg)
     if variant.pool > 1 and model_name == "vivit":
