@@ -29,6 +29,11 @@ def bench(cfg: DictConfig) -> None:
     setup.check_flags(cfg, "fast", "parts")
     if isinstance(cfg.repeats, bool) or not isinstance(cfg.repeats, int) or cfg.repeats < 1:
         raise setup.ConfigError(f"repeats is {cfg.repeats!r}; it must be a whole number of at least 1")
+    if cfg.model.name == "videomae":
+        raise setup.ConfigError(
+            "model is videomae, which has no later frames to race; it must be a ViTDet or a ViViT "
+            "(`python -m evt.run model=videomae variant=rlt data=video data.path=FILE` times a clip)"
+        )
     variant = setup.build_variant(cfg.variant, cfg.model.name)
     if variant.rows and not cfg.fast:
         raise setup.ConfigError(

@@ -77,6 +77,8 @@ def run(cfg: DictConfig) -> None:
     variant: Variant | Reduction | None
     policy = None
     if cfg.model.name == "videomae":
+        if cfg.fast:
+            raise setup.ConfigError("fast is true, but videomae has one path alone; leave fast false")
         variant = setup.build_reduction(cfg.variant, cfg.policy)
         model, weights = setup.build_videomae(cfg.model, device)
         label = f"{cfg.variant.name} {variant or ''}".strip()

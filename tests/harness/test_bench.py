@@ -50,6 +50,7 @@ def test_a_bench_needs_no_data(
         (["parts=2"], "parts is 2; it must be true or false"),
         (["variant=rows", "fast=false"], "the variant rows is of the fast path alone"),
         (["policy.r=257"], "policy.r is 257"),
+        (["model=videomae"], "model is videomae, which has no later frames to race"),
     ],
 )
 def test_what_cannot_be_timed_is_refused(

@@ -73,6 +73,7 @@ def test_a_threshold_of_nothing_is_the_dense_model(monkeypatch: pytest.MonkeyPat
         (["variant=token_merging", "policy.r=-2"], "policy.r is -2; it must be 0 or more"),
         (["variant=rlt", "model.size=90"], "model.size is 90; it must be a multiple of the tubelet's 16"),
         (["variant=rlt", "model.view_frames=5"], "model.view_frames is 5; it must be a multiple of the tubelet's 2"),
+        (["variant=rlt", "fast=true"], "fast is true, but videomae has one path alone"),
         (["variant=rlt", "model=vivit_mini"], "variant is rlt, which is for videomae; for vivit it must be one of"),
     ],
 )  # fmt: skip
