@@ -55,6 +55,7 @@ def ship(name: str, runs: Sequence[Path]) -> None:
         stages.append(_stage(run, log))
     commit = subprocess.check_output(["git", "log", "-1", "--format=%h", "--", *RECIPE], text=True).strip()
     parameters = sum(x.numel() for x in half.values())
+    tables = "reproduce-rlt" if name.startswith("videomae") else "reproduce-mini"
     card = [
         f"# {name}",
         "",
@@ -65,7 +66,7 @@ def ship(name: str, runs: Sequence[Path]) -> None:
         "",
         *stages,
         "",
-        f"Metrics: {_metrics(name, weights)} On more data: the small tables in results/ (`make reproduce-mini`).",
+        f"Metrics: {_metrics(name, weights)} On more data: the small tables in results/ (`make {tables}`).",
         "",
         "Curves: results/training.",
     ]
