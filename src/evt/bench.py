@@ -27,8 +27,7 @@ def bench(cfg: DictConfig) -> None:
     device = setup.build_device(cfg)
     dtype = setup.choice(DTYPES, "dtype", cfg.dtype)
     setup.check_flags(cfg, "fast", "parts")
-    if isinstance(cfg.repeats, bool) or not isinstance(cfg.repeats, int) or cfg.repeats < 1:
-        raise setup.ConfigError(f"repeats is {cfg.repeats!r}; it must be a whole number of at least 1")
+    setup.check_counts(cfg, "", "repeats")
     if cfg.model.name == "videomae":
         raise setup.ConfigError(
             "model is videomae, which has no later frames to race; it must be a ViTDet or a ViViT "

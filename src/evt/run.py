@@ -10,6 +10,7 @@ python -m evt.run model=vivit_epic model.checkpoint=vivit_b_epic.pth data=epic d
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ from evt.models.videomae import VideoMAE
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
 from evt.tokens.reduction import Reduction
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def run(cfg: DictConfig) -> None:
     if cfg.model.name == "videomae":
         if cfg.fast:
             raise setup.ConfigError("fast is true, but videomae has one path alone; leave fast false")
-        variant = setup.build_reduction(cfg.variant, cfg.policy)
+        variant = setup.build_reduction(cfg)
         model, weights = setup.build_videomae(cfg.model, device)
         label = f"{cfg.variant.name} {variant or ''}".strip()
     else:
@@ -146,6 +149,12 @@ def classify(job: Job, model: ViViT | VideoMAE, data: ActionData) -> dict[str, A
 def classify_one(job: Job, model: ViViT | VideoMAE, pictures: Pictures) -> dict[str, Any]:
     """A single clip without a label: what it costs beside the dense model, and its best classes."""
     clip = PicturesAt(pictures)
+    if len(clip) < model.views.reach:
+        log.warning(
+            "the clip has %d frames and a view spans %d: its last frame is repeated, which makes tokens that repeat",
+            len(clip),
+            model.views.reach,
+        )
     metrics: dict[str, Any] = {"data": job.cfg.data.get("path", job.cfg.data.name)}
     if isinstance(model, VideoMAE):
         assert not isinstance(job.variant, Variant)

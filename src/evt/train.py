@@ -116,7 +116,7 @@ def train_videomae(cfg: DictConfig, device: torch.device, folder: Path, rank: in
     recipe = setup.build_recipe(cfg.train)
     data = setup.build_clips(DictConfig(cfg.data.clips))
     assert isinstance(data, SpriteClips)
-    reduction = setup.build_reduction(cfg.variant, cfg.policy)
+    reduction = setup.build_reduction(cfg)
     if reduction is not None and not isinstance(reduction, RunLength):
         raise setup.ConfigError(f"variant is {cfg.variant.name}; to train it must be base or rlt")
     model, _ = setup.build_videomae(cfg.model, device)

@@ -42,11 +42,11 @@ def test_videos_have_the_number_of_their_template_and_the_missing_are_listed(tmp
     ("entries", "labels", "message"),
     [
         ("[", LABELS, "validation.json: not a json file"),
-        ([], LABELS, "validation.json: holds no list"),
+        ([], LABELS, "validation.json: holds no list of videos"),
         (
             [{"id": 7, "template": "Holding [something]"}],
             LABELS,
-            "entry 1: has no id and template that are texts",
+            "entry 1: has no id that is a text",
         ),
         (
             [{"id": "7", "template": "Eating [something]"}],
@@ -54,8 +54,14 @@ def test_videos_have_the_number_of_their_template_and_the_missing_are_listed(tmp
             "'Eating something' is not among the templates",
         ),
         ([ENTRIES[0], ENTRIES[0]], LABELS, "entry 2: 41775 is there a second time"),
-        (ENTRIES, ["Holding something"], "labels.json: gives no numbers to templates"),
-        (ENTRIES, {"Holding something": "2"}, "labels.json: gives no numbers to templates"),
+        (ENTRIES, ["Holding something"], "labels.json: holds no labels"),
+        (ENTRIES, {}, "labels.json: holds no labels"),
+        (ENTRIES, {**LABELS, "Holding something": "2"}, "'Holding something' has the number '2'"),
+        (
+            ENTRIES,
+            dict.fromkeys(LABELS, "0"),
+            "has the number '0'; 2 templates have the numbers 0 to 1, each once",
+        ),
         (ENTRIES, LABELS, "none of the 3 videos of .* is here, the first as 41775.webm"),
     ],
 )

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from evt.harness import rlt_headline
 from evt.harness.rlt_headline import headline
 from evt.reproduce import reproduce
-from tests.harness.test_run import command
+from tests.harness.test_run import command, error
 
 
 def test_every_row_is_of_the_same_clips(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -41,6 +41,30 @@ def test_every_row_is_of_the_same_clips(monkeypatch: pytest.MonkeyPatch, tmp_pat
         page = {row["figure"]: row["ours"] for row in csv.DictReader(file)}
     assert float(page["tokens dropped, %"]) == pytest.approx(100 * (1 - float(rlt["kept"])))
     assert page["tokens dropped at high frame rates, up to %"] == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["table=table_rlt", "table.batch=0"], "table.batch is 0; it must be a whole number of at least 1"),
+        (["table=table_rlt", "table.thresholds=[-1]"], "one of table.thresholds is -1; it must be a finite number"),
+        (["table=table_rlt", "table.rivals_at=0.07"], "table.rivals_at has 0.07; it must be among table.thresholds"),
+        (["table=table_rlt_tokens", "table.thresholds=[nan]"], "one of table.thresholds is nan"),
+        (["table=table_rlt_tokens", "table.timed_at=[0.3]"], "table.timed_at has 0.3; it must be among"),
+        (["table=table_rlt_tokens", "table.views=0"], "table.views is 0; it must be a whole number of at least 1"),
+        (["table=table_rlt_tokens", "table.fps=[0]"], "table.fps has 0; it must be a finite number above 0"),
+        (["table=table_rlt_tokens", "table.clips=nowhere"], "nowhere: no such folder"),
+    ],
+)  # fmt: skip
+def test_settings_of_tables_are_checked_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    places = [f"out={tmp_path}", f"hydra.run.dir={tmp_path}/run"]
+    assert sentence in error(monkeypatch, capsys, *arguments, *places, task=reproduce)
 
 
 def test_the_figures_beside_the_pages_by_hand(tmp_path: Path) -> None:

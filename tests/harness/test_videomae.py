@@ -39,6 +39,7 @@ def test_clips_are_classified_with_official_weights(
         monkeypatch, tmp_path, "variant=rlt", *CLIPS, f"model.checkpoint={tmp_path}/official.pth"
     )["recognition"]  # fmt: skip
     assert figures["clips"] == 6
+    assert 0 < figures["kept"] < 1
     assert 0 <= figures["top1"] <= 100
 
 
@@ -64,15 +65,40 @@ def test_a_threshold_of_nothing_is_the_dense_model(monkeypatch: pytest.MonkeyPat
     assert rlt["top1"] == dense["top1"]
 
 
+def test_official_weights_begin_with_an_embedding_of_run_lengths_that_is_zero(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """So that it can be trained from them."""
+    torch.manual_seed(0)
+    save_checkpoint(VideoMAE(**SETTINGS).state_dict(), tmp_path / "a.safetensors")
+    arguments = ["variant=rlt", *CLIPS, f"model.checkpoint={tmp_path}/a.safetensors"]
+    with_lengths = ["model.length_embedding=true", "policy.lengths=true"]
+    without = ran(monkeypatch, tmp_path / "without", *arguments)["recognition"]
+    found = ran(monkeypatch, tmp_path / "with", *arguments, *with_lengths)["recognition"]
+    assert "zero, since it is not in the file: length_embed.weight" in capsys.readouterr().err
+    assert (found["top1"], found["top5"]) == (without["top1"], without["top5"])
+
+
+def test_a_clip_that_is_too_short_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Its last frame is repeated, and what is saved on that is not the video's."""
+    ran(monkeypatch, tmp_path, "variant=rlt", *STILL, "data.n_frames=10")
+    assert "the clip has 10 frames and a view spans 16" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "variant is temporal, but videomae sees a whole clip at once"),
+        ([], "variant is temporal (temporal where none is given), but videomae sees a whole clip at once"),
         (["variant=rlt", "policy.threshold=-1"], "policy.threshold is -1; it must be a finite number, 0 or more"),
         (["variant=rlt", "policy=top_r", "policy.r=3"], "policy is top_r, but variant rlt takes run_length"),
-        (["variant=token_merging", "policy.r=-2"], "policy.r is -2; it must be 0 or more"),
+        (["variant=token_merging", "policy.r=-2"], "policy.r is -2; it must be a whole number, 0 or more"),
         (["variant=rlt", "model.size=90"], "model.size is 90; it must be a multiple of the tubelet's 16"),
         (["variant=rlt", "model.view_frames=5"], "model.view_frames is 5; it must be a multiple of the tubelet's 2"),
+        (["variant=rlt", "policy.lengths=true"], "policy.lengths is true, but the model has no embedding"),
+        (["variant=base", "policy=run_length"], "policy is run_length, but variant base takes none"),
+        (["variant=rlt", "model.tubelet=[2,0,16]"], "tubelet is [2, 0, 16]; it must be three whole numbers"),
         (["variant=rlt", "fast=true"], "fast is true, but videomae has one path alone"),
         (["variant=rlt", "model=vivit_mini"], "variant is rlt, which is for videomae; for vivit it must be one of"),
     ],

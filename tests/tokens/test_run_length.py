@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -111,7 +113,7 @@ def test_random_dropping_keeps_as_many_whatever_the_batch() -> None:
     [
         (torch.zeros(2, 7, 3, 32, 32), 0.1, "frames of a clip: 7; it must be a multiple of the tubelet's 2"),
         (torch.zeros(2, 8, 3, 30, 32), 0.1, "height of a clip: 30; it must be a multiple of the tubelet's 8"),
-        (torch.zeros(2, 8, 3, 32, 32), -0.1, "threshold is -0.1; it must be a number of at least 0"),
+        (torch.zeros(2, 8, 3, 32, 32), -0.1, "threshold is -0.1; it must be a finite number, 0 or more"),
         (torch.zeros(2, 8, 3, 32, 32), float("nan"), "threshold is nan"),
         (torch.zeros(0, 8, 3, 32, 32), 0.1, "with B at least 1"),
     ],
@@ -119,6 +121,45 @@ def test_random_dropping_keeps_as_many_whatever_the_batch() -> None:
 def test_what_cannot_be_tokenized_is_refused(clips: torch.Tensor, threshold: float, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence.replace("(", r"\(").replace(")", r"\)")):
         keep_mask(clips, TUBELET, threshold)
+
+
+@pytest.mark.parametrize("tubelet", [(2, 8), (2, 0, 8), (2, 8, 8.0)])
+def test_a_tubelet_is_three_whole_numbers(tubelet: tuple[int, ...]) -> None:
+    sentence = "it must be three whole numbers of at least 1"
+    with pytest.raises(ValueError, match=sentence):
+        keep_mask(torch.zeros(1, 8, 3, 32, 32), tubelet, 0.1)
+    with pytest.raises(ValueError, match=sentence):
+        VideoMAE(size=32, view_frames=8, tubelet=tubelet)
+
+
+def test_run_lengths_are_of_whole_steps() -> None:
+    for steps in (0, 7):
+        with pytest.raises(ValueError, match=f"steps is {steps}; it must be a divisor of the 64 tokens"):
+            run_lengths(torch.ones(1, 64, dtype=torch.bool), steps)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "sentence"),
+    [
+        (
+            RunLength,
+            {"threshold": "high"},
+            "policy.threshold is 'high'; it must be a finite number, 0 or more",
+        ),
+        (RandomDrop, {"threshold": float("inf")}, "policy.threshold is inf"),
+        (RandomDrop, {"seed": -1}, "policy.seed is -1; it must be a whole number, 0 or more"),
+        (Merge, {"r": 1.5}, "policy.r is 1.5; it must be a whole number, 0 or more"),
+    ],
+)
+def test_what_is_no_reduction_is_refused(kind: Any, settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        kind(**settings)
+
+
+def test_a_model_takes_reductions_alone() -> None:
+    """A name in the place of one would otherwise run the dense model."""
+    with pytest.raises(TypeError, match="reduction is 'rlt'; it must be a RunLength"):
+        tiny()(torch.zeros(1, 8, 3, 32, 32), "rlt")
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 3, 32, 32), (1, 8, 3, 32, 40), (0, 8, 3, 32, 32)])

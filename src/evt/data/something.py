@@ -35,7 +35,7 @@ class SomethingSomething:
         entries = _read(path)
         if not isinstance(entries, list) or not entries:
             raise DataError(
-                f"{path}: holds no list; a list of objects with the keys id and template is needed"
+                f"{path}: holds no list of videos; a list of objects with the keys id and template is needed"
             )
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; the videos of {path} are needed")
@@ -46,10 +46,9 @@ class SomethingSomething:
         names: set[str] = set()
         for i, entry in enumerate(entries):
             where = f"{path}, entry {i + 1}"
-            if not isinstance(entry, dict) or not all(
-                isinstance(entry.get(x), str) for x in ("id", "template")
-            ):
-                raise DataError(f"{where}: has no id and template that are texts; both are needed")
+            for key in ("id", "template"):
+                if not isinstance(entry, dict) or not isinstance(entry.get(key), str):
+                    raise DataError(f"{where}: has no {key} that is a text; id and template are needed")
             name, template = entry["id"], entry["template"].replace("[", "").replace("]", "")
             if template not in classes:
                 raise DataError(
@@ -82,14 +81,16 @@ class SomethingSomething:
 def _classes(path: Path) -> dict[str, int]:
     """The number of each template; they are 0, 1, 2, ... in some order."""
     numbers = _read(path)
-    try:
-        classes = {template: int(number) for template, number in numbers.items()}
-    except (AttributeError, TypeError, ValueError):
-        classes = {}
-    if not classes or sorted(classes.values()) != list(range(len(classes))):
-        raise DataError(
-            f"{path}: gives no numbers to templates; an object from each to one of 0, 1, 2, ... is needed"
-        )
+    if not isinstance(numbers, dict) or not numbers:
+        raise DataError(f"{path}: holds no labels; an object from each template to its number is needed")
+    classes: dict[str, int] = {}
+    for template, number in numbers.items():
+        if not str(number).isdecimal() or int(number) >= len(numbers) or int(number) in classes.values():
+            raise DataError(
+                f"{path}: {template!r} has the number {number!r}; {len(numbers)} templates have the numbers 0 to "
+                f"{len(numbers) - 1}, each once"
+            )
+        classes[template] = int(number)
     return classes
 
 

@@ -16,8 +16,9 @@ from evt.eventful import Policy, Variant, count_ops
 from evt.harness.ledger import Ledger
 from evt.harness.measure import timed
 from evt.metrics.accuracy import Prediction, accuracy
+from evt.models.videomae import VideoMAE
 from evt.models.views import Clip
-from evt.tokens.reduction import Reduction
+from evt.tokens.reduction import RandomDrop, Reduction, RunLength
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class Recognition:
 
     predictions: of every clip that could be read, in the data set's order.
     ops, seconds: of the model on each of them, all views; reading and resizing are not in it.
+    kept: share of its tokens, where the variant drops some before the model runs.
     skipped: the clips that could not be read, with why.
     missing: the clips whose video is not on disk.
     """
@@ -37,6 +39,7 @@ class Recognition:
     predictions: Sequence[Prediction]
     ops: Sequence[int]
     seconds: Sequence[float]
+    kept: Sequence[float]
     skipped: dict[str, str]
     missing: Sequence[str]
 
@@ -51,6 +54,8 @@ class Recognition:
                 "tflops": sum(self.ops) / n / 1e12,
                 "seconds": sum(self.seconds) / n,
             }
+            if self.kept:
+                figures["kept"] = sum(self.kept) / n
         return figures
 
     def left_out(self) -> list[str]:
@@ -114,7 +119,7 @@ def recognise(
             len(data.missing) + len(data),
             data.missing[0],
         )
-    predictions, ops, seconds, skipped = [], [], [], {}
+    predictions, ops, seconds, kept, skipped = [], [], [], [], {}
     for clip in tqdm(data, total=len(data), desc=describe, unit="clip"):
         entry = f"{key} {clip.name} {clip.fingerprint}"
         if entry not in ledger:
@@ -132,22 +137,26 @@ def recognise(
                 prediction = Prediction.of(clip.name, clip.label, probabilities)
             except ValueError as error:
                 raise DataError(str(error)) from error
-            ledger.put(
-                entry,
-                {
-                    "label": clip.label,
-                    "top": prediction.top,
-                    "ops": counted.total(),
-                    "seconds": round(taken, 6),
-                },
-            )
+            figures = {
+                "label": clip.label,
+                "top": prediction.top,
+                "ops": counted.total(),
+                "seconds": round(taken, 6),
+            }
+            if isinstance(model, VideoMAE) and isinstance(variant, RunLength | RandomDrop):
+                keep = model.keep(views, variant)
+                assert keep is not None
+                figures["kept"] = float(keep.float().mean())
+            ledger.put(entry, figures)
         done = ledger[entry]
         predictions.append(Prediction(clip.name, done["label"], tuple(done["top"])))
         ops.append(done["ops"])
         seconds.append(done["seconds"])
+        if "kept" in done:
+            kept.append(done["kept"])
     if not predictions:
         name, reason = next(iter(skipped.items()))
         raise DataError(
             f"{data.name}: none of its {len(data)} clips could be read; the first, {name}: {reason}"
         )
-    return Recognition(predictions, ops, seconds, skipped, data.missing)
+    return Recognition(predictions, ops, seconds, kept, skipped, data.missing)

@@ -63,16 +63,14 @@ def _tokens_rows(figures: dict[str, Any]) -> list[list[str]]:
     titles = {
         "views": ("views", "d"),
         "kept": ("share of the tokens kept", ".3f"),
-        "tflops": ("TFlops of the clip", ".3f"),
-        "dense_tflops": ("TFlops of the dense model", ".3f"),
+        "tflops": ("TFlops of the clip", ".3g"),
+        "dense_tflops": ("TFlops of the dense model", ".3g"),
         "ms": ("ms (median)", ".1f"),
         "dense_ms": ("ms of the dense model", ".1f"),
         "op_ratio": ("dense / this, operations", ".2f"),
         "time_ratio": ("dense / this, time", ".2f"),
     }
-    return [
-        [title, "", "", format(figures[key], form)] for key, (title, form) in titles.items() if key in figures
-    ]
+    return _rows_of(figures, titles)
 
 
 def _recognition_rows(figures: dict[str, Any]) -> list[list[str]]:
@@ -82,9 +80,14 @@ def _recognition_rows(figures: dict[str, Any]) -> list[list[str]]:
         "missing": ("clips that are not on disk", "d"),
         "top1": ("top-1 in percent", ".2f"),
         "top5": ("top-5 in percent", ".2f"),
+        "kept": ("share of the tokens kept", ".3f"),
         "tflops": ("TFlops a clip", ".3g"),
-        "seconds": ("seconds a clip", ".2f"),
+        "seconds": ("seconds a clip", ".3g"),
     }
+    return _rows_of(figures, titles)
+
+
+def _rows_of(figures: dict[str, Any], titles: dict[str, tuple[str, str]]) -> list[list[str]]:
     return [
         [title, "", "", format(figures[key], form)] for key, (title, form) in titles.items() if key in figures
     ]

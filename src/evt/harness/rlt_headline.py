@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
 
 from evt.data.sprites import SpriteClips
 from evt.harness import setup
@@ -39,7 +40,7 @@ def training_seconds(cfg: DictConfig, data: SpriteClips) -> dict[str, float]:
     samples, size = MotionSamples(data, model), min(recipe.batch_size, len(data))
     generator = torch.Generator()
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for step in range(STEPS + 1):
+    for step in tqdm(range(STEPS + 1), desc="training, dense and rlt by turns", unit="step"):
         batch = [samples.sample((step * size + i) % len(samples), generator) for i in range(size)]
 
         def descend(

@@ -75,7 +75,12 @@ def fill_rlt_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     """Measure every row on the same clips; goes on after the clips that the folder holds.
 
     A batch of clips goes through all rows before the next one does, so that their times can be compared.
+
+    Raises:
+        ConfigError: a threshold or the size of batches is none, or rivals_at is not among the thresholds.
     """
+    setup.check_counts(cfg.table, "table.", "batch")
+    setup.check_thresholds(cfg.table, "rivals_at")
     workers = n_workers(cfg.workers)
     if cfg.quick:
         cfg = OmegaConf.merge(cfg, {"data": cfg.table.quick.data})  # type: ignore[assignment]
@@ -111,7 +116,7 @@ def fill_rlt_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
             f"{cfg.table.name}_page",
             cfg.table.page_title,
             page,
-            _page_notes(cfg, seconds, tokens),
+            _page_notes(cfg, data, seconds, tokens),
             [],
             ledger,
         ),
@@ -215,15 +220,16 @@ def _record(row: Entry, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _notes(cfg: DictConfig, data: SpriteClips) -> list[str]:
     return [
         "`trained`: with all tokens, with run-length tokenization, or (ViViT) the temporal sub-model on Eventful "
-        "outputs at that r. `kept`: share of the tokens. `op_ratio` and `time_ratio`: over the base row above. Times "
-        "are of one run, each batch through all rows before the next; those of Eventful ViViT are in table_2.md, on "
-        "the fast path at full size, while it runs on the reference path here.",
+        "outputs at that r; `variant` is how they run, base on all tokens. `kept`: share of the tokens. `op_ratio` "
+        "and `time_ratio`: over the base row above. Times are of one run, each batch through all rows before the "
+        "next; those of Eventful ViViT are in table_2.md, on the fast path at full size, while it runs on the "
+        "reference path here.",
         f"Data: {len(data)} generated clips of {cfg.data.n_frames} frames, split {cfg.data.split}, setting "
         f"{cfg.data.setting}, seed {cfg.data.seed}.",
     ]
 
 
-def _page_notes(cfg: DictConfig, seconds: dict[str, float], tokens: Path) -> list[str]:
+def _page_notes(cfg: DictConfig, data: SpriteClips, seconds: dict[str, float], tokens: Path) -> list[str]:
     batch = OmegaConf.load(CONFIG_DIR / "task/videomae_mini.yaml")
     steps = batch.data.clips.n_clips / batch.train.batch_size
     minutes = {name: steps * x / 60 for name, x in seconds.items()}
@@ -232,9 +238,9 @@ def _page_notes(cfg: DictConfig, seconds: dict[str, float], tokens: Path) -> lis
         f"{seconds['rlt']:.2f} s with run-length tokenization (forward, backward and optimizer, medians, by turns), "
         f"so an epoch of {steps:.0f} steps {minutes['dense']:.0f} and {minutes['rlt']:.0f} minutes, without making "
         "the clips.",
-        "Threshold "
-        f"{cfg.table.rivals_at:g}, as on the page. A CPU runs one clip after the other at the same speed, so that "
-        "throughput follows the operations; a GPU needs full batches for that.",
+        f"Threshold {cfg.table.rivals_at:g}, {len(data)} clips; {cfg.table.name}.md has the intervals of top-1. A "
+        "CPU runs one clip after the other at the same speed, so that throughput follows the operations; a GPU needs "
+        "full batches for that.",
     ]
     if not tokens.exists():
         notes.append(f"Real clips: `make reproduce-rlt` where there are some writes {tokens.name}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -31,15 +32,24 @@ def fill_rlt_tokens(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     """Tokenize the videos in `cfg.table.clips` at each frame rate and threshold; goes on after the last finished.
 
     Raises:
+        ConfigError: a setting of the table is not of its kind.
         DataError: there are no videos in the folder, or one cannot be read.
     """
+    setup.check_counts(cfg.table, "table.", "views")
+    setup.check_thresholds(cfg.table, "timed_at")
+    for fps in cfg.table.fps:
+        if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < math.inf:
+            raise setup.ConfigError(f"table.fps has {fps!r}; it must be a finite number above 0")
+    folder_of_clips = Path(cfg.table.clips)
+    if not folder_of_clips.is_dir():
+        raise DataError(f"{folder_of_clips}: no such folder; set table.clips to one that has videos")
     device = setup.build_device(cfg)
     model, weights = setup.build_videomae(cfg.model, device)
     model.views = replace(model.views, temporal_stride=1, temporal=cfg.table.views, spatial=1)
     shapes, _ = setup.build_videomae(DictConfig({**cfg.model, "checkpoint": None}), torch.device("meta"))
-    paths = sorted(x for x in Path(cfg.table.clips).glob("*") if x.suffix.lower() in VIDEO_SUFFIXES)
+    paths = sorted(x for x in folder_of_clips.glob("*") if x.suffix.lower() in VIDEO_SUFFIXES)
     if not paths:
-        raise DataError(f"{cfg.table.clips}: has no videos; set table.clips to a folder that has some")
+        raise DataError(f"{folder_of_clips}: has no videos; set table.clips to a folder that has some")
     ledger = Ledger(folder / "clips.jsonl")
     settings = json.dumps(
         [evt.__version__, machine(device), OmegaConf.to_container(cfg.table), weights.sha256]

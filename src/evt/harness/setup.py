@@ -28,18 +28,28 @@ from evt.data.vid_annotations import CLASSES
 from evt.data.video import DataError, Video
 from evt.eventful import VARIANTS, Policy, Threshold, TopR, Variant, init_weights
 from evt.harness.train import Recipe
-from evt.models.checkpoints import CheckpointError, load_backbone, load_checkpoint, read_checkpoint
+from evt.models.checkpoints import (
+    CheckpointError,
+    load_backbone,
+    load_checkpoint,
+    load_tensors,
+    read_checkpoint,
+)
 from evt.models.shipped import checkpoint_path
 from evt.models.videomae import VideoMAE
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
 from evt.models.vivit_weights import load_fine_tuned, load_published
 from evt.tokens.reduction import Merge, RandomDrop, Reduction, RunLength
+from evt.tokens.run_length import check_threshold
 
 T = TypeVar("T")
 
 M = TypeVar("M", ViTDet, ViViT, VideoMAE)
 
+
+LENGTH_EMBEDDING = "length_embed.weight"
+"""VideoMAE's parameter that official weights do not have."""
 
 LABELLED = (EpicKitchens, Kinetics, SomethingSomething, SpriteClips)
 """The data sets of clips with labels."""
@@ -73,19 +83,26 @@ REDUCTIONS: dict[str, tuple[str, Callable[..., Reduction]]] = {
 """The variants of models of whole clips by name: their policy's name, and what they are."""
 
 
-def build_reduction(cfg: DictConfig, policy: DictConfig) -> Reduction | None:
+def build_reduction(cfg: DictConfig) -> Reduction | None:
     """What `variant=...` and `policy=...` name, for a model of whole clips; None is the dense model."""
-    if cfg.name == "base" and policy.name == "none":
-        return None
-    if cfg.name not in REDUCTIONS:
+    variant, policy = cfg.variant.name, cfg.policy
+    if variant not in ("base", *REDUCTIONS):
         raise ConfigError(
-            f"variant is {cfg.name}, but videomae sees a whole clip at once, with no frame before to reuse; it must "
-            f"be {', '.join(('base', *REDUCTIONS))}"
+            f"variant is {variant} (temporal where none is given), but videomae sees a whole clip at once, with no "
+            f"frame before to reuse; it must be {', '.join(('base', *REDUCTIONS))}"
         )
-    name, kind = REDUCTIONS[cfg.name]
+    name, kind = REDUCTIONS.get(variant, ("none", None))
     if policy.name != name:
-        raise ConfigError(f"policy is {policy.name}, but variant {cfg.name} takes {name}")
-    return _call(kind, "policy", policy)
+        raise ConfigError(f"policy is {policy.name}, but variant {variant} takes {name}")
+    if kind is None:
+        return None
+    reduction = _call(kind, "policy", policy)
+    if isinstance(reduction, RunLength) and reduction.lengths and not cfg.model.length_embedding:
+        raise ConfigError(
+            "policy.lengths is true, but the model has no embedding of run lengths; model.length_embedding must be "
+            "true"
+        )
+    return reduction
 
 
 def build_variant(cfg: DictConfig, model_name: str) -> Variant:
@@ -190,8 +207,14 @@ def build_videomae(cfg: DictConfig, device: torch.device) -> tuple[VideoMAE, Wei
     if cfg.checkpoint is None:
         return model, _seeded_weights(cfg)
     path = checkpoint_path(cfg.checkpoint)
-    left_out = load_checkpoint(model, path, cfg.allow_pickle)
-    _list_left_out(cfg, [f"not loaded: {name}" for name in left_out])
+    tensors = read_checkpoint(path, cfg.allow_pickle)
+    lines = []
+    if model.length_embed is not None and LENGTH_EMBEDDING not in tensors:
+        # Trained without one, as the official models are: it is zero, which changes nothing, until it is trained.
+        tensors[LENGTH_EMBEDDING] = model.length_embed.weight.detach()
+        lines = [f"zero, since it is not in the file: {LENGTH_EMBEDDING}"]
+    left_out = load_tensors(model, tensors, path)
+    _list_left_out(cfg, [*lines, *(f"not loaded: {name}" for name in left_out)])
     return model, _weights_of(path)
 
 
@@ -283,9 +306,12 @@ def check_classes(model: ViViT | VideoMAE, data: ActionData) -> None:
     """
     n_classes = model.head.out_features
     if data.n_classes != n_classes:
+        selected = isinstance(data, Kinetics)
+        hint = (
+            " (for a selection of Kinetics, data.labels_from is a csv with all of them)" if selected else ""
+        )
         raise ConfigError(
-            f"model.classes is {n_classes}, but {data.name} has {data.n_classes} labels; they must be as many (for a "
-            "selection of Kinetics, data.labels_from is a csv with all of them)"
+            f"model.classes is {n_classes}, but {data.name} has {data.n_classes} labels; they must be as many{hint}"
         )
 
 
@@ -333,6 +359,35 @@ def check_flags(cfg: DictConfig, *names: str) -> None:
     for name in names:
         if not isinstance(cfg[name], bool):
             raise ConfigError(f"{name} is {cfg[name]!r}; it must be true or false")
+
+
+def check_counts(cfg: DictConfig, where: str, *names: str) -> None:
+    """Refuse settings that must be whole numbers of at least 1 and are not; `where` goes before their names.
+
+    Raises:
+        ConfigError: one is not; the message names it.
+    """
+    for name in names:
+        if isinstance(cfg[name], bool) or not isinstance(cfg[name], int) or cfg[name] < 1:
+            raise ConfigError(f"{where}{name} is {cfg[name]!r}; it must be a whole number of at least 1")
+
+
+def check_thresholds(table: DictConfig, chosen: str) -> None:
+    """Refuse a table's thresholds that are none, and the setting that picks some of them where it picks others.
+
+    Raises:
+        ConfigError: the message names the setting.
+    """
+    try:
+        for threshold in table.thresholds:
+            check_threshold(threshold, "one of table.thresholds")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    picked = table[chosen] if OmegaConf.is_list(table[chosen]) else [table[chosen]]
+    if others := [x for x in picked if x not in table.thresholds]:
+        raise ConfigError(
+            f"table.{chosen} has {others[0]!r}; it must be among table.thresholds, {list(table.thresholds)}"
+        )
 
 
 def choice(choices: Mapping[str, T], setting: str, name: Any) -> T:

@@ -97,7 +97,12 @@ def load_checkpoint(model: nn.Module, path: str | Path, allow_pickle: bool = Fal
         CheckpointError: the file cannot be read, or a parameter is missing, of another shape, not of floating-point
             numbers, or not finite; then the model is as it was.
     """
-    return _load(model.state_dict(), read_checkpoint(path, allow_pickle), Path(path))
+    return load_tensors(model, read_checkpoint(path, allow_pickle), path)
+
+
+def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> list[str]:
+    """`load_checkpoint` of parameters that were read before; path is for its messages."""
+    return _load(model.state_dict(), tensors, Path(path))
 
 
 def load_backbone(model: nn.Module, path: str | Path, allow_pickle: bool = False) -> list[str]:
@@ -182,7 +187,8 @@ def _tensor(path: Path, name: object, x: object) -> Tensor:
     except TypeError:  # an array of something that is no number
         pass
     raise CheckpointError(
-        f"{path}: {name} is {type(x).__name__}; a parameter is a tensor or an array of numbers"
+        f"{path}: {name} is {type(x).__name__}; a parameter is a tensor or an array of numbers, in the dict that the "
+        f"file is, or in one under {', '.join(_INSIDE)}"
     )
 
 
@@ -209,7 +215,7 @@ def _read(path: Path, allow_pickle: bool) -> Any:
         what = f" (it refers to {refused[1]})" if refused else ""
         raise CheckpointError(
             f"{path}: holds more than tensors and arrays{what}, or is broken; "
-            "if you trust where it comes from, give allow_pickle"
+            "if you trust where it comes from, give allow_pickle (model.allow_pickle=true)"
         ) from error
 
 

@@ -16,7 +16,7 @@ from evt.tokens.merging import merge
 from evt.tokens.packed import attend_packed
 from evt.tokens.random_drop import random_mask
 from evt.tokens.reduction import Merge, RandomDrop, Reduction, RunLength
-from evt.tokens.run_length import keep_mask, run_lengths
+from evt.tokens.run_length import checked_tubelet, keep_mask, run_lengths
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
@@ -96,7 +96,8 @@ class VideoMAE(nn.Module):
         length_embedding: learn an embedding of run lengths; zero at first.
 
     Raises:
-        ValueError: a view is not made of whole tubelets, or the heads do not divide D.
+        ValueError: a view is not made of whole tubelets, a tubelet is not three whole numbers, or the heads do not
+            divide D.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class VideoMAE(nn.Module):
     ) -> None:
         super().__init__()
         self.views = Views(view_frames, size, temporal_stride, temporal_views, spatial_views)
-        t, h, w = tubelet
+        t, h, w = checked_tubelet(tubelet)
         for name, length, part in (("view_frames", view_frames, t), ("size", size, h), ("size", size, w)):
             if length % part:
                 raise ValueError(f"model.{name} is {length}; it must be a multiple of the tubelet's {part}")
@@ -153,9 +154,17 @@ class VideoMAE(nn.Module):
         return (views - mean) / std
 
     def keep(self, views: Tensor, reduction: Reduction | None) -> Tensor | None:
-        """Which tokens of views the blocks see, (V, N) bool; None for all. See `keep_mask` for what is raised."""
-        if not isinstance(reduction, RunLength | RandomDrop):
+        """Which tokens of views the blocks see, (V, N) bool; None for all. See `keep_mask` for what is raised.
+
+        Raises:
+            TypeError: the reduction is none.
+        """
+        if reduction is None or isinstance(reduction, Merge):
             return None
+        if not isinstance(reduction, RunLength | RandomDrop):
+            raise TypeError(
+                f"reduction is {reduction!r}; it must be a RunLength, a RandomDrop, a Merge or None"
+            )
         mask = keep_mask(views, self.tubelet, reduction.threshold)
         return random_mask(mask, reduction.seed) if isinstance(reduction, RandomDrop) else mask
 

@@ -50,6 +50,11 @@ class Views:
     def __len__(self) -> int:
         return self.temporal * self.spatial
 
+    @property
+    def reach(self) -> int:
+        """Frames of a video from the first of a view to the last; a shorter video repeats its last frame."""
+        return (self.frames - 1) * self.temporal_stride + 1
+
     def positions(self, length: int) -> list[list[int]]:
         """The frames of each temporal view of a video of `length` frames; a short one repeats its last frame."""
         span = self.frames * self.temporal_stride

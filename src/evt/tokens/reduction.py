@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+
+from evt.tokens.run_length import check_threshold
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class RunLength:
     lengths: bool = False
 
     def __post_init__(self) -> None:
-        _check_threshold(self.threshold)
+        check_threshold(self.threshold, "policy.threshold")
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,17 @@ class RandomDrop:
     """As many tokens as `RunLength(threshold)` keeps, drawn at random.
 
     seed: of the draw.
+
+    Raises:
+        ValueError: the threshold is not a finite number of at least 0, or the seed no whole number of at least 0.
     """
 
     threshold: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_threshold(self.threshold)
+        check_threshold(self.threshold, "policy.threshold")
+        _check_whole("policy.seed", self.seed)
 
 
 @dataclass(frozen=True)
@@ -43,20 +48,19 @@ class Merge:
     """Token Merging: r pairs of tokens become one in each block.
 
     Raises:
-        ValueError: r is negative.
+        ValueError: r is not a whole number of at least 0.
     """
 
     r: int
 
     def __post_init__(self) -> None:
-        if self.r < 0:
-            raise ValueError(f"policy.r is {self.r}; it must be 0 or more")
+        _check_whole("policy.r", self.r)
 
 
 Reduction = RunLength | RandomDrop | Merge
 """None, beside these, is the dense model."""
 
 
-def _check_threshold(threshold: float) -> None:
-    if not 0 <= threshold < math.inf:
-        raise ValueError(f"policy.threshold is {threshold}; it must be a finite number, 0 or more")
+def _check_whole(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number, 0 or more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -22,9 +23,10 @@ def keep_mask(clips: Tensor, tubelet: Sequence[int], threshold: float) -> Tensor
         threshold: in normalised pixel units.
 
     Raises:
-        ValueError: no clips, a size that is not a multiple of the tubelet's, or a negative threshold.
+        ValueError: no clips, a size that is not a multiple of the tubelet's, a tubelet that is not three whole
+            numbers of at least 1, or a threshold that is not a finite number of at least 0.
     """
-    frames, rows, columns = tubelet
+    frames, rows, columns = checked_tubelet(tubelet)
     if clips.ndim != 5 or len(clips) == 0:
         raise ValueError(
             f"clips have shape {tuple(clips.shape)}; it must be (B, T, C, H, W), with B at least 1"
@@ -33,13 +35,37 @@ def keep_mask(clips: Tensor, tubelet: Sequence[int], threshold: float) -> Tensor
     for name, length, part in zip(("frames", "height", "width"), sizes, tubelet, strict=True):
         if length % part or length == 0:
             raise ValueError(f"{name} of a clip: {length}; it must be a multiple of the tubelet's {part}")
-    if not threshold >= 0:
-        raise ValueError(f"threshold is {threshold}; it must be a number of at least 0")
+    check_threshold(threshold)
     first, last = clips[:, ::frames], clips[:, frames - 1 :: frames]
     change = (last[:, 1:] - first[:, :-1]).abs().mean(2)  # (B, t - 1, H, W)
     change = F.avg_pool2d(change, (rows, columns))  # (B, t - 1, h, w)
     first_step = torch.ones(len(clips), 1, *change.shape[2:], dtype=torch.bool, device=clips.device)
     return torch.cat([first_step, change > threshold], 1).flatten(1)
+
+
+def checked_tubelet(tubelet: Sequence[int]) -> tuple[int, int, int]:
+    """Frames, rows and columns of a token.
+
+    Raises:
+        ValueError: they are not three whole numbers of at least 1.
+    """
+    if len(tubelet) != 3 or not all(isinstance(x, int) and x >= 1 for x in tubelet):
+        raise ValueError(
+            f"tubelet is {list(tubelet)}; it must be three whole numbers of at least 1: frames, rows and columns"
+        )
+    frames, rows, columns = tubelet
+    return frames, rows, columns
+
+
+def check_threshold(threshold: float, name: str = "threshold") -> None:
+    """Refuse what is no threshold, by its name.
+
+    Raises:
+        ValueError: it is not a finite number of at least 0.
+    """
+    number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if not number or not 0 <= threshold < math.inf:
+        raise ValueError(f"{name} is {threshold!r}; it must be a finite number, 0 or more")
 
 
 def run_lengths(keep: Tensor, steps: int) -> Tensor:
@@ -48,7 +74,12 @@ def run_lengths(keep: Tensor, steps: int) -> Tensor:
     Args:
         keep: (B, N) bool, as `keep_mask` gives it.
         steps: tubelets in time.
+
+    Raises:
+        ValueError: the tokens are not so many steps of as many each.
     """
+    if steps < 1 or keep.shape[1] % steps:
+        raise ValueError(f"steps is {steps}; it must be a divisor of the {keep.shape[1]} tokens")
     mask = keep.unflatten(1, (steps, -1))  # (B, t, h w)
     lengths = torch.zeros(mask.shape, dtype=torch.int64, device=keep.device)
     run = torch.zeros_like(lengths[:, 0])
