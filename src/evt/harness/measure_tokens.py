@@ -49,14 +49,13 @@ def measure_tokens(
             ops[name] = counted.total()
             if repetition:
                 seconds[name].append(taken)
-    keep = model.keep(views, reduction)
     figures: dict[str, Any] = {
         "views": len(views),
         "tflops": ops["this"] / 1e12,
         "ms": 1e3 * statistics.median(seconds["this"]),
     }
-    if keep is not None:
-        figures["kept"] = float(keep.float().mean())
+    if (kept := model.share_kept(views, reduction)) is not None:
+        figures["kept"] = kept
     if compare:
         dense = statistics.median(seconds["dense"])
         figures |= {

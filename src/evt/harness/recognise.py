@@ -18,7 +18,7 @@ from evt.harness.measure import timed
 from evt.metrics.accuracy import Prediction, accuracy
 from evt.models.videomae import VideoMAE
 from evt.models.views import Clip
-from evt.tokens.reduction import RandomDrop, Reduction, RunLength
+from evt.tokens.reduction import Reduction
 
 log = logging.getLogger(__name__)
 
@@ -137,22 +137,20 @@ def recognise(
                 prediction = Prediction.of(clip.name, clip.label, probabilities)
             except ValueError as error:
                 raise DataError(str(error)) from error
-            figures = {
+            figures: dict[str, Any] = {
                 "label": clip.label,
                 "top": prediction.top,
                 "ops": counted.total(),
                 "seconds": round(taken, 6),
             }
-            if isinstance(model, VideoMAE) and isinstance(variant, RunLength | RandomDrop):
-                keep = model.keep(views, variant)
-                assert keep is not None
-                figures["kept"] = float(keep.float().mean())
+            if isinstance(model, VideoMAE) and not isinstance(variant, Variant):
+                figures["kept"] = model.share_kept(views, variant)
             ledger.put(entry, figures)
         done = ledger[entry]
         predictions.append(Prediction(clip.name, done["label"], tuple(done["top"])))
         ops.append(done["ops"])
         seconds.append(done["seconds"])
-        if "kept" in done:
+        if done.get("kept") is not None:
             kept.append(done["kept"])
     if not predictions:
         name, reason = next(iter(skipped.items()))

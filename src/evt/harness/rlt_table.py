@@ -137,16 +137,14 @@ def measure_clips(job: str, rows: Sequence[Entry], batch: Sequence[int]) -> dict
         model, x = models[row.model, row.trained][0], views[row.model]
         with torch.no_grad(), count_ops() as ops:
             logits, seconds = timed(_logits, model, x, row)
-        kept = (
-            model.keep(x, row.reduction)
-            if isinstance(model, VideoMAE) and not isinstance(row.reduction, TopR)
-            else None
-        )
+        kept = None
+        if isinstance(model, VideoMAE) and not isinstance(row.reduction, TopR):
+            kept = model.share_kept(x, row.reduction)
         found[row.label] = {
             "hits": (logits.argmax(-1) == labels).int().tolist(),
             "ops": ops.total(),
             "seconds": seconds,
-            "kept": None if kept is None else float(kept.float().mean()),
+            "kept": kept,
         }
     return found
 

@@ -168,6 +168,11 @@ class VideoMAE(nn.Module):
         mask = keep_mask(views, self.tubelet, reduction.threshold)
         return random_mask(mask, reduction.seed) if isinstance(reduction, RandomDrop) else mask
 
+    def share_kept(self, views: Tensor, reduction: Reduction | None) -> float | None:
+        """The share of the tokens of views that the blocks see; None where the reduction drops none before them."""
+        keep = self.keep(views, reduction)
+        return None if keep is None else float(keep.float().mean())
+
     def forward(self, views: Tensor, reduction: Reduction | None = None) -> Tensor:
         """The logits of views, (V, T, 3, size, size) as from `preprocess` to (V, classes).
 
