@@ -30,7 +30,7 @@ from evt.models.videomae import VideoMAE
 from evt.models.vivit import ViViT
 from evt.tokens.reduction import Merge, RandomDrop, Reduction, RunLength
 
-SAMPLE = 64
+SAMPLE = 480
 """Clips from which the cost of run-length tokenization is estimated, for Token Merging to have the same."""
 
 
@@ -161,15 +161,16 @@ def _logits(model: nn.Module, views: Tensor, row: Entry) -> Tensor:
 def _matching_r(model: VideoMAE | ViViT, cfg: DictConfig, data: SpriteClips) -> int:
     """The pairs that Token Merging must merge in each block to cost no more than run-length tokenization."""
     assert isinstance(model, VideoMAE)
-    clips = [data[i] for i in range(min(SAMPLE, len(data)))]
+    sample = range(min(SAMPLE, len(data)))
     with count_ops() as ops:
-        model(torch.cat([model.preprocess(clip) for clip in clips]), RunLength(cfg.table.rivals_at))
+        for i in tqdm(sample, desc="what run-length tokenization costs", unit="clip"):
+            model(model.preprocess(data[i]), RunLength(cfg.table.rivals_at))
     shapes = setup.build_videomae(DictConfig({**cfg.model, "checkpoint": None}), torch.device("meta"))[0]
     view = torch.zeros(1, model.view_frames, 3, model.size, model.size, device="meta")
     for r in range(model.n_tokens):
         with count_ops() as merging:
             shapes(view, Merge(r))
-        if merging.total() * len(clips) <= ops.total():
+        if merging.total() * len(sample) <= ops.total():
             return r
     return model.n_tokens
 
