@@ -19,7 +19,7 @@ from evt.eventful import VARIANTS, Policy, TopR
 from evt.harness.cli import CONFIG_DIR, locked, run_command
 from evt.harness.ledger import Ledger
 from evt.harness.measure import Measurement, Run, measure
-from evt.harness.setup import build_variant
+from evt.harness.setup import REDUCTIONS, build_variant
 from evt.run import run
 from tests.common import CLIP, VID_FRAMES, needs_clip, needs_vid_frames
 from tests.data.test_clips import write_frames
@@ -176,7 +176,10 @@ def test_a_threshold_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         (["policy=threshold", "policy.h=-0.5"], "policy.h is -0.5; it must be a finite number, 0 or more"),
         (["policy.rr=3"], "policy.rr is not a setting; those of policy=top_r are r"),
         (["+policy.rr=3"], "policy.rr is not a setting; those of policy=top_r are r"),
-        (["policy=random"], "policy is random; allowed are none, threshold, top_r"),
+        (
+            ["policy=random"],
+            "policy is random; allowed are merge, none, random_drop, run_length, threshold, top_r",
+        ),
         (["policy=none"], "policy is none, but the variant has gates; it must be top_r or threshold"),
         (
             ["variant=base", "policy.r=3"],
@@ -186,7 +189,10 @@ def test_a_threshold_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
             ["variant=spatial", "policy=top_r"],
             "policy is top_r, but the variant has no gates; it must be none",
         ),
-        (["variant=spacial"], f"variant is spacial; allowed are {', '.join(sorted(VARIANTS))}"),
+        (
+            ["variant=spacial"],
+            f"variant is spacial; allowed are {', '.join(sorted([*VARIANTS, *REDUCTIONS]))}",
+        ),
         (["model.size=1000"], "model.size is 1000; it must be a multiple of the patch size, 16"),
         (["model.size=big"], "model.size is 'big'; it must be a whole number"),
         (["model.seed=x"], "model.seed is 'x'; it must be a whole number"),

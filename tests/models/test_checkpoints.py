@@ -164,7 +164,7 @@ def test_a_refusal_is_one_sentence_of_our_own(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError) as caught:
             read_checkpoint(tmp_path / name)
         told[name] = str(caught.value).removeprefix(f"{tmp_path}/{name}: ")
-    trust = "or is broken; if you trust where it comes from, give allow_pickle"
+    trust = "or is broken; if you trust where it comes from, give allow_pickle (model.allow_pickle=true)"
     assert "options" not in told["m.pth"]
     assert "\x1b" not in told["m.pth"]
     assert told["m.pth"].endswith(trust)
