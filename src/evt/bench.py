@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from evt.eventful import VARIANTS
+from evt.files import write
 from evt.harness import setup
 from evt.harness.cli import run_command
 from evt.harness.race import machine, milliseconds_of_parts, race
@@ -79,7 +80,7 @@ def bench(cfg: DictConfig) -> None:
     print(f"weights: {weights}")
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     figures = {"machine": machine(device), "records": records, "parts": parts}
-    (folder / "bench.json").write_text(json.dumps(figures, indent=1) + "\n")
+    write(folder / "bench.json", json.dumps(figures, indent=1) + "\n")
     print(f"written to {folder}/bench.json")
 
 

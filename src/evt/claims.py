@@ -14,6 +14,8 @@ from typing import Any
 
 import pandas as pd
 
+from evt.files import write
+
 TABLES = ("table_c_mini", "table_1_mini", "table_drift_mini", "table_d_mini")
 
 
@@ -221,7 +223,7 @@ def write_claims(folder: Path) -> Path:
         lines += ["", f"## {claim.claim}", "", f"**{verdict}.** {claim.rule}", ""]
         lines += [f"- {line}" for line in claim.evidence]
     path = folder / "claims.md"
-    path.write_text("\n".join(lines) + "\n")
+    write(path, "\n".join(lines) + "\n")
     return path
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from evt.files import check_writable
 from evt.harness.cli import run_command
 from evt.harness.detection_table import fill_detection_table
 from evt.harness.mini_clip_table import fill_mini_clip_table
@@ -52,7 +53,7 @@ def reproduce(cfg: DictConfig) -> None:
                 raise ConfigError(f"quick=true makes data.{name} {value}; leave one of the two out")
     if not isinstance(cfg.out, str):
         raise ConfigError(f"out is {cfg.out!r}; it must be a folder")
-    Path(cfg.out).mkdir(parents=True, exist_ok=True)  # found out now rather than after hours
+    check_writable(Path(cfg.out) / f"{cfg.table.name}.csv")
     fill = fill_speed_table if "dtypes" in cfg.table else SMALL.get(chosen) or LARGE[cfg.model.name]
     tables = fill(cfg, Path(HydraConfig.get().runtime.output_dir))
     digits = DIGITS | dict(cfg.table.get("digits", {}))

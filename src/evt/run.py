@@ -27,6 +27,7 @@ from evt.data.clips import Pictures, PicturesAt
 from evt.data.vid import VID
 from evt.data.video import Video
 from evt.eventful import Policy, Variant
+from evt.files import write
 from evt.harness import setup
 from evt.harness.cli import run_command
 from evt.harness.ledger import Ledger
@@ -49,6 +50,7 @@ class Job:
 
     label: variant and policy, for the user.
     folder: of the run.
+    ledger: keeps the videos or clips that are finished, until metrics.json is written.
     """
 
     cfg: DictConfig
@@ -57,6 +59,7 @@ class Job:
     weights: setup.Weights
     label: str
     folder: Path
+    ledger: Ledger
 
     @property
     def key(self) -> str:
@@ -93,7 +96,8 @@ def run(cfg: DictConfig) -> None:
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     for name in ("metrics.json", "detections.jsonl", "left_out.txt"):
         (folder / name).unlink(missing_ok=True)  # of an earlier run in this folder
-    job = Job(cfg, variant, policy, weights, label, folder)
+    ledger = Ledger(folder / ("videos.jsonl" if isinstance(model, ViTDet) else "clips.jsonl"))
+    job = Job(cfg, variant, policy, weights, label, folder, ledger)
     if isinstance(model, ViTDet):
         metrics = detect(job, model, data)  # type: ignore[arg-type]  # build_data gave it
     elif isinstance(data, setup.LABELLED):
@@ -101,7 +105,8 @@ def run(cfg: DictConfig) -> None:
     else:
         metrics = classify_one(job, model, data)  # type: ignore[arg-type]  # build_clips gave it
     metrics |= {"peak_memory_bytes": peak_memory(), "weights": str(weights)}
-    (job.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    write(job.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    job.ledger.finish()
     print(f"\n{cfg.model.name} {model.size}, {label}, {metrics['data']}")
     print(summary_table(metrics))
     print(f"weights: {weights}" + ("" if weights.trained else ", so no accuracy is measured"))
@@ -114,13 +119,11 @@ def detect(job: Job, model: ViTDet, videos: Sequence[Video]) -> dict[str, Any]:
     classes = setup.class_names(videos if job.weights.trained else [], model.n_classes)
     assert isinstance(job.variant, Variant)
     what = Run(model, job.variant, job.policy, job.cfg.compare, detect=job.weights.trained)
-    ledger = Ledger(job.folder / "videos.jsonl")
-    measurement, detections = measure(what, videos, classes, ledger, job.key, job.label)
+    measurement, detections = measure(what, videos, classes, job.ledger, job.key, job.label)
     metrics = measurement.summary()
     if job.weights.trained:
         metrics["detection"] = asdict(detections.compute())
         write_detections(job.folder / "detections.jsonl", detections, classes)
-    ledger.finish()
     metrics["data"] = videos[0].name
     if isinstance(videos, VID):
         metrics["data"] = videos.description
@@ -132,17 +135,17 @@ def detect(job: Job, model: ViTDet, videos: Sequence[Video]) -> dict[str, Any]:
 def classify(job: Job, model: ViViT | VideoMAE, data: ActionData) -> dict[str, Any]:
     """A model of clips, clip by clip of a data set."""
     setup.check_classes(model, data)
-    ledger = Ledger(job.folder / "clips.jsonl")
-    found = recognise(model, job.variant, job.policy, data, ledger, job.key, job.cfg.data.on_error, job.label)
+    found = recognise(
+        model, job.variant, job.policy, data, job.ledger, job.key, job.cfg.data.on_error, job.label
+    )
     if left_out := found.left_out():
-        (job.folder / "left_out.txt").write_text("\n".join(left_out) + "\n")
+        write(job.folder / "left_out.txt", "\n".join(left_out) + "\n")
         print(
             f"{len(left_out)} clips are in no average; {job.folder}/left_out.txt lists them", file=sys.stderr
         )
     metrics = {"recognition": found.summary(), "data": data.name}
     if not job.weights.trained:
         metrics["recognition"] = {k: v for k, v in found.summary().items() if k not in {"top1", "top5"}}
-    ledger.finish()
     return metrics
 
 

@@ -20,6 +20,7 @@ from evt.data.samples import FrameSamples, IndexedVideo
 from evt.data.sprites import SpriteClips, SpriteVideos
 from evt.data.video import Frame
 from evt.eventful import VARIANTS
+from evt.files import check_writable, write
 from evt.harness import setup
 from evt.harness.cli import run_command
 from evt.harness.dense_signals import (
@@ -58,8 +59,9 @@ def train_task(cfg: DictConfig) -> None:
             "vivit_mini": train_vivit,
             "videomae_mini": train_videomae,
         }
-        tensors = tasks.get(cfg.task, train_vitdet)(cfg, device, folder, rank)
         path = folder / "weights.safetensors"
+        check_writable(path)
+        tensors = tasks.get(cfg.task, train_vitdet)(cfg, device, folder, rank)
         if rank == 0:
             save_checkpoint(tensors, path)
     if rank == 0:
@@ -159,7 +161,7 @@ def fine_tune_vivit(cfg: DictConfig, device: torch.device, folder: Path) -> Path
     left_out = [f"{name}: not on disk" for name in data.missing]
     left_out += [f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in outputs.skipped.items()]
     if left_out:
-        (folder / "left_out.txt").write_text("\n".join(left_out) + "\n")
+        write(folder / "left_out.txt", "\n".join(left_out) + "\n")
         print(f"{len(left_out)} clips are not trained on; {folder}/left_out.txt lists them", file=sys.stderr)
     return fine_tune(model, outputs, recipe, folder, cfg.dropout)
 

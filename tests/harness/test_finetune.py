@@ -186,7 +186,7 @@ def test_a_run_on_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_labels_beyond_the_models_classes_are_refused(tmp_path: Path) -> None:
     cache = filled(tmp_path / "cache", small_vivit())
-    wrong = SpatialCache([(name, label + 1, shard) for name, label, shard in cache.clips], {}, "")
+    wrong = SpatialCache([(name, label + 1, shard) for name, label, shard in cache.clips], {}, {}, "")
     with pytest.raises(DataError, match="class 5, but the model has 5 classes"):
         fine_tune(small_vivit(), wrong, recipe(), tmp_path / "run")
 
@@ -223,7 +223,7 @@ def and_die(save):
 
 spatial_cache.CLIPS_PER_SHARD = 2
 if victim == "shard":
-    spatial_cache.save_whole = and_die(spatial_cache.save_whole)
+    spatial_cache._fill_shard = and_die(spatial_cache._fill_shard)
 else:
     train._save = and_die(train._save)
 model = small_vivit()

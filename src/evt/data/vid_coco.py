@@ -16,6 +16,7 @@ import torch
 
 from evt.data.vid_annotations import CLASSES, SYNSETS, Annotation, box_problem, by_number
 from evt.data.video import Boxes, DataError
+from evt.files import write
 
 _Kind = tuple[tuple[type, ...], str]  # of a json's values: the types that are allowed, and these in words
 _ANY: _Kind = ((object,), "anything")
@@ -247,6 +248,6 @@ class CocoWriter:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(self._content))
+            write(path, json.dumps(self._content))
         except OSError as error:
             raise DataError(f"{path}: the json cannot be written ({error.strerror})") from error

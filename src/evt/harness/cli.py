@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from evt.data.video import DataError
+from evt.files import sentence
 from evt.harness.setup import ConfigError
 from evt.harness.train import TrainingError
 from evt.models.checkpoints import CheckpointError
@@ -48,9 +49,9 @@ def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
         except (CheckpointError, ConfigError, DataError, TrainingError, OSError) as error:
             # One impossible point of a sweep does not keep the others from running.
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                print(f"error: {_sentence(error)}", file=sys.stderr)
+                print(f"error: {sentence(error)}", file=sys.stderr)
                 raise FailedPoint from error
-            _fail(_sentence(error))
+            _fail(sentence(error))
 
     # Hydra then raises what is wrong with the arguments instead of printing it.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -62,7 +63,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_explain(error, config_name))
     except OSError as error:
-        _fail(_sentence(error))
+        _fail(sentence(error))
     except ValueError as error:
         if "Config group override" not in str(error):
             raise
@@ -90,12 +91,6 @@ def locked(folder: Path) -> Iterator[None]:
                 f"another run is writing to {folder}; wait for it, or give another hydra.run.dir"
             ) from None
         yield
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
-    return str(error)
 
 
 def _fail(sentence: str) -> NoReturn:

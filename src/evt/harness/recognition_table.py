@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from evt.data.epic_kitchens import EpicKitchens
 from evt.data.kinetics import Kinetics
 from evt.eventful import VARIANTS, TopR
+from evt.files import write
 from evt.harness import setup
 from evt.harness.ledger import Ledger
 from evt.harness.recognise import recognise
@@ -120,8 +121,7 @@ def fill_recognition_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
                 figures = result.summary()
                 left_out = figures["skipped"] + figures["missing"]
                 if left_out:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    (folder / "left_out.txt").write_text("\n".join(result.left_out()) + "\n")
+                    write(folder / "left_out.txt", "\n".join(result.left_out()) + "\n")
                 cells = VideoCells(cells.tflops, figures.get("top1"), figures["clips"], left_out)
             ledger.put(key, asdict(cells))
             Ledger(folder / "clips.jsonl").finish()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from evt.files import replacing, write
 from evt.harness.ledger import Ledger
 from evt.metrics.detection import DetectionMetrics
 
@@ -95,7 +96,7 @@ def _rows_of(figures: dict[str, Any], titles: dict[str, tuple[str, str]]) -> lis
 
 def write_detections(path: Path, detections: DetectionMetrics, classes: Sequence[str]) -> None:
     """Write a JSON line a frame: its name and its detections, best first, boxes x0 y0 x1 y1 in pixels."""
-    with path.open("w") as file:
+    with replacing(path) as part, part.open("w") as file:
         for frame, boxes, scores, labels in detections.detections():
             line = {
                 "frame": frame,
@@ -129,15 +130,14 @@ def write_table(path: Path, table: FilledTable, digits: dict[str, int]) -> Path:
     """Write a table as CSV, in full precision, and as Markdown beside it, for reading.
 
     Args:
-        path: of the CSV file; its folder is made.
+        path: of the CSV file.
         table: what is written.
         digits: of the numbers in columns of the Markdown table, by their names.
 
     Returns:
         The path.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(table.records).to_csv(path, index=False)
+    write(path, pd.DataFrame(table.records).to_csv(index=False))
 
     def cell(name: str, x: Any) -> str:
         return f"{x:.{digits[name]}f}" if isinstance(x, float) else str(x)
@@ -147,7 +147,7 @@ def write_table(path: Path, table: FilledTable, digits: dict[str, int]) -> Path:
     head, *body = align(rows, "| ", " | ", " |").splitlines()
     rule = "".join("|" if c == "|" else "-" for c in head)
     lines = [f"# {table.title}", "", head, rule, *body, "", *(f"- {note}" for note in table.notes)]
-    path.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    write(path.with_suffix(".md"), "\n".join(lines) + "\n")
     return path
 
 

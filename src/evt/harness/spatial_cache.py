@@ -1,7 +1,8 @@
 """The frozen spatial sub-model's outputs for all clips, on disk: computed once, and read for every epoch.
 
 A folder holds shards of many clips each, `00000.safetensors` and so on, and `cache.json`, which says what they were
-computed from. A shard appears whole or not at all, so that a run killed at any point goes on at its next shard.
+computed from. A shard appears whole or not at all, so that a run killed at any point goes on at its next shard. What
+is read back is held to its hashes: that of a shard's header when the cache is opened, and a clip's when it is read.
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ import hashlib
 import itertools
 import json
 import logging
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
 from evt.data.actions import ActionClip, ActionData
 from evt.data.video import DataError
 from evt.eventful import Policy, Variant
+from evt.files import sealed, unsealed, write
 from evt.harness.recognise import OnError, check_missing
 from evt.models.checkpoints import hash_of
 from evt.models.vivit import ViViT
@@ -40,11 +41,13 @@ class SpatialCache:
     """The spatial outputs of a data set's clips, read one clip at a time.
 
     clips: name, label and shard of each, in the data set's order.
+    hashes: of the outputs of each, by name.
     skipped: the clips that could not be read when the cache was filled, with why.
     origin: a hash of all that the outputs depend on.
     """
 
     clips: list[tuple[str, int, Path]]
+    hashes: dict[str, str]
     skipped: dict[str, str]
     origin: str
 
@@ -52,10 +55,20 @@ class SpatialCache:
         return len(self.clips)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        """Outputs (V, steps, D) and label of a clip."""
+        """Outputs (V, steps, D) and label of a clip.
+
+        Raises:
+            DataError: the shard is damaged, or gone.
+        """
         name, label, shard = self.clips[i]
-        with safe_open(shard, framework="pt") as file:
-            return file.get_tensor(name), label
+        try:
+            with safe_open(shard, framework="pt") as file:
+                outputs = file.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise _damaged(shard, str(error)) from error
+        if hash_of({name: outputs}) != self.hashes[name]:
+            raise _damaged(shard, f"{name} is not what was written")
+        return outputs, label
 
     def sample(self, i: int, generator: torch.Generator) -> tuple[Tensor, int]:
         """Outputs and label of a clip, to train on; nothing about them is random."""
@@ -86,6 +99,7 @@ def fill_cache(
     origin = _origin(model, variant, policy, data)
     folder.mkdir(parents=True, exist_ok=True)
     claim(folder / "cache.json", origin)
+    identity = hashlib.sha256(_json(origin).encode()).hexdigest()
 
     shards = [folder / f"{i:05d}.safetensors" for i in range(-(-len(data) // CLIPS_PER_SHARD))]
     clips: Iterator[int] = iter(range(len(data)))
@@ -93,16 +107,20 @@ def fill_cache(
         for shard in shards:
             positions = list(itertools.islice(clips, CLIPS_PER_SHARD))
             if not shard.exists():
-                _fill_shard(shard, model, variant, policy, (data[i] for i in positions), on_error, bar)
+                _fill_shard(
+                    shard, identity, model, variant, policy, (data[i] for i in positions), on_error, bar
+                )
             else:
                 bar.update(len(positions))
 
     entries: list[tuple[str, int, Path]] = []
+    hashes: dict[str, str] = {}
     skipped: dict[str, str] = {}
     for shard in shards:
-        labels, skipped_here = _read_header(shard)
-        entries += [(name, label, shard) for name, label in labels.items()]
-        skipped |= skipped_here
+        header = _read_header(shard, identity)
+        entries += [(name, label, shard) for name, label in header["labels"].items()]
+        hashes |= header["hashes"]
+        skipped |= header["skipped"]
     if skipped and on_error == "fail":
         name, reason = next(iter(skipped.items()))
         raise DataError(
@@ -111,11 +129,12 @@ def fill_cache(
         )
     if not entries:
         raise DataError(f"{data.name}: none of its {len(data)} clips could be read; at least 1 is needed")
-    return SpatialCache(entries, skipped, hashlib.sha256(_json(origin).encode()).hexdigest())
+    return SpatialCache(entries, hashes, skipped, identity)
 
 
 def _fill_shard(
     shard: Path,
+    identity: str,
     model: ViViT,
     variant: Variant,
     policy: Policy | None,
@@ -138,18 +157,36 @@ def _fill_shard(
             outputs[clip.name] = model.run_spatial(views, variant, policy).cpu()
             labels[clip.name] = clip.label
         bar.update()
-    save_whole(shard, outputs, {"labels": json.dumps(labels), "skipped": json.dumps(skipped)})
+    header = _header_of(shard, identity) | {
+        "labels": labels,
+        "hashes": {name: hash_of({name: x}) for name, x in outputs.items()},
+        "skipped": skipped,
+    }
+    content = {name: x.contiguous() for name, x in outputs.items()}
+    write(shard, save(content, {"header": sealed(json.dumps(header).encode()).decode()}))
 
 
-def _read_header(shard: Path) -> tuple[dict[str, int], dict[str, str]]:
+def _header_of(shard: Path, identity: str) -> dict[str, str]:
+    """What a shard is of: one of another cache, or of another place in this one, is not taken for it."""
+    return {"shard": shard.name, "origin": identity}
+
+
+def _read_header(shard: Path, identity: str) -> dict[str, Any]:
     try:
         with safe_open(shard, framework="pt") as file:
-            header = file.metadata()
-        return json.loads(header["labels"]), json.loads(header["skipped"])
-    except (OSError, SafetensorError, TypeError, KeyError, json.JSONDecodeError) as error:
-        raise DataError(
-            f"{shard}: not a shard of spatial outputs ({error}); delete it, and it is made anew"
-        ) from error
+            content = unsealed((file.metadata() or {}).get("header", "").encode())
+    except (OSError, SafetensorError) as error:
+        raise _damaged(shard, str(error)) from error
+    if content is None:
+        raise _damaged(shard, "its header is not what was written")
+    header: dict[str, Any] = json.loads(content)
+    if not _header_of(shard, identity).items() <= header.items():
+        raise _damaged(shard, "it was written for another place")
+    return header
+
+
+def _damaged(shard: Path, reason: str) -> DataError:
+    return DataError(f"{shard}: not a shard of spatial outputs ({reason}); delete it, and it is made anew")
 
 
 def _origin(model: ViViT, variant: Variant, policy: Policy | None, data: ActionData) -> dict[str, Any]:
@@ -179,30 +216,25 @@ def claim(path: Path, content: dict[str, Any]) -> None:
     Raises:
         DataError: it is for something else; the message names what differs.
     """
+    content = json.loads(_json(content))
     if path.exists():
         try:
-            found = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
+            found = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: broken ({error}); delete {path.parent} to start anew") from error
-        differ = [key for key in content if found.get(key) != json.loads(_json(content[key]))]
+        if not isinstance(found, dict):
+            raise DataError(
+                f"{path}: broken (there are no settings in it); delete {path.parent} to start anew"
+            )
+        absent = object()  # is equal to nothing that is there
+        differ = [key for key in {**content, **found} if found.get(key, absent) != content.get(key, absent)]
         if differ:
             raise DataError(
                 f"{path.parent} was made with other {', '.join(differ)}; "
                 "choose another folder, or delete it to start anew"
             )
         return
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(_json(content) + "\n")
-    os.replace(partial, path)
-
-
-def save_whole(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file that is there whole, and on the disk, or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    save_file({name: x.contiguous() for name, x in tensors.items()}, partial, metadata)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    write(path, _json(content) + "\n")
 
 
 def _json(content: Any) -> str:

@@ -6,6 +6,7 @@ again goes on as if nothing had happened.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -22,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from evt.data.video import DataError
+from evt.files import append, sealed, unsealed, write
 from evt.harness.muon import Muon
 from evt.models.checkpoints import BROKEN, hash_of
 
@@ -134,7 +136,8 @@ def train(
 ) -> None:
     """Train a model in place, or go on where a run in this folder stopped; one that is finished is told to be.
 
-    Leaves `log.jsonl` (a line a step: step, lr and each loss) and `last.pt` (weights, optimizer, step) in the folder.
+    Leaves `log.jsonl` (a line a step: step, lr and each loss) and `last.pt` (weights, optimizer, log, and behind them
+    their hash) in the folder.
     A run goes on only where all that it depends on is as it was: recipe, starting weights, number of samples, origin.
     Under torchrun every process trains on its share of each batch.
 
@@ -152,6 +155,7 @@ def train(
         TrainingError: the data are fewer than a batch, the batch is not a multiple of the processes, the folder holds
             another run or a broken one, or the loss is no longer finite.
         DataError: a sample cannot be read.
+        OSError: the folder cannot be written to; a run that is started again goes on from the last checkpoint.
     """
     rank, world = processes()
     if len(data) < recipe.batch_size:
@@ -167,7 +171,8 @@ def train(
         device.type, enabled=recipe.precision == "float16" and device.type == "cuda"
     )
     identity = _identity(recipe, model, len(data), origin)
-    start = _resume(folder, model, optimizer, scaler, identity, device)
+    folder.mkdir(parents=True, exist_ok=True)
+    start, logged = _resume(folder, model, optimizer, scaler, identity, device)
     steps_per_epoch = len(data) // recipe.batch_size
     total = recipe.epochs * steps_per_epoch
     if start == total:
@@ -214,9 +219,10 @@ def train(
         if rank == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}")
             line = {"step": step, "lr": optimizer.param_groups[0]["lr"]}
-            _log(folder, {**line, **{name: part.item() for name, part in parts.items()}})
+            logged.append(json.dumps({**line, **{name: part.item() for name, part in parts.items()}}))
+            append(folder / "log.jsonl", logged[-1])
             if (step + 1) % recipe.save_every == 0 or step + 1 == total:
-                _save(folder, model, optimizer, scaler, identity, step + 1)
+                _save(folder, model, optimizer, scaler, identity, logged)
     model.eval()
 
 
@@ -340,18 +346,23 @@ def _resume(
     scaler: torch.amp.GradScaler,
     identity: dict[str, Any],
     device: torch.device,
-) -> int:
-    """Take up the run in the folder; the number of steps that it had done.
+) -> tuple[int, list[str]]:
+    """Take up the run in the folder; the number of steps that it had done, and their lines of the log.
 
     Raises:
         TrainingError: see `train`.
     """
+    first = int(os.environ.get("RANK", "0")) == 0
     path, log = folder / "last.pt", folder / "log.jsonl"
     if not path.exists():
-        log.unlink(missing_ok=True)
-        return 0
+        if first:
+            log.unlink(missing_ok=True)
+        return 0, []
     try:
-        last = torch.load(path, map_location=device, weights_only=True)
+        content = unsealed(path.read_bytes())
+        if content is None:
+            raise ValueError("the hash is of something else")
+        last = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         found = last["identity"]
     except (OSError, *BROKEN) as error:
         raise TrainingError(
@@ -367,11 +378,11 @@ def _resume(
     model.load_state_dict(last["model"])
     optimizer.load_state_dict(last["optimizer"])
     scaler.load_state_dict(last["scaler"])
-    step: int = last["step"]
-    if int(os.environ.get("RANK", "0")) == 0 and log.exists():
+    logged: list[str] = last["log"]
+    if first:
         # What was logged after the last checkpoint will be done, and logged, again.
-        log.write_text("".join(log.read_text().splitlines(keepends=True)[:step]))
-    return step
+        write(log, "".join(f"{line}\n" for line in logged))
+    return len(logged), logged
 
 
 def _save(
@@ -380,21 +391,16 @@ def _save(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     identity: dict[str, Any],
-    step: int,
+    logged: list[str],
 ) -> None:
+    """Write all that a run goes on from; the log, too, so that no step is lost from it, or twice in it."""
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "identity": identity,
-        "step": step,
+        "log": logged,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save(state, folder / "last.pt.part")
-    (folder / "last.pt.part").replace(folder / "last.pt")
-
-
-def _log(folder: Path, line: dict[str, float]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    content = io.BytesIO()  # torch ends the process where it cannot write to a file
+    torch.save(state, content)
+    write(folder / "last.pt", sealed(content.getvalue()))

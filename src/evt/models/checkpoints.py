@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 import re
 import struct
@@ -14,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
+
+from evt.files import write
 
 _SUFFIXES = (".pth", ".pyth", ".pt", ".pkl", ".safetensors")
 _INSIDE = ("model", "model_state", "module")  # as detectron2, ViViT and VideoMAE keep theirs
@@ -119,7 +120,7 @@ def load_backbone(model: nn.Module, path: str | Path, allow_pickle: bool = False
 
 
 def save_checkpoint(tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Write parameters as safetensors; a run that dies on the way leaves what was there before.
+    """Write parameters as safetensors with their hash; a run that dies on the way leaves what was there before.
 
     Raises:
         CheckpointError: path does not end in .safetensors, or cannot be written.
@@ -131,21 +132,19 @@ def save_checkpoint(tensors: Mapping[str, Tensor], path: str | Path) -> None:
     copies = {
         name: x.detach().cpu().clone(memory_format=torch.contiguous_format) for name, x in tensors.items()
     }
-    part = path.with_name(f"{path.name}.part")
     try:
-        save_file(copies, part)
-        os.replace(part, path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be written: {error}") from error
+        write(path, save(copies, {"sha256": hash_of(copies)}))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 @torch.no_grad()
 def hash_of(tensors: Mapping[str, Tensor]) -> str:
-    """A hash of tensors with their names and shapes."""
+    """A hash of tensors with their names, types and shapes."""
     digest = hashlib.sha256()
     for name, x in sorted(tensors.items()):
-        digest.update(f"{name} {tuple(x.shape)}".encode())
-        digest.update(x.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
+        digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -195,9 +194,17 @@ def _tensor(path: Path, name: object, x: object) -> Tensor:
 def _read(path: Path, allow_pickle: bool) -> Any:
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
-        except (OSError, SafetensorError) as error:
+            with safe_open(path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
+                digest = (file.metadata() or {}).get("sha256")
+        except (OSError, SafetensorError, *BROKEN) as error:
             raise CheckpointError(f"{path}: cannot be read as safetensors: {error}") from error
+        # Files of others need not have one.
+        if digest is not None and digest != hash_of(tensors):
+            raise CheckpointError(
+                f"{path}: is damaged: its tensors are not those that were written (their sha256 differs)"
+            )
+        return tensors
     try:
         with path.open("rb") as file:
             archive = file.read(4) == b"PK\x03\x04"  # what torch.save writes

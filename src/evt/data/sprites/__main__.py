@@ -13,6 +13,7 @@ from pathlib import Path
 from evt.data.sprites import DISTURBANCES, MIXED, SPLITS, SpriteClips, SpriteVideos
 from evt.data.sprites.writing import FORMATS, write_kinetics, write_vid
 from evt.data.video import DataError
+from evt.files import sentence
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             write_kinetics(SpriteClips(chosen.n, **shared), chosen.out, chosen.split)
     except (DataError, OSError) as error:
-        parser.exit(2, f"error: {error}\n")
+        parser.exit(2, f"error: {sentence(error)}\n")
 
 
 if __name__ == "__main__":

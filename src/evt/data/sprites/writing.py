@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from evt.data.sprites.detection import SpriteVideo
 from evt.data.sprites.shapes import CLASSES
 from evt.data.vid_annotations import CLASSES_FILE
 from evt.data.video import Boxes, DataError, Frame
+from evt.files import append, check_writable, naming, write
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "png": (".png", {"compress_level": 1}),
@@ -36,6 +39,7 @@ def write_vid(videos: Iterable[SpriteVideo], root: str | Path, split: str, pictu
 
     Raises:
         DataError: the split or the format is none of these, or a video is there already.
+        OSError: it cannot be written; the videos before are whole.
     """
     if split not in ("train", "val"):
         raise DataError(f"split {split!r} has no place in an ILSVRC2015 tree; allowed are train, val")
@@ -44,15 +48,26 @@ def write_vid(videos: Iterable[SpriteVideo], root: str | Path, split: str, pictu
     ending, options = FORMATS[picture_format]
     # VID's train split has one more level of folders.
     below = f"VID/{split}" if split == "val" else f"VID/{split}/sprites"
+    path = Path(root, CLASSES_FILE)
+    check_writable(path)
+    write(path, "".join(f"{name}\n" for name in CLASSES))
     for video in videos:
         pictures, annotations = (Path(root, tree, below, video.name) for tree in ("Data", "Annotations"))
         _make(pictures)
         _make(annotations)
-        for i, frame in enumerate(video):
-            picture = Image.fromarray(frame.image.permute(1, 2, 0).numpy())
-            picture.save(pictures / f"{i:06d}{ending}", **options)
-            _annotation(f"{below}/{video.name}", f"{i:06d}", frame).write(annotations / f"{i:06d}.xml")
-    Path(root, CLASSES_FILE).write_text("".join(f"{name}\n" for name in CLASSES))
+        try:
+            for i, frame in enumerate(video):
+                picture = Image.fromarray(frame.image.permute(1, 2, 0).numpy())
+                with naming(pictures / f"{i:06d}{ending}"):
+                    picture.save(pictures / f"{i:06d}{ending}", **options)
+                with naming(annotations / f"{i:06d}.xml"):
+                    _annotation(f"{below}/{video.name}", f"{i:06d}", frame).write(
+                        annotations / f"{i:06d}.xml"
+                    )
+        except BaseException:  # what is left are whole videos
+            shutil.rmtree(pictures, ignore_errors=True)
+            shutil.rmtree(annotations, ignore_errors=True)
+            raise
 
 
 def _annotation(folder: str, name: str, frame: Frame) -> ElementTree.ElementTree[ElementTree.Element]:
@@ -98,6 +113,7 @@ def write_kinetics(clips: Iterable[SpriteClip], root: str | Path, split: str) ->
     Raises:
         DataError: PyAV is not installed, the split is there already, or a side of the frames is odd, which the
             codec cannot store.
+        OSError: it cannot be written; the csv lists the clips before, which are whole.
     """
     # Imported here: PyAV is not needed to read what it wrote.
     try:
@@ -106,21 +122,26 @@ def write_kinetics(clips: Iterable[SpriteClip], root: str | Path, split: str) ->
         raise DataError("PyAV is needed to write mp4 files; pip install av") from None
     folder = Path(root, split)
     _make(folder)
-    with open(Path(root, f"{split}.csv"), "w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["label", "youtube_id", "time_start", "time_end", "split"])
-        for clip in clips:
-            end = math.ceil(len(clip) / FPS)
-            height, width = clip[[0]].shape[2:]
-            if height % 2 or width % 2:
-                raise DataError(
-                    f"frames of {height}x{width} cannot be written as mp4; both sides must be even"
-                )
-            with av.open(str(folder / f"{clip.name}_{0:06d}_{end:06d}.mp4"), "w") as container:
-                stream = container.add_stream("libx264", rate=FPS, options={"crf": "16"})
-                stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-                for i in range(len(clip)):
-                    pixels = clip[[i]][0].permute(1, 2, 0).numpy()
-                    container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-                container.mux(stream.encode())
-            table.writerow([ACTIONS[clip.label], clip.name, 0, end, split])
+    table = Path(root, f"{split}.csv")
+    write(table, _row("label", "youtube_id", "time_start", "time_end", "split") + "\n")
+    for clip in clips:
+        end = math.ceil(len(clip) / FPS)
+        height, width = clip[[0]].shape[2:]
+        if height % 2 or width % 2:
+            raise DataError(f"frames of {height}x{width} cannot be written as mp4; both sides must be even")
+        content = io.BytesIO()
+        with av.open(content, "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=FPS, options={"crf": "16"})
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            for i in range(len(clip)):
+                pixels = clip[[i]][0].permute(1, 2, 0).numpy()
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode())
+        write(folder / f"{clip.name}_{0:06d}_{end:06d}.mp4", content.getvalue())
+        append(table, _row(ACTIONS[clip.label], clip.name, 0, end, split))
+
+
+def _row(*cells: object) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(cells)
+    return line.getvalue()

@@ -1,0 +1,118 @@
+"""Files that are whole and on the disk, or not there: everything that this package keeps is written through here.
+
+A disk that is full, a folder that may not be written to or that vanished end in an OSError that names the file, and
+leave what was there before.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_SEAL = b"\nsha256 "
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new file, of the same ending, which takes the place of `path` once it is written, or is removed.
+
+    The file lies in the same folder under a name of its own: a process that is killed on the way leaves `path` as it
+    was, and the next one writes over what it left.
+
+    Raises:
+        OSError: it cannot be written; the error names `path`.
+    """
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        with naming(path):
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file as a whole.
+
+    Raises:
+        OSError: see `replacing`.
+    """
+    with replacing(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def append(path: Path, line: str) -> None:
+    """Add a line to a file in one go; it is on the disk when this returns.
+
+    Raises:
+        OSError: it cannot be written whole, and then none of it is; the error names the file.
+    """
+    with naming(path), path.open("ab", buffering=0) as file:
+        content, size = f"{line}\n".encode(), file.tell()
+        try:
+            # A full disk takes the part that fits, and says so on the second try.
+            while content:
+                content = content[file.write(content) :]
+            os.fsync(file.fileno())
+        except BaseException:
+            with suppress(OSError):
+                file.truncate(size)
+            raise
+
+
+def check_writable(path: Path) -> None:
+    """Find out now, rather than after hours, that a file can be written; its folder is made.
+
+    Raises:
+        OSError: it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent)) from None
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder, and a file is to be written there")
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    with naming(path):
+        try:
+            part.write_bytes(b"0")
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the system name this file, for those of a full disk name none, and others one of passing names."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def sentence(error: Exception) -> str:
+    """An error in words: the system's with the file first, as all others have it."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    said = f"{error.strerror[0].lower()}{error.strerror[1:]}"
+    return said if error.filename is None else f"{error.filename}: {said}"
+
+
+def sealed(content: bytes) -> bytes:
+    """Content with its hash behind it."""
+    return content + _SEAL + hashlib.sha256(content).hexdigest().encode()
+
+
+def unsealed(content: bytes) -> bytes | None:
+    """What was sealed; None where the content is damaged, cut, or was never sealed."""
+    body, seal, digest = content.rpartition(_SEAL)
+    whole = seal and hashlib.sha256(body).hexdigest().encode() == digest
+    return body if whole else None
