@@ -14,7 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from evt.files import write
+from evt.files import check_writable, sentence, write
+from evt.interrupt import imports_are_done
 
 TABLES = ("table_c_mini", "table_1_mini", "table_drift_mini", "table_d_mini")
 
@@ -209,6 +210,8 @@ def write_claims(folder: Path) -> Path:
     Raises:
         FileNotFoundError: a table is missing.
     """
+    path = folder / "claims.md"
+    check_writable(path)
     claims = judge({name: pd.read_csv(folder / f"{name}.csv") for name in TABLES})
     held = sum(claim.holds for claim in claims)
     lines = [
@@ -222,13 +225,13 @@ def write_claims(folder: Path) -> Path:
         verdict = "held" if claim.holds else "did not hold"
         lines += ["", f"## {claim.claim}", "", f"**{verdict}.** {claim.rule}", ""]
         lines += [f"- {line}" for line in claim.evidence]
-    path = folder / "claims.md"
     write(path, "\n".join(lines) + "\n")
     return path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write what the command line says."""
+    imports_are_done()
     parser = argparse.ArgumentParser(
         "python -m evt.claims", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -238,6 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = write_claims(folder)
     except FileNotFoundError as error:
         sys.exit(f"error: {error.filename}: there is no such table; make reproduce-mini writes it")
+    except OSError as error:
+        sys.exit(f"error: {sentence(error)}")
     print(f"written to {path}")
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 
 from evt.harness.replay import CaseError, replay
+from evt.interrupt import imports_are_done
 
 
 def main() -> None:
     """Print a line for each case; exit status 1 if any fails."""
+    imports_are_done()
     parser = argparse.ArgumentParser(prog="python -m evt.conformance", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a case, or a folder of cases")
     parser.add_argument(

@@ -60,7 +60,8 @@ def train_task(cfg: DictConfig) -> None:
             "videomae_mini": train_videomae,
         }
         path = folder / "weights.safetensors"
-        check_writable(path)
+        if rank == 0:
+            check_writable(path)
         tensors = tasks.get(cfg.task, train_vitdet)(cfg, device, folder, rank)
         if rank == 0:
             save_checkpoint(tensors, path)

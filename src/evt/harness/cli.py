@@ -8,22 +8,24 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from evt.data.video import DataError
-from evt.files import sentence
+from evt.files import sentence, write
 from evt.harness.setup import ConfigError
 from evt.harness.train import TrainingError
+from evt.interrupt import imports_are_done
 from evt.models.checkpoints import CheckpointError
 
 _PACKAGED = Path(__file__).parents[1] / "configs"
@@ -45,6 +47,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
     def told_in_one_sentence(cfg: DictConfig) -> None:
         try:
             with locked(Path(HydraConfig.get().runtime.output_dir)):
+                _keep_config(cfg)
                 task(cfg)
         except (CheckpointError, ConfigError, DataError, TrainingError, OSError) as error:
             # One impossible point of a sweep does not keep the others from running.
@@ -53,11 +56,13 @@ def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
                 raise FailedPoint from error
             _fail(sentence(error))
 
+    imports_are_done()
     # Hydra then raises what is wrong with the arguments instead of printing it.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     main = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
     try:
-        main(told_in_one_sentence)()
+        with _sweep:
+            main(told_in_one_sentence)()
     except FailedPoint:
         _fail("not all points of the sweep could be run; what was wrong is said above, where it happened")
     except (HydraException, OmegaConfBaseException) as error:
@@ -74,23 +79,80 @@ def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep a run folder to this run, so that two at once do not write over each other's results.
+def locked(folder: Path, setting: str = "hydra.run.dir") -> Iterator[None]:
+    """Keep a folder to this run, so that two at once do not write over each other's results.
+
+    Args:
+        folder: which exists.
+        setting: the one that names it, for the message.
 
     Raises:
         ConfigError: another process has it.
+        OSError: it cannot be written to.
     """
-    if int(os.environ.get("RANK", "0")) > 0:  # torchrun: the first process has it for all
+    if not _is_first():  # of torchrun's processes, which has it for all
         yield
         return
-    with (folder / ".lock").open("w") as file:
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    _locks.add(lock)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"another run is writing to {folder}; wait for it, or give another hydra.run.dir"
+                f"another run is writing to {folder}; wait for it, or give another {setting}"
             ) from None
         yield
+    finally:
+        _locks.remove(lock)
+        os.close(lock)
+
+
+_locks: set[int] = set()
+
+
+def _leave_locks() -> None:
+    """A forked worker that outlives a killed run would keep the run's folder locked."""
+    for lock in _locks:
+        os.close(lock)
+    _locks.clear()
+
+
+os.register_at_fork(after_in_child=_leave_locks)
+
+
+_sweep = ExitStack()
+"""What is held until a sweep ends: its folder."""
+
+
+class SweepFolder(Callback):
+    """Keeps a sweep's folder to it, from before Hydra writes multirun.yaml (see configs/folder.yaml)."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Lock the folder; Hydra would only warn of an exception."""
+        HydraConfig.instance().set_config(config)
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _sweep.enter_context(locked(folder, "hydra.sweep.dir"))
+        except (ConfigError, OSError) as error:
+            _fail(sentence(error))
+
+
+def _is_first() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _keep_config(cfg: DictConfig) -> None:
+    """Write the config to `.hydra` as Hydra would, which is kept from it (see configs/folder.yaml)."""
+    if not _is_first():
+        return
+    whole = HydraConfig.get()
+    folder = Path(whole.runtime.output_dir) / ".hydra"
+    folder.mkdir(exist_ok=True)
+    parts = {"config": cfg, "hydra": OmegaConf.create({"hydra": whole}), "overrides": whole.overrides.task}
+    for name, part in parts.items():
+        write(folder / f"{name}.yaml", OmegaConf.to_yaml(part))
 
 
 def _fail(sentence: str) -> NoReturn:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import active_children, get_context, parent_process
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import NoReturn, TypeVar
 
@@ -17,6 +19,7 @@ from tqdm import tqdm
 
 from evt.harness.ledger import Ledger
 from evt.harness.setup import ConfigError
+from evt.harness.workers import LOOK_EVERY, Watch, on_failure
 
 R = TypeVar("R")
 
@@ -61,6 +64,9 @@ def in_batches(
         settings: all else that results depend on.
         workers: processes.
         progress: a bar of n.
+
+    Raises:
+        ChildProcessError: a process was killed or stopped; what is finished is in the ledger.
     """
     batches = [range(n)[i : i + size] for i in range(0, n, size)]
     keys = {batch: f"{batch} {settings}" for batch in batches}
@@ -68,24 +74,38 @@ def in_batches(
     with progress:
         progress.update(n - sum(map(len, todo)))
         # Forked processes would inherit torch's threads, which do not survive that.
-        with ProcessPoolExecutor(workers, get_context("spawn"), _begin) as pool:
-            begun = {pool.submit(function, batch): batch for batch in todo}
+        with ProcessPoolExecutor(workers, get_context("spawn"), _begin) as pool, on_failure(signal.SIGKILL):
             try:
-                for done in as_completed(begun):
-                    batch = begun[done]
-                    ledger.put(keys[batch], done.result())
-                    progress.update(len(batch))
-            except BaseException:
-                # Whoever interrupts does not want to wait for the batches that have begun.
-                for worker in active_children():
-                    worker.terminate()
-                raise
+                with _ctrl_c_for_this_process_alone():
+                    begun = {pool.submit(function, batch): batch for batch in todo}
+                watch, waiting = Watch(), set(begun)
+                while waiting:
+                    done, waiting = wait(waiting, LOOK_EVERY, FIRST_COMPLETED)
+                    for future in done:
+                        batch = begun[future]
+                        ledger.put(keys[batch], future.result())
+                        progress.update(len(batch))
+                    watch.look()
+            except BrokenProcessPool as error:
+                raise ChildProcessError(
+                    "a process of this run was ended from outside, as the system does where memory is short; start "
+                    "it again, and it goes on after what is finished (fewer workers need less memory)"
+                ) from error
     return [ledger[keys[batch]] for batch in batches]
+
+
+@contextmanager
+def _ctrl_c_for_this_process_alone() -> Iterator[None]:
+    """Processes begun in the block do not get Ctrl-C, not even while they import: this one ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin() -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     Thread(target=_leave_with_parent, daemon=True).start()
 
 

@@ -10,7 +10,9 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
@@ -25,6 +27,7 @@ from tqdm import tqdm
 from evt.data.video import DataError
 from evt.files import append, sealed, unsealed, write
 from evt.harness.muon import Muon
+from evt.harness.workers import LOOK_EVERY, Watch, on_failure
 from evt.models.checkpoints import BROKEN, hash_of
 
 S = TypeVar("S")
@@ -155,6 +158,7 @@ def train(
         TrainingError: the data are fewer than a batch, the batch is not a multiple of the processes, the folder holds
             another run or a broken one, or the loss is no longer finite.
         DataError: a sample cannot be read.
+        ChildProcessError: a worker was killed or stopped.
         OSError: the folder cannot be written to; a run that is started again goes on from the last checkpoint.
     """
     rank, world = processes()
@@ -190,39 +194,41 @@ def train(
         num_workers=recipe.workers,
         collate_fn=list,
         persistent_workers=False,
+        timeout=LOOK_EVERY if recipe.workers else 0,
     )
     model.train()
-    bar = tqdm(loader, total=total, initial=start, desc="training", unit="step", disable=rank > 0)
-    for step, batch in enumerate(bar, start):
-        for sample in batch:
-            if isinstance(sample, _Unread):
-                raise DataError(sample.message)
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.lr_at(step, steps_per_epoch)
-        torch.manual_seed(_seed(recipe.seed, step, rank))  # what the model itself samples
-        dtype = getattr(torch, recipe.precision)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            parts: Losses = objective(batch)
-        loss = torch.stack(list(parts.values())).sum()
-        if not torch.isfinite(loss):
-            values = ", ".join(f"{name} {part.item():g}" for name, part in parts.items())
-            raise TrainingError(
-                f"the loss of step {step} is not finite ({values}); a lower train.lr may help"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        if recipe.clip_norm is not None:
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-        scaler.step(optimizer)
-        scaler.update()
-        if rank == 0:
-            bar.set_postfix(loss=f"{loss.item():.3f}")
-            line = {"step": step, "lr": optimizer.param_groups[0]["lr"]}
-            logged.append(json.dumps({**line, **{name: part.item() for name, part in parts.items()}}))
-            append(folder / "log.jsonl", logged[-1])
-            if (step + 1) % recipe.save_every == 0 or step + 1 == total:
-                _save(folder, model, optimizer, scaler, identity, logged)
+    bar = tqdm(_watched(loader), total=total, initial=start, desc="training", unit="step", disable=rank > 0)
+    with _told_of_workers(), on_failure(signal.SIGCONT):
+        for step, batch in enumerate(bar, start):
+            for sample in batch:
+                if isinstance(sample, _Unread):
+                    raise DataError(sample.message)
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr_at(step, steps_per_epoch)
+            torch.manual_seed(_seed(recipe.seed, step, rank))  # what the model itself samples
+            dtype = getattr(torch, recipe.precision)
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                parts: Losses = objective(batch)
+            loss = torch.stack(list(parts.values())).sum()
+            if not torch.isfinite(loss):
+                values = ", ".join(f"{name} {part.item():g}" for name, part in parts.items())
+                raise TrainingError(
+                    f"the loss of step {step} is not finite ({values}); a lower train.lr may help"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()
+            if recipe.clip_norm is not None:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            if rank == 0:
+                bar.set_postfix(loss=f"{loss.item():.3f}")
+                line = {"step": step, "lr": optimizer.param_groups[0]["lr"]}
+                logged.append(json.dumps({**line, **{name: part.item() for name, part in parts.items()}}))
+                append(folder / "log.jsonl", logged[-1])
+                if (step + 1) % recipe.save_every == 0 or step + 1 == total:
+                    _save(folder, model, optimizer, scaler, identity, logged)
     model.eval()
 
 
@@ -232,6 +238,40 @@ def processes() -> tuple[int, int]:
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     return (dist.get_rank(), world) if world > 1 else (0, 1)
+
+
+def _watched(batches: Iterable[Any]) -> Iterator[Any]:
+    """A loader's batches; its workers are looked at while one is waited for.
+
+    Raises:
+        ChildProcessError: a worker is stopped.
+    """
+    watch, iterator, end = Watch(), iter(batches), object()
+    while True:
+        try:
+            batch = next(iterator, end)
+        except RuntimeError as error:
+            if "timed out" not in str(error):
+                raise
+            watch.look()
+            continue
+        if batch is end:
+            return
+        yield batch
+
+
+@contextmanager
+def _told_of_workers() -> Iterator[None]:
+    """torch raises RuntimeErrors of several lines, anywhere, where a worker was killed."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ChildProcessError(
+            "a process that reads samples was ended from outside, as the system does where memory is short; start "
+            "the run again, and it goes on from its last checkpoint (fewer train.workers need less memory)"
+        ) from error
 
 
 class _Objective(nn.Module):

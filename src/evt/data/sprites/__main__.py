@@ -14,10 +14,12 @@ from evt.data.sprites import DISTURBANCES, MIXED, SPLITS, SpriteClips, SpriteVid
 from evt.data.sprites.writing import FORMATS, write_kinetics, write_vid
 from evt.data.video import DataError
 from evt.files import sentence
+from evt.interrupt import imports_are_done
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write what the command line says."""
+    imports_are_done()
     parser = argparse.ArgumentParser(
         "python -m evt.data.sprites",
         description=__doc__,

@@ -1,0 +1,37 @@
+"""Ctrl-C ends a command with the word "interrupted" and no traceback, also while it still imports torch.
+
+Imports the standard library alone: `evt` itself calls it before any command is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType, TracebackType
+
+
+def leave_at_once() -> None:
+    """Until `imports_are_done`, Ctrl-C ends the process: imports take seconds, and have nothing to clean up."""
+    # A command in the background of a script ignores Ctrl-C, and goes on doing so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+
+
+def imports_are_done() -> None:
+    """From here on Ctrl-C is a KeyboardInterrupt again, which whoever catches it not sees as one word."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.excepthook = _tell
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"interrupted\n")
+    os._exit(130)
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)

@@ -1,0 +1,294 @@
+"""Writing: whole files or none, on small disks, in read-only and vanished folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from evt import claims, reproduce, train
+from evt.data.sprites import SpriteClips, SpriteVideos
+from evt.data.sprites.writing import write_kinetics, write_vid
+from evt.data.video import DataError
+from evt.files import append, check_writable, sealed, unsealed, write
+from evt.harness.ledger import Ledger
+from evt.harness.spatial_cache import SpatialCache
+from evt.models.checkpoints import CheckpointError, read_checkpoint, save_checkpoint
+from evt.run import run
+from tests.harness.test_finetune import filled
+from tests.harness.test_run import SMALL_RUN, command, error, run_small
+from tests.harness.test_train import trained
+from tests.vivit import small_vivit
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 kB, where this process may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("a small disk cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may be larger than 20 kB: as on a full disk, but without the rights to mount one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def read_only() -> Iterator[Path]:
+    """A folder that this process may not write to; root becomes nobody for it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "folder"
+        folder.mkdir()
+        (folder / "old").write_text("of before")
+        os.chmod(name, 0o755)
+        folder.chmod(0o555)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        yield folder
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+
+
+def fill(disk: Path, but: int) -> Path:
+    """Fill a disk with a file, but for some bytes, and whole pages of 4096 as the disk has them."""
+    rest = os.statvfs(disk)
+    (disk / "full").write_bytes(b"0" * (rest.f_bavail * rest.f_bsize - but))
+    return disk / "full"
+
+
+def parts(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob("*") if ".part" in path.name]
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_that_of_before(tmp_path: Path, small_files: None) -> None:
+    write(tmp_path / "a.json", "before")
+    with pytest.raises(OSError, match=r"too large.*/a\.json'$"):
+        write(tmp_path / "a.json", "0" * 30_000)
+    assert (tmp_path / "a.json").read_text() == "before"
+    assert parts(tmp_path) == []
+
+
+def test_a_line_is_added_whole_or_not(tmp_path: Path, small_files: None) -> None:
+    """And a line that fits after one that does not is added."""
+    path = tmp_path / "log.jsonl"
+    append(path, "0" * 15_000)
+    with pytest.raises(OSError, match=r"/log\.jsonl'$"):
+        append(path, "1" * 8_000)
+    append(path, "2" * 100)
+    assert path.read_text() == "0" * 15_000 + "\n" + "2" * 100 + "\n"
+
+
+def test_on_a_full_disk_a_sentence_names_the_file(small_disk: Path) -> None:
+    write(small_disk / "a.json", "before")
+    fill(small_disk, but=0)
+    for attempt in (write, append):
+        with pytest.raises(OSError, match=r"No space left on device: '.*/disk/a\.json'$"):
+            attempt(small_disk / "a.json", "0" * 30_000)
+    with pytest.raises(CheckpointError, match=r"/disk/w\.safetensors: cannot be written: No space left"):
+        save_checkpoint({"a": torch.zeros(9999)}, small_disk / "w.safetensors")
+    with pytest.raises(OSError, match=r"No space left.*/disk/b\.json'$"):
+        check_writable(small_disk / "b.json")
+    assert (small_disk / "a.json").read_text() == "before"
+    assert sorted(path.name for path in small_disk.iterdir()) == ["a.json", "full"]
+
+
+def test_training_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path, small_disk: Path) -> None:
+    expected = trained(tmp_path / "whole")
+    space = fill(small_disk, but=24_576)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/disk/run/(last\.pt|log\.jsonl)'$"):
+        trained(small_disk / "run")
+    assert parts(small_disk) == []
+    space.unlink()
+    resumed = trained(small_disk / "run")
+    assert all(map(torch.equal, expected.parameters(), resumed.parameters()))
+    assert (tmp_path / "whole/log.jsonl").read_text() == (small_disk / "run/log.jsonl").read_text()
+
+
+def test_the_cache_on_a_full_disk_goes_on_when_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, small_disk: Path
+) -> None:
+    monkeypatch.setattr("evt.harness.spatial_cache.CLIPS_PER_SHARD", 4)
+    space = fill(small_disk, but=16_384)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/disk/cache/00\d+\.safetensors'$"):
+        filled(small_disk / "cache", small_vivit())
+    assert parts(small_disk) == []
+    space.unlink()
+    assert len(filled(small_disk / "cache", small_vivit())) == 10
+
+
+def test_a_run_whose_metrics_cannot_be_written_goes_on_after_its_videos(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """They are forgotten only when metrics.json is there: the second run measures nothing."""
+    with monkeypatch.context() as patch:
+        patch.setattr("evt.run.write", lambda path, _: write(Path("/dev/full/metrics.json"), ""))
+        told = error(monkeypatch, capsys, *SMALL_RUN, f"hydra.run.dir={tmp_path}")
+    assert told == "error: /dev/full/metrics.json: not a directory"
+    assert (tmp_path / "videos.jsonl").exists()
+    monkeypatch.setattr("evt.harness.measure._measure_video", lambda *_: pytest.fail("it was measured again"))
+    assert run_small(monkeypatch, tmp_path)["later"]["frames"] == 2
+    assert not (tmp_path / "videos.jsonl").exists()
+
+
+def test_what_cannot_be_written_is_told_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], read_only: Path
+) -> None:
+    """Every command: its folder, and the folder of the tables."""
+    monkeypatch.setattr("evt.harness.setup.build_model", lambda *_: pytest.fail("a model was built"))
+    for folder in (read_only, read_only / "new", read_only / "old"):
+        told = error(monkeypatch, capsys, *SMALL_RUN, f"hydra.run.dir={folder}")
+        assert told.startswith(f"error: {folder}")
+        assert told.rpartition(": ")[2] in ("permission denied", "file exists", "not a directory")
+    told = error(monkeypatch, capsys, f"hydra.run.dir={read_only}", task=train.train_task)
+    assert told == f"error: {read_only}/.lock: permission denied"
+    with tempfile.TemporaryDirectory() as folder_of_run:
+        out = [f"out={read_only}", f"hydra.run.dir={folder_of_run}"]
+        told = error(monkeypatch, capsys, *out, task=reproduce.reproduce)
+    assert told == f"error: {read_only}/table_c.csv: permission denied"
+    with pytest.raises(OSError, match=r"Permission denied: '.*/folder/x/y\.json'|Permission denied: '.*/x'"):
+        check_writable(read_only / "x" / "y.json")
+    with pytest.raises(OSError, match="Permission denied"):
+        write_vid(SpriteVideos(1, 1), read_only / "tree", "val", "png")
+    assert [path.name for path in read_only.iterdir()] == ["old"]
+
+
+def test_claims_that_cannot_be_written_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], read_only: Path
+) -> None:
+    monkeypatch.setattr(claims, "judge", lambda _: pytest.fail("it was judged"))
+    with pytest.raises(SystemExit, match=r"^error: .*/folder/claims\.md: permission denied$"):
+        claims.main([str(read_only)])
+
+
+def test_a_vanished_folder_is_named(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "run" / "videos.jsonl")
+    (tmp_path / "run").rmdir()
+    with pytest.raises(FileNotFoundError, match=r"run/videos\.jsonl"):
+        ledger.put("a", 1)
+    with pytest.raises(FileNotFoundError, match=r"run/metrics\.json"):
+        write(tmp_path / "run" / "metrics.json", "")
+
+
+def test_videos_on_a_full_disk_are_whole(small_disk: Path) -> None:
+    with pytest.raises(OSError, match=r"No space left on device: '.*\.png'$"):
+        write_vid(SpriteVideos(99, 2, (64, 64)), small_disk / "tree", "val", "png")
+    whole = [len(list(folder.iterdir())) for folder in (small_disk / "tree/Data/VID/val").iterdir()]
+    assert whole
+    assert set(whole) == {2}
+
+
+def test_clips_on_a_full_disk_are_those_of_the_csv(small_disk: Path) -> None:
+    with pytest.raises(OSError, match=r"No space left on device: '.*\.(mp4|csv)'$"):
+        write_kinetics(SpriteClips(99, 8), small_disk, "val")
+    rows = (small_disk / "val.csv").read_text().splitlines()[1:]
+    clips = {f"{x.split(',')[1]}_000000_00000{x.split(',')[3]}.mp4" for x in rows}
+    assert clips
+    assert clips == {path.name for path in (small_disk / "val").iterdir()}
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda x: x[:-1], lambda x: b"1" + x[1:], lambda x: x + b"\n", lambda x: b""]
+)
+def test_sealed_content_that_is_damaged_is_none(damage) -> None:  # type: ignore[no-untyped-def]
+    content = bytes(range(256))
+    assert unsealed(sealed(content)) == content
+    assert unsealed(damage(sealed(content))) is None
+
+
+def test_weights_whose_numbers_changed_are_refused(tmp_path: Path) -> None:
+    """One bit of one number, and a type of the same size: what safetensors itself reads without a word."""
+    path = tmp_path / "w.safetensors"
+    save_checkpoint({"a": torch.ones(4, dtype=torch.float16)}, path)
+    whole = path.read_bytes()
+    for damaged in (whole[:-1] + bytes([whole[-1] ^ 1]), whole.replace(b'"F16"', b'"I16"')):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"w\.safetensors: is damaged"):
+            read_checkpoint(path)
+
+
+def test_a_clip_that_changed_in_the_cache_is_refused(tmp_path: Path) -> None:
+    cache: SpatialCache = filled(tmp_path, small_vivit())
+    shard = cache.clips[0][2]
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(DataError, match=r"clip_\d is not what was written\); delete it, and it is made anew"):
+        [cache[i] for i in range(len(cache))]
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "[" * 5000, "\udcff", '{"data": "x"', json.dumps({"data": "clips"})]
+)
+def test_a_cache_of_a_damaged_origin_is_refused(tmp_path: Path, content: str) -> None:
+    filled(tmp_path, small_vivit())
+    (tmp_path / "cache.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(DataError, match=r"cache\.json: broken|was made with other"):
+        filled(tmp_path, small_vivit())
+
+
+def test_shards_of_other_places_and_caches_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evt.harness.spatial_cache.CLIPS_PER_SHARD", 4)
+    model = small_vivit()
+    filled(tmp_path / "a", model)
+    filled(tmp_path / "b", model, r=6)
+    second = tmp_path / "a/00001.safetensors"
+    for other in (tmp_path / "a/00000.safetensors", tmp_path / "b/00001.safetensors"):
+        second.write_bytes(other.read_bytes())
+        with pytest.raises(DataError, match=r"00001\.safetensors: .*written for another place"):
+            filled(tmp_path / "a", model)
+
+
+def test_an_edited_log_is_restored_from_the_checkpoint(tmp_path: Path) -> None:
+    """No step is lost, and none is there twice, whatever became of the file."""
+    trained(tmp_path)
+    log = (tmp_path / "log.jsonl").read_text()
+    for edited in ("", log + log, log[:-7]):
+        (tmp_path / "log.jsonl").write_text(edited)
+        trained(tmp_path)
+        assert (tmp_path / "log.jsonl").read_text() == log
+
+
+def test_a_refused_run_leaves_all_of_the_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Hydra's files, too; a sweep likewise."""
+    from evt.harness.cli import locked
+
+    def look() -> dict[str, tuple[int, bytes]]:
+        files = (path for path in tmp_path.rglob("*") if path.is_file())
+        return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+    sweep = ["-m", *SMALL_RUN, f"hydra.sweep.dir={tmp_path}"]
+    command(monkeypatch, run, *sweep, "model.seed=1")
+    before = look()
+    assert {".hydra", "multirun.yaml"} <= {path.name for path in tmp_path.rglob("*")}
+    capsys.readouterr()
+    with locked(tmp_path):
+        assert "give another hydra.sweep.dir" in error(monkeypatch, capsys, *sweep)
+    with locked(tmp_path / "0"):
+        told = error(monkeypatch, capsys, *SMALL_RUN, f"hydra.run.dir={tmp_path}/0")
+        assert "another run is writing to" in told
+    assert look() == before
