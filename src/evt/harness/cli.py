@@ -6,6 +6,7 @@ import fcntl
 import functools
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,8 +20,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+import evt
 from evt.data.video import DataError
 from evt.files import sentence, write
 from evt.harness.setup import ConfigError
@@ -31,6 +33,9 @@ from evt.models.checkpoints import CheckpointError
 _PACKAGED = Path(__file__).parents[1] / "configs"
 CONFIG_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "configs"
 """The configs: inside the package where a wheel installed it, at the top of the tree in a checkout."""
+
+REMOVABLE = {"data.det"}
+"""What `~` may take out of a config."""
 
 
 class FailedPoint(Exception):  # noqa: N818
@@ -48,6 +53,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
         try:
             with locked(Path(HydraConfig.get().runtime.output_dir)):
                 _keep_config(cfg)
+                expand_homes(cfg)
                 task(cfg)
         except (CheckpointError, ConfigError, DataError, TrainingError, OSError) as error:
             # One impossible point of a sweep does not keep the others from running.
@@ -57,10 +63,16 @@ def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
             _fail(sentence(error))
 
     imports_are_done()
+    if "--version" in sys.argv[1:]:
+        print(f"evt {evt.__version__}")
+        return
     # Hydra then raises what is wrong with the arguments instead of printing it.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv[1:] = map(_home_quoted, sys.argv[1:])
     main = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
     try:
+        for argument in sys.argv[1:]:
+            _refuse_added_or_removed(argument, config_name)
         with _sweep:
             main(told_in_one_sentence)()
     except FailedPoint:
@@ -167,16 +179,85 @@ def _explain(error: Exception, config_name: str) -> str:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return f"{group} is {choice}; allowed are {', '.join(error.options)}"
     if isinstance(error, OverrideParseException):
-        quoted = re.sub("=(.*)", r'="\1"', str(error.override), count=1)
+        unread = f"the argument {error.override} cannot be read; it must be of the form setting=value"
+        if "=" not in str(error.override):
+            return unread
         return (
-            f"the argument {error.override} cannot be read; it must be of the form setting=value, and a value with "
-            f"other characters than letters, digits and _ - . / needs quotes, as in '{quoted}'"
+            f"{unread}, and a text with other characters than letters, digits and _ - . / needs quotes, as in "
+            f"{quoted(error.override)}"
         )
-    if several := re.match(r"Ambiguous value for argument '([^']+)'", message):
-        return f"{several[1]} has several values; add -m to run each of them in turn"
+    if several := re.match(r"Ambiguous value for argument '(.+?)'\n", message):
+        return (
+            f"{several[1]} has several values; add -m to run each of them in turn, or give a text that has commas in "
+            f"quotes, as in {quoted(several[1])}"
+        )
+    if isinstance(error, InterpolationResolutionError):
+        given = [argument for argument in sys.argv[1:] if "${" in argument and "=" in argument]
+        if given:
+            return f"{given[0]} names a setting that there is not; a text that has ${{ in it is {quoted(given[0])}"
     if unknown := re.match(r"Could not override '([^']+)'", message):
         return _unknown_setting(unknown[1], _chosen(config_name))
     return " ".join(message.split())
+
+
+def quoted(argument: str) -> str:
+    """An argument of a command as a shell takes it, with all after its first = as one text.
+
+    In Hydra's double quotes a quote is \\", and ${ is \\${; the shell's single quotes keep both from the shell.
+    """
+    key, _, text = argument.partition("=")
+    return shlex.quote(f"{key}={_hydra_text(text)}")
+
+
+def _hydra_text(text: str) -> str:
+    """A text in Hydra's quotes: backslashes count where they stand before a quote or ${, and are doubled there."""
+    text = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + m[2].replace('"', r"\""), escape_interpolation(text))
+    return f'"{text}"'
+
+
+def escape_interpolation(text: str) -> str:
+    """A text such that OmegaConf takes it as it is."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
+def _home_quoted(argument: str) -> str:
+    """An argument with a path that begins with ~, which Hydra's grammar has no place for, in quotes and expanded."""
+    key, equals, values = argument.partition("=")
+    if not equals or re.search(r"""['"\[\]{}()]""", values):
+        return argument
+    parts = [_hydra_text(os.path.expanduser(x)) if x.startswith("~") else x for x in values.split(",")]
+    return f"{key}={','.join(parts)}"
+
+
+def expand_homes(cfg: DictConfig) -> None:
+    """Put the home folder for a ~ that a text of a config begins with: no text but a path does."""
+
+    def visit(settings: Any, where: str) -> None:
+        if isinstance(settings, dict):
+            for key, value in settings.items():
+                visit(value, f"{where}.{key}" if where else str(key))
+        elif isinstance(settings, str) and settings.startswith(("~", "${oc.env:")):
+            text = OmegaConf.select(cfg, where)
+            if text.startswith("~"):
+                OmegaConf.update(cfg, where, escape_interpolation(os.path.expanduser(text)))
+
+    visit(OmegaConf.to_container(cfg, resolve=False), "")
+
+
+def _refuse_added_or_removed(argument: str, config_name: str) -> None:
+    """Refuse what Hydra would take and no command would read: settings added with +, and those removed with ~."""
+    given = re.match(r"(\+\+?|~)(\w[^=]*)", argument)
+    if not given or given[2].startswith("hydra") or given[2] in REMOVABLE:
+        return
+    sign, key = given.groups()
+    chosen = _chosen(config_name)
+    group, _, name = key.rpartition(".")
+    settings = OmegaConf.select(chosen, group) if group else chosen
+    if not isinstance(settings, DictConfig) or name not in list(settings):
+        _fail(_unknown_setting(key, chosen))
+    if sign == "~":
+        _fail(f"{argument}: {key} cannot be left out; without this argument it is as the command has it")
+    _fail(f"{argument}: {key} is set without a {sign}: {argument.removeprefix(sign)}")
 
 
 def _unknown_setting(key: str, chosen: DictConfig) -> str:

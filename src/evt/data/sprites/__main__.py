@@ -1,4 +1,4 @@
-"""Write generated videos out, so that the readers of real data sets can be tried on them.
+"""python -m evt.data.sprites OUT: write generated videos out, to try the readers of real data sets on them.
 
 python -m evt.data.sprites OUT                 an ILSVRC2015 tree: data=vid data.root=OUT
 python -m evt.data.sprites OUT --kind action   mp4 clips and a csv as of Kinetics

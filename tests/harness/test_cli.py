@@ -1,0 +1,181 @@
+"""The command line: what is refused at once, names of any characters, and what the commands say of themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import example, given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+import evt
+from evt import train
+from evt.__main__ import commands
+from evt.harness.cli import quoted
+from evt.run import run
+from tests.common import ROOT
+from tests.data.test_clips import write_frames
+from tests.harness.test_run import SMALL, command, error
+
+NAME = """it's a "b", [c](d){e} é日本=:;&|<>!*?#%@+~ ${x} \\${y} \\" \\\\ $HOME `z` \\"""
+"""A name with all that shells, Hydra or OmegaConf would read something into."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["+foo=1"], "foo is not a setting; those of the command are model, policy, variant, data, fast"),
+        (["++foo=1"], "foo is not a setting; those of the command are"),
+        (["~foo"], "foo is not a setting; those of the command are"),
+        (["+foo.bar.baz=1"], "foo.bar.baz is not a setting, since foo.bar is not a group of them"),
+        (["+model.foo=1"], "model.foo is not a setting; those of model=vitdet are detector, size"),
+        (["++model.size.x=1"], "model.size.x is not a setting, since model.size is not a group of them"),
+        (["model=vivit_mini", "+model.window_size=3"], "model.window_size is not a setting; those of model=vivit"),
+        (["+policy.r=3"], "+policy.r=3: policy.r is set without a +: policy.r=3"),
+        (["++policy=top_r"], "++policy=top_r: policy is set without a ++: policy=top_r"),
+        (["-m", "+foo=1,2"], "foo is not a setting"),
+        (["~policy.r"], "~policy.r: policy.r cannot be left out"),
+        (["~policy"], "~policy: policy cannot be left out"),
+        (["~model.size=1024"], "~model.size=1024: model.size cannot be left out"),
+        (["data=video", "~data.path"], "~data.path: data.path cannot be left out"),
+    ],
+)  # fmt: skip
+def test_settings_cannot_be_added_or_taken_away(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sentence in error(monkeypatch, capsys, *arguments)
+    assert not list(tmp_path.iterdir())  # at once: no folder of a run
+
+
+def test_a_part_of_the_training_data_can_be_taken_away_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "~data.vid: data.vid cannot be left out" in error(
+        monkeypatch, capsys, "~data.vid", task=train.train_task
+    )
+    # Goes on to the root, which is not there.
+    assert "data.vid.root" in error(monkeypatch, capsys, "~data.det", task=train.train_task)
+
+
+@given(st.text(st.characters(exclude_characters="\0\n\r", exclude_categories=["Cs"]), min_size=1))
+@example(NAME)
+@example("~")
+@example("${")
+@example("\\\\${a}\\")
+@example('a\\"')
+def test_a_quoted_text_is_that_text_after_shell_hydra_and_omegaconf(text: str) -> None:
+    (argument,) = shlex.split(quoted(f"data.path={text}"))
+    value = OverridesParser.create().parse_override(argument).value()
+    assert OmegaConf.create({"path": value}).path == text
+
+
+def test_the_shell_reads_the_quotes_as_shlex_does() -> None:
+    printed = subprocess.check_output(["sh", "-c", f"printf %s {quoted(f'data.path={NAME}')}"], text=True)
+    assert [printed] == shlex.split(quoted(f"data.path={NAME}"))
+
+
+def test_the_advice_can_be_pasted_into_a_shell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A name that cannot be read without quotes: what the error says, run by a shell, runs."""
+    folder = write_frames(tmp_path / NAME, [f"{i}.png" for i in range(3)], [(32, 32)] * 3)
+    advice = error(monkeypatch, capsys, "data=frames", f"data.path={folder}").partition("as in ")[2]
+    small = [*SMALL, "model.size=64", "policy.r=4", "compare=false", f"hydra.run.dir={tmp_path}/run"]
+    line = f"{shlex.join([sys.executable, '-m', 'evt.run', 'data=frames', *small])} {advice}"
+    subprocess.run(["sh", "-c", line], check=True, capture_output=True, cwd=tmp_path)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (metrics["data"], metrics["mean"]["frames"]) == (folder.name, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("a,b", "a,b"), ("a=b", "a=b"), ("é.mp4", "é.mp4"), ("${nothing}", "${nothing}"), ("[x", "[x"), ("a(1)", "a(1)")],
+)  # fmt: skip
+def test_the_advice_reads_as_what_was_meant(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, given: str, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = error(monkeypatch, capsys, "data=frames", f"data.path={given}")
+    advice = re.search(r"'data\.path=.*'", said)
+    assert advice
+    (argument,) = shlex.split(advice[0])
+    assert f"data.path is {name}, which is not a folder" in error(
+        monkeypatch, capsys, "data=frames", argument
+    )
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["data.path=~/no such", 'data.path="~/no such"', "data.path='~/no such'", "data.path=${oc.env:FRAMES}"],
+)
+def test_a_path_may_begin_at_home(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, argument: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "h,o=m${e}'"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("FRAMES", "~/no such")
+    said = error(monkeypatch, capsys, "data=frames", argument)
+    assert f"data.path is {home}/no such, which is not a folder" in said
+
+
+def test_a_sweep_and_the_folder_of_a_run_may_begin_at_home(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    error(monkeypatch, capsys, "-m", "data=frames", "data.path=~/a,~/b", "hydra.sweep.dir=~/sweep")
+    assert sorted(path.name for path in (tmp_path / "home/sweep").iterdir() if path.is_dir()) == ["0", "1"]
+
+
+def test_the_commands_are_listed_without_importing_them() -> None:
+    """All that `python -m` runs, and torch is not loaded for it."""
+    code = "import runpy, sys; sys.argv = ['evt']; runpy.run_module('evt', run_name='__main__'); print('torch' in sys.modules)"
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert printed.splitlines()[-1] == "False"
+    runnable = {
+        re.sub(r"\.__main__$", "", ".".join(path.relative_to(ROOT / "src").with_suffix("").parts))
+        for path in (ROOT / "src/evt").rglob("*.py")
+        if '__name__ == "__main__"' in path.read_text()
+    }
+    assert set(commands()) == runnable - {"evt"}
+    for name in commands():
+        assert f"python -m {name} " in printed
+
+
+def test_the_version_is_the_projects(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(monkeypatch, run, "--version")
+    assert capsys.readouterr().out == f"evt {evt.__version__}\n"
+    printed = subprocess.check_output([sys.executable, "-m", "evt", "--version"], text=True)
+    assert printed == f"evt {evt.__version__}\n"
+
+
+def test_the_citation_is_of_this_version_and_names_both_methods() -> None:
+    """Valid by the schema of CFF 1.2 as cffconvert has it; here, what it demands of every file."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= set(citation)
+    assert (citation["version"], citation["license"]) == (evt.__version__, "MIT")
+    assert [reference["url"].rpartition("/")[2] for reference in citation["references"]] == [
+        "2308.13494",
+        "2411.05222",
+    ]
+    assert f"## [{evt.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert os.linesep.join(["MIT License", ""]) in (ROOT / "LICENSE").read_text()
