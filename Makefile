@@ -29,15 +29,18 @@ format: $(READY)  ## Format and sort the code in place
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Paths go through the environment, so that names of any characters arrive (a $ is $$ in make).
+export VID_ROOT FRAMES WEIGHTS EPIC_ROOT KINETICS_CSV KINETICS_VIDEOS TUNED CLIPS
+
 # VID_ROOT=FOLDER: ImageNet VID, for the accuracy columns; with WEIGHTS=FILE, the checkpoint. N_VIDEOS=K looks at K.
 # Without them, rows whose operations depend on the frames are measured on FRAMES, a folder of JPEG or PNG files.
 VID_ROOT ?=
 WEIGHTS ?=
 N_VIDEOS ?=
 FRAMES ?= $(wildcard ../shared/data/vid/ILSVRC2015/Data/VID/val/ILSVRC2015_val_00007010)
-VID = data=vid 'data.root="$(VID_ROOT)"' $(if $(N_VIDEOS),data.n_videos=$(N_VIDEOS))
-DATA = $(if $(VID_ROOT),$(VID),$(if $(FRAMES),data=frames 'data.path="$(FRAMES)"' data.n_frames=9))
-REPRODUCE = $(BIN)/python -m evt.reproduce $(DATA) $(if $(WEIGHTS),'model.checkpoint="$(WEIGHTS)"') $(ARGS)
+VID = data=vid 'data.root=$${oc.env:VID_ROOT}' $(if $(N_VIDEOS),data.n_videos=$(N_VIDEOS))
+DATA = $(if $(VID_ROOT),$(VID),$(if $(FRAMES),data=frames 'data.path=$${oc.env:FRAMES}' data.n_frames=9))
+REPRODUCE = $(BIN)/python -m evt.reproduce $(DATA) $(if $(WEIGHTS),'model.checkpoint=$${oc.env:WEIGHTS}') $(ARGS)
 
 .PHONY: reproduce-table-c reproduce-table-1 reproduce-table-b reproduce-table-e reproduce-table-2
 reproduce-table-c: $(READY)  ## Table C: base, temporal, token-wise and STGT at 1024 and 672, and a quick small one
@@ -54,10 +57,10 @@ reproduce-table-2: $(READY)  ## Table 2: times on this machine
 
 # EPIC_ROOT, KINETICS_CSV and KINETICS_VIDEOS, WEIGHTS, and TUNED, the folder of the fine-tuned temporal sub-models,
 # fill the accuracy columns.
-EPIC = $(if $(EPIC_ROOT),data=epic 'data.root="$(EPIC_ROOT)"')
-KINETICS = $(if $(KINETICS_CSV)$(KINETICS_VIDEOS),data=kinetics 'data.annotations="$(KINETICS_CSV)"' 'data.videos="$(KINETICS_VIDEOS)"')
-REPRODUCE_VIVIT = $(BIN)/python -m evt.reproduce $(if $(WEIGHTS),'model.checkpoint="$(WEIGHTS)"') \
-	$(if $(TUNED),'fine_tuned="$(TUNED)"') $(ARGS)
+EPIC = $(if $(EPIC_ROOT),data=epic 'data.root=$${oc.env:EPIC_ROOT}')
+KINETICS = $(if $(KINETICS_CSV)$(KINETICS_VIDEOS),data=kinetics 'data.annotations=$${oc.env:KINETICS_CSV}' 'data.videos=$${oc.env:KINETICS_VIDEOS}')
+REPRODUCE_VIVIT = $(BIN)/python -m evt.reproduce $(if $(WEIGHTS),'model.checkpoint=$${oc.env:WEIGHTS}') \
+	$(if $(TUNED),'fine_tuned=$${oc.env:TUNED}') $(ARGS)
 
 .PHONY: reproduce-table-d reproduce-table-a
 reproduce-table-d: $(READY)  ## Table D: ViViT on EPIC-Kitchens 100
@@ -98,7 +101,7 @@ train-rlt: $(READY)  ## Train the small VideoMAE on all tokens, and on those tha
 # CLIPS: a folder of videos.
 CLIPS ?= ../shared/data/clips
 reproduce-rlt: $(READY)  ## Run-length tokenization: on real clips, and beside its rivals and Eventful ViViT
-	if [ -d "$(CLIPS)" ]; then $(BIN)/python -m evt.reproduce table=table_rlt_tokens 'table.clips="$(CLIPS)"'; fi
+	if [ -d "$$CLIPS" ]; then $(BIN)/python -m evt.reproduce table=table_rlt_tokens 'table.clips=$${oc.env:CLIPS}'; fi
 	$(BIN)/python -m evt.reproduce table=table_rlt
 	$(BIN)/python scripts/draw_curves.py results/table_rlt.csv results/table_rlt.svg
 

@@ -11,11 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 import evt
 from evt import train
@@ -104,7 +103,7 @@ def test_the_advice_can_be_pasted_into_a_shell(
 
 @pytest.mark.parametrize(
     ("given", "name"),
-    [("a,b", "a,b"), ("a=b", "a=b"), ("é.mp4", "é.mp4"), ("${nothing}", "${nothing}"), ("[x", "[x"), ("a(1)", "a(1)")],
+    [("a,b", "a,b"), ("a=b", "a=b"), ("é.mp4", "é.mp4"), ("${no}", "${no}"), ("[x", "[x"), ("a(1)", "a(1)")],
 )  # fmt: skip
 def test_the_advice_reads_as_what_was_meant(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, given: str, name: str
@@ -145,7 +144,10 @@ def test_a_sweep_and_the_folder_of_a_run_may_begin_at_home(
 
 def test_the_commands_are_listed_without_importing_them() -> None:
     """All that `python -m` runs, and torch is not loaded for it."""
-    code = "import runpy, sys; sys.argv = ['evt']; runpy.run_module('evt', run_name='__main__'); print('torch' in sys.modules)"
+    code = (
+        "import runpy, sys; sys.argv = ['evt']; runpy.run_module('evt', run_name='__main__'); "
+        "print('torch' in sys.modules)"
+    )
     printed = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert printed.splitlines()[-1] == "False"
     runnable = {
@@ -169,7 +171,8 @@ def test_the_version_is_the_projects(
 
 def test_the_citation_is_of_this_version_and_names_both_methods() -> None:
     """Valid by the schema of CFF 1.2 as cffconvert has it; here, what it demands of every file."""
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    citation = OmegaConf.load(ROOT / "CITATION.cff")
+    assert isinstance(citation, DictConfig)
     assert citation["cff-version"] == "1.2.0"
     assert {"message", "title", "authors"} <= set(citation)
     assert (citation["version"], citation["license"]) == (evt.__version__, "MIT")
@@ -179,3 +182,18 @@ def test_the_citation_is_of_this_version_and_names_both_methods() -> None:
     ]
     assert f"## [{evt.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
     assert os.linesep.join(["MIT License", ""]) in (ROOT / "LICENSE").read_text()
+
+
+def test_paths_of_any_characters_go_through_make(tmp_path: Path) -> None:
+    """What make would run, as its dry run says, with a name that shells and Hydra would read something into."""
+    given = [f"{name}={NAME.replace('$', '$$')}" for name in ("VID_ROOT", "WEIGHTS")]
+    said = subprocess.check_output(
+        ["make", "-n", "-o", ".venv/.ready", "reproduce-table-c", *given], text=True, cwd=ROOT
+    )
+    arguments = shlex.split(said.splitlines()[0])
+    assert "data.root=${oc.env:VID_ROOT}" in arguments
+    assert "model.checkpoint=${oc.env:WEIGHTS}" in arguments
+    show = 'show:\n\t@printf %s "$$VID_ROOT"\n'
+    makefile = tmp_path / "Makefile"
+    makefile.write_text((ROOT / "Makefile").read_text() + show)
+    assert subprocess.check_output(["make", "-f", str(makefile), "show", *given], text=True, cwd=ROOT) == NAME
