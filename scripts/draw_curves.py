@@ -57,3 +57,4 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     draw(pd.read_csv(arguments.table), arguments.out)
+    print(f"written to {arguments.out}")

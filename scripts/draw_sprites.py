@@ -51,3 +51,4 @@ if __name__ == "__main__":
     picture = draw(arguments.n_frames, tuple(arguments.size), arguments.seed)
     # 256 colours, so that a picture of so much texture stays below 1.5 MB.
     picture.quantize(256, dither=Image.Dither.NONE).save(arguments.out, optimize=True)
+    print(f"written to {arguments.out}")

@@ -197,3 +197,9 @@ def test_paths_of_any_characters_go_through_make(tmp_path: Path) -> None:
     makefile = tmp_path / "Makefile"
     makefile.write_text((ROOT / "Makefile").read_text() + show)
     assert subprocess.check_output(["make", "-f", str(makefile), "show", *given], text=True, cwd=ROOT) == NAME
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "scripts").glob("*.py")))
+def test_a_script_says_what_it_takes(script: str) -> None:
+    printed = subprocess.check_output([sys.executable, ROOT / "scripts" / script, "--help"], text=True)
+    assert printed.startswith(f"usage: {script}")
