@@ -105,6 +105,13 @@ reproduce-rlt: $(READY)  ## Run-length tokenization: on real clips, and beside i
 	$(BIN)/python -m evt.reproduce table=table_rlt
 	$(BIN)/python scripts/draw_curves.py results/table_rlt.csv results/table_rlt.svg
 
+# SEED and N: other damages, and more.
+SEED ?= 0
+N ?= 400
+.PHONY: fuzz
+fuzz: $(READY)  ## Random damages to every kind of file that is read: each must be told in a sentence, or do no harm
+	TQDM_DISABLE=1 $(BIN)/python -m tests.fuzz --seed $(SEED) --n $(N)
+
 .PHONY: benchmark gpu on-gpu
 benchmark: $(READY)  ## The ratios of time that README names, on a quiet machine
 	$(BIN)/python -m pytest tests/benchmarks -s --benchmark-disable-gc

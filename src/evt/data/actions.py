@@ -233,7 +233,9 @@ def read_annotations(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); a csv file is needed") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a csv file ({error}); a csv file is needed") from error
+        raise DataError(
+            f"{path}: not a csv file ({' '.join(str(error).split())}); a csv file is needed"
+        ) from error
     lacking = [column for column in columns if column not in table.columns]
     if lacking:
         raise DataError(

@@ -48,8 +48,11 @@ def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
     Exit status 0 when all went well, 2 after an error of the user's, told in one sentence, 130 after Ctrl-C.
     """
 
+    begun: list[bool] = []
+
     @functools.wraps(task)
     def told_in_one_sentence(cfg: DictConfig) -> None:
+        begun.append(True)
         try:
             with locked(Path(HydraConfig.get().runtime.output_dir)):
                 _keep_config(cfg)
@@ -81,10 +84,13 @@ def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
         _fail(_explain(error, config_name))
     except OSError as error:
         _fail(sentence(error))
-    except ValueError as error:
-        if "Config group override" not in str(error):
+    except Exception as error:
+        if begun:
             raise
-        _fail(f"{' '.join(sys.argv[1:])}: the name of a choice must be a text, as in model=vitdet")
+        # Of yaml and of Hydra, whose kinds of errors are many.
+        if "Config group override" in str(error):
+            _fail(f"{' '.join(sys.argv[1:])}: the name of a choice must be a text, as in model=vitdet")
+        _fail(f"the configs in {CONFIG_DIR} cannot be read: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -40,6 +40,15 @@ def checkpoint_path(checkpoint: str) -> str:
 
 
 def shipped_sums() -> dict[str, str]:
-    """The sha256 of each file of weights by its name."""
-    lines = (FOLDER / "SHA256SUMS").read_text().splitlines()
-    return {name: digest for digest, name in (line.split() for line in lines)}
+    """The sha256 of each file of weights by its name.
+
+    Raises:
+        CheckpointError: the list of them is damaged or missing.
+    """
+    path = FOLDER / "SHA256SUMS"
+    try:
+        return {name: digest for digest, name in map(str.split, path.read_text().splitlines())}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: is damaged or missing; it comes with this package, so install it again"
+        ) from error
