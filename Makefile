@@ -110,7 +110,7 @@ SEED ?= 0
 N ?= 400
 .PHONY: fuzz
 fuzz: $(READY)  ## Random damages to every kind of file that is read: each must be told in a sentence, or do no harm
-	TQDM_DISABLE=1 $(BIN)/python -m tests.fuzz --seed $(SEED) --n $(N)
+	$(BIN)/python -m tests.fuzz --seed $(SEED) --n $(N)
 
 .PHONY: benchmark gpu on-gpu
 benchmark: $(READY)  ## The ratios of time that README names, on a quiet machine

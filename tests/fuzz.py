@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import random
@@ -25,6 +26,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,8 +51,7 @@ from evt.models.checkpoints import CheckpointError, hash_of, read_checkpoint, sa
 from evt.run import run
 from tests.common import ROOT
 from tests.data.test_something import write as write_something
-from tests.data.test_vid import coco_json, write_json
-from tests.data.vid_tree import write_tree
+from tests.data.vid_tree import coco_json, write_json, write_tree
 from tests.harness.test_finetune import filled
 from tests.harness.test_run import SMALL_RUN
 from tests.harness.test_train import trained
@@ -311,7 +312,8 @@ def finish(pid: int, folder: Path, started: float) -> tuple[str, str] | None:
 
 def cases(numbers: list[int], seed: int, whole: Path, work: Path) -> Iterator[tuple[int, str, str, str]]:
     """Number, description, outcome and text of each, some at a time."""
-    waiting, running = list(numbers), {}
+    waiting = list(numbers)
+    running: dict[int, tuple[int, str, Path, float]] = {}
     while waiting or running:
         while waiting and len(running) < (os.cpu_count() or 1):
             number = waiting.pop(0)
@@ -341,7 +343,8 @@ def main() -> int:
         expected = {}
         for kind, x in KINDS.items():
             (whole / kind).mkdir(parents=True)
-            x.make(whole / kind)
+            with redirect_stderr(io.StringIO()):  # progress bars
+                x.make(whole / kind)
             shutil.copytree(whole / kind, work / kind)
             pid = launch(kind, work / kind)
             while (found := finish(pid, work / kind, time.monotonic())) is None:

@@ -58,6 +58,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
                 _keep_config(cfg)
                 expand_homes(cfg)
                 task(cfg)
+            begun.clear()  # the next point of a sweep is composed yet
         except (CheckpointError, ConfigError, DataError, TrainingError, OSError) as error:
             # One impossible point of a sweep does not keep the others from running.
             if HydraConfig.get().mode == RunMode.MULTIRUN:
