@@ -6,7 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from evt.models.checkpoints import CheckpointError, read_checkpoint, save_checkpoint
+from evt.models.checkpoints import (
+    CheckpointError,
+    classes_in,
+    read_checkpoint,
+    read_class_names,
+    save_checkpoint,
+)
 
 
 def main() -> None:
@@ -19,10 +25,14 @@ def main() -> None:
         action="store_true",
         help="also read a pickle of more than arrays, which can run any code: only for files that you trust",
     )
+    parser.add_argument(
+        "--class-names", type=Path, metavar="FILE", help="the names of its classes, one a line"
+    )
     args = parser.parse_args()
     try:
         tensors = read_checkpoint(args.source, args.allow_pickle)
-        save_checkpoint(tensors, args.target)
+        names = read_class_names(args.class_names) if args.class_names else classes_in(args.source)
+        save_checkpoint(tensors, args.target, names)
     except CheckpointError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

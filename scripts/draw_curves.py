@@ -6,6 +6,7 @@ python scripts/draw_curves.py results/table_c_mini.csv results/table_c_mini.svg
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -17,6 +18,33 @@ from matplotlib import pyplot as plt  # noqa: E402
 
 MEASURES = {"map50": ("GFlops a frame (Transformer)", "mAP50"), "top1": ("GFlops a clip", "top-1, %")}
 """Columns of accuracy, and what the axes are called."""
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table with the columns that are drawn.
+
+    Raises:
+        ValueError: the file cannot be read, is no csv, or lacks a column or rows; the message says which.
+    """
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"{path}: cannot be read as a csv ({reason})") from error
+    lacking = [name for name in ("variant", "gflops", "interval") if name not in table]
+    if not any(name in table for name in MEASURES):
+        lacking.append(" or ".join(MEASURES))
+    if lacking:
+        raise ValueError(
+            f"{path}: has no column {', '.join(lacking)}; its columns are {', '.join(map(str, table.columns))}"
+        )
+    measure = next(name for name in MEASURES if name in table)
+    for name in ("gflops", "interval", measure):
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            raise ValueError(f"{path}: column {name} has values that are no numbers")
+    if table.empty:
+        raise ValueError(f"{path}: has no rows; at least 1 is needed")
+    return table
 
 
 def draw(table: pd.DataFrame, out: Path) -> None:
@@ -56,5 +84,9 @@ if __name__ == "__main__":
     parser.add_argument("table", type=Path)
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
-    draw(pd.read_csv(arguments.table), arguments.out)
+    try:
+        draw(read_table(arguments.table), arguments.out)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     print(f"written to {arguments.out}")

@@ -3,8 +3,10 @@
 python scripts/ship_weights.py vitdet_mini runs/vitdet_mini_cells runs/vitdet_mini
 python scripts/ship_weights.py vivit_mini runs/vivit_mini
 python scripts/ship_weights.py vivit_mini_r25 runs/vivit_temporal_mini/r25
+python scripts/ship_weights.py vivit_mini
 
 The last folder holds the weights; those before it are earlier stages, for the card and the curves.
+Without folders, what is shipped gets the names of its classes; its parameters stay as they are.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
+from evt.data.sprites import ACTIONS, CLASSES
 from evt.models.checkpoints import save_checkpoint
 from evt.models.shipped import FOLDER, shipped_sums
 
@@ -42,7 +45,7 @@ def ship(name: str, runs: Sequence[Path]) -> None:
     weights = next(path for path in made if path.exists())
     half = {key: x.to(torch.float16) for key, x in load_file(weights).items()}
     path = FOLDER / f"{name}.safetensors"
-    save_checkpoint(half, path)
+    save_checkpoint(half, path, classes_of(name))
     sums = shipped_sums() | {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
     (FOLDER / "SHA256SUMS").write_text("".join(f"{sums[file]}  {file}\n" for file in sorted(sums)))
 
@@ -64,6 +67,8 @@ def ship(name: str, runs: Sequence[Path]) -> None:
         "Trained on generated videos alone (`evt.data.sprites`), from seeds; nothing was downloaded. "
         f"Recipe and data as of commit {commit}.",
         "",
+        f"Classes, in order: {', '.join(classes_of(name))}.",
+        "",
         *stages,
         "",
         f"Metrics: {_metrics(name, weights)} On more data: the small tables in results/ (`make {tables}`).",
@@ -72,6 +77,29 @@ def ship(name: str, runs: Sequence[Path]) -> None:
     ]
     (FOLDER / f"{name}.md").write_text("\n".join(card) + "\n")
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def classes_of(name: str) -> Sequence[str]:
+    """The names of a model's classes, in order."""
+    return CLASSES if name.startswith("vitdet") else ACTIONS
+
+
+def name_classes(name: str) -> None:
+    """Write the names of the classes into weights that are shipped, and into their card."""
+    path, card = FOLDER / f"{name}.safetensors", FOLDER / f"{name}.md"
+    sums = shipped_sums()
+    before = sums[path.name]
+    save_checkpoint(load_file(path), path, classes_of(name))
+    sums[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (FOLDER / "SHA256SUMS").write_text("".join(f"{sums[file]}  {file}\n" for file in sorted(sums)))
+    text, line = (
+        card.read_text().replace(before, sums[path.name]),
+        f"Classes, in order: {', '.join(classes_of(name))}.",
+    )
+    if line not in text:
+        text = text.replace("\n\n- `", f"\n\n{line}\n\n- `", 1)
+    card.write_text(text)
+    print(f"{path}: {len(classes_of(name))} classes named")
 
 
 def _metrics(name: str, weights: Path) -> str:
@@ -119,6 +147,9 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name")
-    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("runs", type=Path, nargs="*")
     arguments = parser.parse_args()
-    ship(arguments.name, arguments.runs)
+    if arguments.runs:
+        ship(arguments.name, arguments.runs)
+    else:
+        name_classes(arguments.name)

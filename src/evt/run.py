@@ -68,7 +68,10 @@ class Job:
             part: OmegaConf.to_container(self.cfg[part], resolve=True)
             for part in ("model", "variant", "policy", "data")
         }
-        return json.dumps([evt.__version__, settings, self.cfg.compare, self.weights.sha256], sort_keys=True)
+        return json.dumps(
+            [evt.__version__, settings, self.cfg.compare, self.weights.sha256, self.weights.classes],
+            sort_keys=True,
+        )
 
 
 def run(cfg: DictConfig) -> None:
@@ -97,6 +100,8 @@ def run(cfg: DictConfig) -> None:
     for name in ("metrics.json", "detections.jsonl", "left_out.txt"):
         (folder / name).unlink(missing_ok=True)  # of an earlier run in this folder
     ledger = Ledger(folder / ("videos.jsonl" if isinstance(model, ViTDet) else "clips.jsonl"))
+    setup.check_fits(variant, model)
+    setup.warn_of_generated(weights, cfg.data.name)
     job = Job(cfg, variant, policy, weights, label, folder, ledger)
     if isinstance(model, ViTDet):
         metrics = detect(job, model, data)  # type: ignore[arg-type]  # build_data gave it
@@ -116,7 +121,7 @@ def run(cfg: DictConfig) -> None:
 def detect(job: Job, model: ViTDet, videos: Sequence[Video]) -> dict[str, Any]:
     """ViTDet, frame by frame."""
     # Without trained weights nothing is detected, and any data will do.
-    classes = setup.class_names(videos if job.weights.trained else [], model.n_classes)
+    classes = setup.class_names(videos if job.weights.trained else [], model.n_classes, job.weights.classes)
     assert isinstance(job.variant, Variant)
     what = Run(model, job.variant, job.policy, job.cfg.compare, detect=job.weights.trained)
     measurement, detections = measure(what, videos, classes, job.ledger, job.key, job.label)
@@ -134,7 +139,7 @@ def detect(job: Job, model: ViTDet, videos: Sequence[Video]) -> dict[str, Any]:
 
 def classify(job: Job, model: ViViT | VideoMAE, data: ActionData) -> dict[str, Any]:
     """A model of clips, clip by clip of a data set."""
-    setup.check_classes(model, data)
+    data = setup.in_model_order(model, job.weights, data)
     found = recognise(
         model, job.variant, job.policy, data, job.ledger, job.key, job.cfg.data.on_error, job.label
     )
@@ -173,7 +178,9 @@ def classify_one(job: Job, model: ViViT | VideoMAE, pictures: Pictures) -> dict[
             metrics["time_ratio"] = dense / own
     if job.weights.trained:
         best = probabilities.topk(5)
-        metrics["top5"] = dict(zip(map(str, best.indices.tolist()), best.values.tolist(), strict=True))
+        names = job.weights.classes or [str(i) for i in range(len(probabilities))]
+        best_names = [names[i] for i in best.indices.tolist()]
+        metrics["top5"] = dict(zip(best_names, best.values.tolist(), strict=True))
     return metrics
 
 

@@ -8,6 +8,7 @@ python -m evt.train task=vivit_temporal r=100 data.root=EPIC data.split=train mo
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ from evt.models.vitdet import ViTDet
 from evt.models.vivit_weights import published_name
 from evt.tokens.reduction import RunLength
 
+Named = tuple[dict[str, Tensor], Sequence[str] | None]
+"""Parameters, and the names of the classes that they tell apart."""
+
 
 def train_task(cfg: DictConfig) -> None:
     """Train what the task names; a run that was killed goes on from its last checkpoint."""
@@ -62,30 +66,31 @@ def train_task(cfg: DictConfig) -> None:
         path = folder / "weights.safetensors"
         if rank == 0:
             check_writable(path)
-        tensors = tasks.get(cfg.task, train_vitdet)(cfg, device, folder, rank)
+        tensors, classes = tasks.get(cfg.task, train_vitdet)(cfg, device, folder, rank)
         if rank == 0:
-            save_checkpoint(tensors, path)
+            save_checkpoint(tensors, path, classes)
     if rank == 0:
         print(f"written to {path}")
 
 
-def train_vitdet(cfg: DictConfig, device: torch.device, folder: Path, rank: int) -> dict[str, Tensor]:
+def train_vitdet(cfg: DictConfig, device: torch.device, folder: Path, rank: int) -> Named:
     """Train a detector on annotated videos; its parameters."""
     recipe = setup.build_recipe(cfg.train)
     videos: list[IndexedVideo] = []
+    classes: Sequence[str] | None = None
     for name, part in cfg.data.items():
         found = setup.build_training_data(part, f"data.{name}")
-        setup.class_names(found, cfg.model.n_classes)  # refuses data of other classes
+        classes = setup.class_names(found, cfg.model.n_classes, classes)  # refuses data of other classes
         videos += found
     data = FrameSamples(videos, cfg.frames_per_video)
     model, weights = setup.build_vitdet(cfg.model, device, backbone_only=True)
     if rank == 0:
         print(f"weights to begin with: {weights}")
     train(model, data, detection_losses, recipe, folder, device, origin_of(cfg))
-    return model.state_dict()
+    return model.state_dict(), classes
 
 
-def pretrain_vitdet(cfg: DictConfig, device: torch.device, folder: Path, rank: int) -> dict[str, Tensor]:
+def pretrain_vitdet(cfg: DictConfig, device: torch.device, folder: Path, rank: int) -> Named:
     """Teach a small ViTDet's Transformer what generated pictures show; parameters for its detector to begin with."""
     recipe = setup.build_recipe(cfg.train)
     videos = setup.build_training_data(cfg.data.sprites, "data.sprites")
@@ -97,10 +102,10 @@ def pretrain_vitdet(cfg: DictConfig, device: torch.device, folder: Path, rank: i
     train(
         classifier, CellSamples(videos, model.net.grid), cell_losses, recipe, folder, device, origin_of(cfg)
     )
-    return {name: x for name, x in model.state_dict().items() if name.startswith("backbone.")}
+    return {name: x for name, x in model.state_dict().items() if name.startswith("backbone.")}, None
 
 
-def train_vivit(cfg: DictConfig, device: torch.device, folder: Path, rank: int) -> dict[str, Tensor]:
+def train_vivit(cfg: DictConfig, device: torch.device, folder: Path, rank: int) -> Named:
     """Train a ViViT, both sub-models together; its parameters under their published names."""
     recipe = setup.build_recipe(cfg.train)
     data = setup.build_clips(DictConfig(cfg.data.clips))
@@ -111,10 +116,10 @@ def train_vivit(cfg: DictConfig, device: torch.device, folder: Path, rank: int) 
         torch.manual_seed(cfg.model.seed)
         learner = MotionLearner(model)
     train(learner, MotionSamples(data, model), motion_losses, recipe, folder, device, origin_of(cfg))
-    return {published_name(name): x for name, x in model.state_dict().items()}
+    return {published_name(name): x for name, x in model.state_dict().items()}, data.classes
 
 
-def train_videomae(cfg: DictConfig, device: torch.device, folder: Path, rank: int) -> dict[str, Tensor]:
+def train_videomae(cfg: DictConfig, device: torch.device, folder: Path, rank: int) -> Named:
     """Train a VideoMAE on all tokens or, where the policy says so, on those that do not repeat; its parameters."""
     recipe = setup.build_recipe(cfg.train)
     data = setup.build_clips(DictConfig(cfg.data.clips))
@@ -129,7 +134,7 @@ def train_videomae(cfg: DictConfig, device: torch.device, folder: Path, rank: in
         learner = MotionLearner(model, reduction)
     origin = {**origin_of(cfg), "policy": str(reduction)}
     train(learner, MotionSamples(data, model), motion_losses, recipe, folder, device, origin)
-    return model.state_dict()
+    return model.state_dict(), data.classes
 
 
 def origin_of(cfg: DictConfig) -> dict[str, Any]:
@@ -138,7 +143,7 @@ def origin_of(cfg: DictConfig) -> dict[str, Any]:
     groups = {"model": chosen["model"], **{f"data.{name}": part for name, part in chosen["data"].items()}}
     settings = {f"{group}.{name}": x for group, below in groups.items() for name, x in below.items()}
     # Of the checkpoint its weights matter, and not where it lies; the budget is for runs.
-    apart = ("model.checkpoint", "model.allow_pickle", "model.r", "model.fine_tuned")
+    apart = ("model.checkpoint", "model.allow_pickle", "model.r", "model.fine_tuned", "model.class_names")
     settings = {name: x for name, x in settings.items() if name not in apart}
     return {**settings, **{name: x for name, x in chosen.items() if name == "frames_per_video"}}
 
@@ -154,6 +159,8 @@ def fine_tune_vivit(cfg: DictConfig, device: torch.device, folder: Path) -> Path
             f"data is {cfg.data.name}, which has no labels; it must be epic, kinetics or sprite_clips"
         )
     model, weights = setup.build_vivit(cfg.model, device)
+    named = weights.classes or getattr(data, "classes", None)
+    data = setup.in_model_order(model, weights, data)
     policy = setup.build_policy(
         DictConfig({"name": "top_r", "r": cfg.r}), VARIANTS["temporal"], model.n_tokens
     )
@@ -164,7 +171,7 @@ def fine_tune_vivit(cfg: DictConfig, device: torch.device, folder: Path) -> Path
     if left_out:
         write(folder / "left_out.txt", "\n".join(left_out) + "\n")
         print(f"{len(left_out)} clips are not trained on; {folder}/left_out.txt lists them", file=sys.stderr)
-    return fine_tune(model, outputs, recipe, folder, cfg.dropout)
+    return fine_tune(model, outputs, recipe, folder, cfg.dropout, named)
 
 
 def detection_losses(model: nn.Module, batch: list[Frame]) -> Losses:

@@ -72,6 +72,11 @@ class Kinetics:
             )
 
     @property
+    def classes(self) -> list[str]:
+        """The names of the labels, in their order."""
+        return self.labels
+
+    @property
     def n_classes(self) -> int:
         """The labels of the csv."""
         return len(self.labels)

@@ -40,6 +40,7 @@ class SomethingSomething:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; the videos of {path} are needed")
         self.n_classes = len(classes)
+        self.classes = sorted(classes, key=classes.__getitem__)
         files = find_videos([folder])
         self._videos: list[tuple[str, int, Path]] = []
         self.missing: list[str] = []

@@ -55,8 +55,8 @@ def fill_detection_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
         return ShapeCounter(setup.build_vitdet(without_weights, torch.device("meta"))[0])
 
     def measured(row: Row, key: str, chosen: Sequence[Video], detect: bool) -> Cells:
-        network = model(row.size)[0]
-        names = setup.class_names(chosen if detect else [], network.n_classes)
+        network, weights = model(row.size)
+        names = setup.class_names(chosen if detect else [], network.n_classes, weights.classes)
         return cells_on_frames(network, row, chosen, names, Ledger(folder / "videos.jsonl"), key, detect)
 
     def fill(row: Row, key: str) -> Cells:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +23,12 @@ DROPOUT = 0.5
 
 
 def fine_tune(
-    model: ViViT, outputs: SpatialCache, recipe: Recipe, folder: Path, dropout: float = DROPOUT
+    model: ViViT,
+    outputs: SpatialCache,
+    recipe: Recipe,
+    folder: Path,
+    dropout: float = DROPOUT,
+    classes: Sequence[str] | None = None,
 ) -> Path:
     """Train the temporal sub-model and the classifier of `model`, in place, or go on where a run stopped.
 
@@ -33,6 +39,7 @@ def fine_tune(
         recipe: how; see `evt.harness.train`.
         folder: of the run.
         dropout: the share of the classifier's inputs that is dropped.
+        classes: the names of the labels, if they have some, to be kept with the weights.
 
     Returns:
         The fine-tuned weights, `temporal.safetensors` in the folder, for `load_fine_tuned`.
@@ -53,7 +60,7 @@ def fine_tune(
     origin = {"spatial outputs": outputs.origin, "dropout": dropout}
     train(TemporalPart(model, dropout), outputs, _losses, recipe, folder, model.head.weight.device, origin)
     weights = folder / "temporal.safetensors"
-    save_checkpoint(fine_tuned_weights(model), weights)
+    save_checkpoint(fine_tuned_weights(model), weights, classes)
     return weights
 
 

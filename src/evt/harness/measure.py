@@ -117,7 +117,7 @@ class Measurement:
         return {
             "first": self.first.summary(),
             "later": self.later.summary(),
-            "mean": both.summary(),
+            "all": both.summary(),
             "state_bytes": self.state_bytes,
         }
 

@@ -96,7 +96,7 @@ def fill_mini_tables(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     _, model, weights, videos = _opened(job)
     for row in rows:  # what cannot be is found out now rather than after half an hour
         setup.build_policy(row.policy(), VARIANTS[row.variant], model.n_tokens)
-    setup.class_names(videos, model.n_classes)
+    setup.class_names(videos, model.n_classes, weights.classes)
 
     ledger = Ledger(folder / "videos.jsonl")
     settings = json.dumps([evt.__version__, weights.sha256, job, [row.label for row in rows]])

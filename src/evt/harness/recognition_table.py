@@ -101,9 +101,9 @@ def fill_recognition_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     rows = video_table(cfg.table.name, cfg.model.size)
     _check(cfg, rows, shapes.n_tokens)
     if trained and isinstance(data, EpicKitchens | Kinetics):
-        setup.check_classes(shapes, data)
-        for row in rows:
-            model(row.tuned_r)  # what cannot be loaded is found out now rather than after hours
+        for row in rows:  # what cannot be loaded, or does not fit, is found out now rather than after hours
+            if (loaded := model(row.tuned_r)) is not None:
+                setup.in_model_order(*loaded, data)
 
     ledger = Ledger(folder / "rows.jsonl")
     records = []
@@ -117,7 +117,10 @@ def fill_recognition_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
                 assert isinstance(data, EpicKitchens | Kinetics)
                 clips = Ledger(folder / "clips.jsonl")
                 label = f"{row.variant} r={row.r or '-'} tuned_r={row.tuned_r or '-'}"
-                result = recognise(found[0], variant, row.policy, data, clips, key, cfg.data.on_error, label)
+                in_order = setup.in_model_order(found[0], found[1], data)
+                result = recognise(
+                    found[0], variant, row.policy, in_order, clips, key, cfg.data.on_error, label
+                )
                 figures = result.summary()
                 left_out = figures["skipped"] + figures["missing"]
                 if left_out:

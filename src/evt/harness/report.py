@@ -40,7 +40,7 @@ def summary_table(metrics: dict[str, Any]) -> str:
 
 
 def _frames_rows(metrics: dict[str, Any]) -> list[list[str]]:
-    parts = [metrics["first"], metrics["later"], metrics["mean"]]
+    parts = [metrics["first"], metrics["later"], metrics["all"]]
 
     def row(title: str, key: str, form: str) -> list[str]:
         return [title, *(format(part[key], form) if key in part else "-" for part in parts)]
@@ -54,7 +54,7 @@ def _frames_rows(metrics: dict[str, Any]) -> list[list[str]]:
         row("relative L2 error", "relative_l2_error", ".2e"),
     ]
     return [
-        ["", "first frames", "later frames", "mean"],
+        ["", "first frames", "later frames", "all frames"],
         *(cells for cells in rows if set(cells[1:]) != {"-"}),
         ["state in MB", "", "", f"{metrics['state_bytes'] / 1e6:.1f}"],
     ]

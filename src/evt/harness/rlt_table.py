@@ -86,7 +86,9 @@ def fill_rlt_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
         cfg = OmegaConf.merge(cfg, {"data": cfg.table.quick.data})  # type: ignore[assignment]
     job = job_of(cfg)
     models, data = _opened(job)
-    for model, _ in models.values():
+    for model, weights_of in models.values():
+        if list(weights_of.classes or data.classes) != list(data.classes):
+            raise setup.ConfigError(f"{weights_of}: the weights are not for the classes of {data.name}")
         setup.check_classes(model, data)
     rows = list(entries(cfg, _matching_r(models["videomae", "dense"][0], cfg, data)))
     weights = [weights.sha256 for _, weights in models.values()]

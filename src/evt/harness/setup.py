@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import os
 import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -17,12 +18,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from evt.data.actions import ActionData
+from evt.data.by_name import ByName, differences
 from evt.data.clips import Clip, FrameFolder, Pictures
 from evt.data.epic_kitchens import EpicKitchens
 from evt.data.kinetics import Kinetics
 from evt.data.samples import IndexedVideo
 from evt.data.something import SomethingSomething
-from evt.data.sprites import SpriteClips, SpriteVideos
+from evt.data.sprites import ACTIONS, SpriteClips, SpriteVideos
 from evt.data.vid import VID
 from evt.data.vid_annotations import CLASSES
 from evt.data.video import DataError, Video
@@ -30,10 +32,12 @@ from evt.eventful import VARIANTS, Policy, Threshold, TopR, Variant, init_weight
 from evt.harness.train import Recipe
 from evt.models.checkpoints import (
     CheckpointError,
+    classes_in,
     load_backbone,
     load_checkpoint,
     load_tensors,
     read_checkpoint,
+    read_class_names,
 )
 from evt.models.shipped import checkpoint_path
 from evt.models.videomae import VideoMAE
@@ -42,6 +46,8 @@ from evt.models.vivit import ViViT
 from evt.models.vivit_weights import load_fine_tuned, load_published
 from evt.tokens.reduction import Merge, RandomDrop, Reduction, RunLength
 from evt.tokens.run_length import check_threshold
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -145,10 +151,12 @@ class Weights:
 
     source: the checkpoint's file or the seed, in words.
     sha256: of the checkpoint; None where the weights were drawn from a seed.
+    classes: the names of what they tell apart, in order; None where these are not known.
     """
 
     source: str
     sha256: str | None = None
+    classes: Sequence[str] | None = None
 
     @property
     def trained(self) -> bool:
@@ -184,7 +192,9 @@ def build_vitdet(
     path = checkpoint_path(cfg.checkpoint)
     load = load_backbone if backbone_only else load_checkpoint
     _list_left_out(cfg, [f"not loaded: {name}" for name in load(model, path, cfg.allow_pickle)])
-    return model, _weights_of(path)
+    if backbone_only:  # the classes are then those of the data to come
+        return model, _weights_of(path)
+    return model, _named(_weights_of(path), cfg, model.n_classes)
 
 
 def build_vivit(cfg: DictConfig, device: torch.device) -> tuple[ViViT, Weights]:
@@ -198,7 +208,7 @@ def build_vivit(cfg: DictConfig, device: torch.device) -> tuple[ViViT, Weights]:
         return model, _seeded_weights(cfg)
     paths = [checkpoint_path(name) for name in (cfg.checkpoint, cfg.fine_tuned) if name]
     _list_left_out(cfg, _load_vivit(model, paths, cfg.allow_pickle))
-    return model, _weights_of(*paths)
+    return model, _named(_weights_of(*paths), cfg, model.head.out_features)
 
 
 def build_videomae(cfg: DictConfig, device: torch.device) -> tuple[VideoMAE, Weights]:
@@ -215,17 +225,27 @@ def build_videomae(cfg: DictConfig, device: torch.device) -> tuple[VideoMAE, Wei
         lines = [f"zero, since it is not in the file: {LENGTH_EMBEDDING}"]
     left_out = load_tensors(model, tensors, path)
     _list_left_out(cfg, [*lines, *(f"not loaded: {name}" for name in left_out)])
-    return model, _weights_of(path)
+    return model, _named(_weights_of(path), cfg, model.head.out_features)
 
 
 def _seeded(
     build: Callable[..., M], cfg: DictConfig, device: torch.device, initialise: Callable[[M], object]
 ) -> M:
     """A model with the settings below `model`, in evaluation mode, its weights drawn from its seed."""
-    apart = {"r": int, "seed": int, "checkpoint": str | None, "allow_pickle": bool, "fine_tuned": str | None}
+    apart = {
+        "r": int,
+        "seed": int,
+        "checkpoint": str | None,
+        "allow_pickle": bool,
+        "fine_tuned": str | None,
+        "class_names": str | None,
+    }
     for key, hint in apart.items():
         if key in cfg and not _fits(cfg[key], hint):
             raise ConfigError(f"model.{key} is {cfg[key]!r}; it must be {_described(hint)}")
+    if not 0 <= cfg.seed < 2**63:
+        raise ConfigError(f"model.seed is {cfg.seed}; it must be at least 0 and below 2**63")
+    _check_memory(build, cfg, tuple(apart))
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(cfg.seed)
         model = _call(build, "model", cfg, apart=tuple(apart))
@@ -234,13 +254,100 @@ def _seeded(
     return model
 
 
+def _check_memory(build: Callable[..., M], cfg: DictConfig, apart: tuple[str, ...]) -> None:
+    """Refuse a model that this machine's memory cannot hold, before anything is allocated.
+
+    It is built on the meta device with one block, and with one more of each kind, which gives the size of all.
+
+    Raises:
+        ConfigError: the parameters, and what one block makes of a frame's tokens, need more than there is.
+    """
+    depths = {
+        key: cfg[key]
+        for key in ("depth", "spatial_depth", "temporal_depth")
+        if key in cfg and isinstance(cfg[key], int) and cfg[key] > 1
+    }
+
+    def built(**changed: int) -> M:
+        small = OmegaConf.merge(cfg, dict.fromkeys(depths, 1), changed)
+        if depths and "window_blocks" in cfg:
+            small.window_blocks = []
+        with torch.device("meta"):
+            return _call(build, "model", small, apart=apart)  # type: ignore[arg-type]
+
+    def size(model: M) -> int:
+        return 4 * sum(x.numel() for x in model.parameters())
+
+    try:
+        one = built()
+        needed = size(one) + sum(
+            (depth - 1) * (size(built(**{key: 2})) - size(one)) for key, depth in depths.items()
+        )
+        # Of each token its queries, keys and values and the hidden layer of the MLP, in single precision.
+        needed += int(4 * one.n_tokens * cfg.dim * (3 + cfg.mlp_ratio))
+    except (RuntimeError, OverflowError, TypeError) as error:
+        raise ConfigError(
+            f"the settings below model are too large for any tensor: {_largest(cfg)}"
+        ) from error
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise ConfigError(
+            f"this model needs at least {needed / 1e9:.3g} GB, and this machine has {memory / 1e9:.3g} GB; the "
+            f"largest settings are {_largest(cfg)}"
+        )
+
+
+def _largest(cfg: DictConfig) -> str:
+    """The three largest numbers below `model`, for a message."""
+    numbers = {str(key): x for key, x in cfg.items() if isinstance(x, int) and key != "seed"}
+    return ", ".join(
+        f"model.{key}={numbers[key]}" for key in sorted(numbers, key=numbers.__getitem__)[:-4:-1]
+    )
+
+
+def check_fits(variant: Variant | Reduction | None, model: ViTDet | ViViT | VideoMAE) -> None:
+    """Refuse what a variant is to do with tokens of which the model has too few.
+
+    Raises:
+        ConfigError: more pairs are to merge than half of the tokens, or the pool is larger than grid or window.
+    """
+    if isinstance(variant, Merge) and variant.r > model.n_tokens // 2:
+        raise ConfigError(
+            f"policy.r is {variant.r}, but a block merges at most half of its tokens, of which a view has "
+            f"{model.n_tokens}; it must be at most {model.n_tokens // 2}"
+        )
+    if isinstance(variant, Variant) and isinstance(model, ViTDet) and variant.pool > 1:
+        windows = [block.attn.window_size for block in model.net.blocks]  # type: ignore[union-attr]
+        sides: list[int] = [*model.net.grid, *(x for x in windows if isinstance(x, int))]
+        if variant.pool > min(sides):
+            raise ConfigError(
+                f"variant.pool is {variant.pool}, but the smallest grid or window of the model has "
+                f"{min(sides)} tokens on a side; it must be at most {min(sides)}"
+            )
+
+
 def _seeded_weights(cfg: DictConfig) -> Weights:
     return Weights(f"seeded initialisation (seed {cfg.seed})")
 
 
 def _weights_of(*paths: str) -> Weights:
     content = b"".join(Path(path).read_bytes() for path in paths)
-    return Weights(" with ".join(Path(path).name for path in paths), hashlib.sha256(content).hexdigest())
+    return Weights(
+        " with ".join(Path(path).name for path in paths),
+        hashlib.sha256(content).hexdigest(),
+        classes_in(paths[-1]),  # fine-tuned weights bring a classifier of their own
+    )
+
+
+def _named(weights: Weights, cfg: DictConfig, n_classes: int) -> Weights:
+    """Weights with the names of their classes: those of `model.class_names`, else those in the checkpoint."""
+    names = weights.classes if cfg.get("class_names") is None else read_class_names(cfg.class_names)
+    if names is not None and len(names) != n_classes:
+        where = cfg.get("class_names") or cfg.checkpoint
+        raise ConfigError(
+            f"{where} names {len(names)} classes, but the model has {n_classes}; they must be as many"
+        )
+    return replace(weights, classes=names)
 
 
 def _list_left_out(cfg: DictConfig, sentences: Sequence[str]) -> None:
@@ -298,8 +405,44 @@ def build_clips(cfg: DictConfig) -> ActionData | Pictures:
     return data[0]
 
 
+def in_model_order(model: ViViT | VideoMAE, weights: Weights, data: ActionData) -> ActionData:
+    """Labelled clips with the labels of the model: by the names of the classes where both have names.
+
+    Without them the labels are taken as they are: published checkpoints number Kinetics alphabetically and
+    EPIC-Kitchens by verb_class.
+
+    Raises:
+        ConfigError: the data have classes that the model has not, or, where either has no names, they are not as
+            many.
+    """
+    names = list(getattr(data, "classes", ()))
+    if weights.classes is None or not names:
+        check_classes(model, data)
+        return data
+    if not set(names) <= set(weights.classes):
+        raise ConfigError(
+            f"{data.name} has other classes than the model: {differences(names, weights.classes)}; choose other data "
+            "or weights, or give the names of the model's classes as model.class_names=FILE"
+        )
+    places = {name: label for label, name in enumerate(weights.classes)}
+    return ByName(data, [places[name] for name in names], len(places))
+
+
+def warn_of_generated(weights: Weights, data: str) -> None:
+    """Say so where a model that only knows generated classes looks at something else."""
+    generated = data in {"sprites", "sprite_clips"}
+    if weights.classes is not None and not generated:
+        for names in (ACTIONS, SpriteVideos.classes):
+            if set(weights.classes) == set(names):
+                log.warning(
+                    "these weights only know classes of generated videos (%s, ...): what they find in other videos "
+                    "means nothing",
+                    ", ".join(weights.classes[:3]),
+                )
+
+
 def check_classes(model: ViViT | VideoMAE, data: ActionData) -> None:
-    """Refuse labelled clips of other classes than the model's.
+    """Refuse labelled clips of another number of classes than the model's.
 
     Raises:
         ConfigError: they are not as many.
@@ -329,11 +472,18 @@ def build_data(cfg: DictConfig) -> Sequence[Video]:
     return _call(sets[cfg.name], "data", cfg)
 
 
-def class_names(videos: Sequence[Video | IndexedVideo], n_classes: int) -> Sequence[str]:
+def class_names(
+    videos: Sequence[Video | IndexedVideo], n_classes: int, known: Sequence[str] | None = None
+) -> Sequence[str]:
     """The names of a model's classes: those of the data where they have ground truth.
 
+    Args:
+        videos: the data.
+        n_classes: of the model.
+        known: the names that the weights carry, if any.
+
     Raises:
-        ConfigError: the data have another number of classes than the model.
+        ConfigError: the data have another number of classes than the model, other names, or another order of them.
     """
     if isinstance(videos, SpriteVideos | VID):
         if len(videos.classes) != n_classes:
@@ -341,9 +491,18 @@ def class_names(videos: Sequence[Video | IndexedVideo], n_classes: int) -> Seque
                 f"model.n_classes is {n_classes}, but the data have {len(videos.classes)} classes; "
                 "they must be as many, so choose other data or another model"
             )
+        if known is not None and list(videos.classes) != list(known):
+            apart = differences(videos.classes, known)
+            raise ConfigError(
+                f"the data have other classes than the model: {apart}"
+                if apart
+                else f"the data have the model's classes in another order; classes.txt must list {', '.join(known)}"
+            )
         return videos.classes
-    known = {len(names): names for names in (CLASSES, SpriteVideos.classes)}
-    return known.get(n_classes, [f"class {i}" for i in range(n_classes)])
+    if known is not None:
+        return known
+    usual = {len(names): names for names in (CLASSES, SpriteVideos.classes)}
+    return usual.get(n_classes, [f"class {i}" for i in range(n_classes)])
 
 
 def _no_policy() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import pickle
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,15 @@ def load_backbone(model: nn.Module, path: str | Path, allow_pickle: bool = False
     return _load(own, read_checkpoint(path, allow_pickle), Path(path))
 
 
-def save_checkpoint(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+def save_checkpoint(
+    tensors: Mapping[str, Tensor], path: str | Path, classes: Sequence[str] | None = None
+) -> None:
     """Write parameters as safetensors with their hash; a run that dies on the way leaves what was there before.
+
+    Args:
+        tensors: by name.
+        path: of the file.
+        classes: the names of what they tell apart, in order, for `classes_in`; None where these are not known.
 
     Raises:
         CheckpointError: path does not end in .safetensors, or cannot be written.
@@ -133,9 +141,63 @@ def save_checkpoint(tensors: Mapping[str, Tensor], path: str | Path) -> None:
         name: x.detach().cpu().clone(memory_format=torch.contiguous_format) for name, x in tensors.items()
     }
     try:
-        write(path, save(copies, {"sha256": hash_of(copies)}))
+        names = {} if classes is None else {"classes": json.dumps(list(classes))}
+        write(path, _in_order(save(copies, {"sha256": hash_of(copies), **names})))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata sorted, which safetensors itself writes in a random order."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at multiples of 8
+    return len(text).to_bytes(8, "little") + text + content[end:]
+
+
+def classes_in(path: str | Path) -> list[str] | None:
+    """The names of the classes that a checkpoint carries, in order; None where it carries none.
+
+    Raises:
+        CheckpointError: what it carries is no list of different names.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get("classes")
+        return None if text is None else different_names(json.loads(text))
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: the names of its classes cannot be read ({error})") from error
+
+
+def read_class_names(path: str | Path) -> list[str]:
+    """The names of a model's classes from a text file, one a line, in the order of the model's outputs.
+
+    Raises:
+        CheckpointError: the file cannot be read, is empty or names a class twice.
+    """
+    try:
+        return different_names(Path(path).read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{path}: cannot be read as names of classes, one a line ({reason})") from error
+
+
+def different_names(names: object) -> list[str]:
+    """Names that are a list of texts, none empty and none twice.
+
+    Raises:
+        ValueError: they are not; the message says what they are.
+    """
+    if not isinstance(names, list) or not names or not all(isinstance(x, str) and x.strip() for x in names):
+        raise ValueError("names of classes are needed, none of them empty")
+    if twice := next((x for x in names if names.count(x) > 1), None):
+        raise ValueError(f"{twice!r} is there twice; each class has one name")
+    return names
 
 
 @torch.no_grad()

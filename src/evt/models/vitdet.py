@@ -67,9 +67,11 @@ class ViTDet(nn.Module):
         detector: Literal["builtin", "detectron2"] = "builtin",
     ) -> None:
         super().__init__()
-        check_whole(patch_size=patch_size, fpn_channels=fpn_channels)
+        check_whole(patch_size=patch_size, fpn_channels=fpn_channels, fc_dim=fc_dim, n_classes=n_classes)
         if not isinstance(size, int) or size < patch_size or size % patch_size:
-            raise ValueError(f"model.size is {size!r}; it must be a multiple of the patch size, {patch_size}")
+            raise ValueError(
+                f"model.size is {size!r}; it must be a positive multiple of the patch size, {patch_size}"
+            )
         if not 0 < short_edge <= 1:
             raise ValueError(f"model.short_edge is {short_edge}; it must be above 0 and at most 1")
         self.size = size

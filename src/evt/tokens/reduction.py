@@ -41,6 +41,8 @@ class RandomDrop:
     def __post_init__(self) -> None:
         check_threshold(self.threshold, "policy.threshold")
         _check_whole("policy.seed", self.seed)
+        if self.seed >= 2**63:
+            raise ValueError(f"policy.seed is {self.seed}; it must be below 2**63")
 
 
 @dataclass(frozen=True)

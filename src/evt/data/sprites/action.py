@@ -289,6 +289,7 @@ class SpriteClips(Sequence[SpriteClip]):
         DataError: a setting is of the wrong kind or out of range.
     """
 
+    classes: Sequence[str] = ACTIONS
     n_classes = len(ACTIONS)
     missing: Sequence[str] = ()
 

@@ -48,6 +48,9 @@ DISTURBANCES = {
     "light": Disturbance(light=0.35),
     "cuts": Disturbance(cut_every=24),
 }
+MOST = 1_000_000
+"""Videos of a data set, frames of a video, and pixels of a side, beyond which nothing can be held."""
+
 MIXED = "mixed"
 """The setting in which each video draws its own: one camera of three, and each of the others or not."""
 
@@ -107,6 +110,9 @@ def recipes(
     for name, value, least in least_of:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise DataError(f"data.{name} is {value!r}; it must be a whole number of at least {least}")
+    for name, value, _ in least_of:
+        if name != "seed" and value > MOST:
+            raise DataError(f"data.{name} is {value}; it must be at most {MOST}")
     for name, choice, allowed in (("split", split, SPLITS), ("setting", setting, (*DISTURBANCES, MIXED))):
         if choice not in allowed:
             raise DataError(f"data.{name} is {choice!r}; allowed are {', '.join(allowed)}")
