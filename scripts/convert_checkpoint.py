@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from evt.files import check_writable, sentence
 from evt.models.checkpoints import (
     CheckpointError,
     classes_in,
@@ -30,11 +31,12 @@ def main() -> None:
     )
     args = parser.parse_args()
     try:
+        check_writable(args.target)
         tensors = read_checkpoint(args.source, args.allow_pickle)
         names = read_class_names(args.class_names) if args.class_names else classes_in(args.source)
         save_checkpoint(tensors, args.target, names)
-    except CheckpointError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (CheckpointError, OSError) as error:
+        print(f"error: {sentence(error)}", file=sys.stderr)
         sys.exit(2)
     numbers = sum(x.numel() for x in tensors.values())
     print(f"{args.target}: {len(tensors)} parameters, {numbers / 1e6:.1f} million numbers")

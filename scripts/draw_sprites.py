@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from evt.data.sprites import CLASSES, DISTURBANCES, SpriteVideos
+from evt.files import check_writable, replacing, sentence
 
 
 def draw(n_frames: int, size: tuple[int, int], seed: int) -> Image.Image:
@@ -47,8 +48,12 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, nargs=2, default=(256, 256), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    picture = draw(arguments.n_frames, tuple(arguments.size), arguments.seed)
-    # 256 colours, so that a picture of so much texture stays below 1.5 MB.
-    picture.quantize(256, dither=Image.Dither.NONE).save(arguments.out, optimize=True)
+    try:
+        check_writable(arguments.out)
+        picture = draw(arguments.n_frames, tuple(arguments.size), arguments.seed)
+        with replacing(arguments.out) as part:
+            # 256 colours, so that a picture of so much texture stays below 1.5 MB.
+            picture.quantize(256, dither=Image.Dither.NONE).save(part, optimize=True)
+    except OSError as error:
+        parser.exit(2, f"error: {sentence(error)}\n")
     print(f"written to {arguments.out}")

@@ -43,6 +43,7 @@ from evt.data.vid_annotations import (
 )
 from evt.data.vid_coco import CocoTargets, CocoWriter
 from evt.data.video import DataError
+from evt.files import check_writable, sentence
 
 
 @dataclass
@@ -184,9 +185,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     choice = parser.parse_args(arguments)
 
     try:
+        if choice.write_json:
+            check_writable(choice.write_json)
         writer = CocoWriter(classes_of_tree(choice.root))
-    except DataError as error:
-        print(error)
+    except (DataError, OSError) as error:
+        print(sentence(error))
         return 1
     if choice.json:
         report = check_json(choice.root, choice.split, choice.json, choice.decode)

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from evt.harness.ledger import Ledger
 from evt.harness.spatial_cache import SpatialCache
 from evt.models.checkpoints import CheckpointError, read_checkpoint, save_checkpoint
 from evt.run import run
+from tests.common import ROOT
 from tests.harness.test_finetune import filled
 from tests.harness.test_run import SMALL_RUN, command, error, run_small
 from tests.harness.test_train import trained
@@ -292,3 +294,26 @@ def test_a_refused_run_leaves_all_of_the_first(
         told = error(monkeypatch, capsys, *SMALL_RUN, f"hydra.run.dir={tmp_path}/0")
         assert "another run is writing to" in told
     assert look() == before
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("draw_sprites.py", ["OUT.png"]),
+        ("convert_checkpoint.py", ["there_is_none.pth", "OUT.safetensors"]),
+        ("prepare_vid.py", ["there_is_none", "--write-json", "OUT.json"]),
+    ],
+)
+def test_scripts_tell_what_cannot_be_written_before_they_begin(
+    tmp_path: Path, script: str, arguments: list[str]
+) -> None:
+    """Of what is wrong, too, with what they read, they would say so only then."""
+    (tmp_path / "file").touch()
+    given = [x.replace("OUT", f"{tmp_path}/file/x") for x in arguments]
+    ended = subprocess.run(
+        [sys.executable, ROOT / "scripts" / script, *given], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode != 0
+    assert (ended.stdout + ended.stderr).strip().removeprefix(
+        "error: "
+    ) == f"{tmp_path}/file: not a directory"
