@@ -98,7 +98,7 @@ def test_the_advice_can_be_pasted_into_a_shell(
     line = f"{shlex.join([sys.executable, '-m', 'evt.run', 'data=frames', *small])} {advice}"
     subprocess.run(["sh", "-c", line], check=True, capture_output=True, cwd=tmp_path)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert (metrics["data"], metrics["mean"]["frames"]) == (folder.name, 3)
+    assert (metrics["data"], metrics["all"]["frames"]) == (folder.name, 3)
 
 
 @pytest.mark.parametrize(
