@@ -40,7 +40,7 @@ class Broken:
     """Frames that cannot be decoded."""
 
     def __len__(self) -> int:
-        raise DataError("broken.mp4: decord cannot open this file as a video; is it complete?")
+        raise DataError("broken.mp4: ffmpeg cannot open this file as a video")
 
     def __getitem__(self, positions: list[int]) -> Tensor:
         raise AssertionError("read although it cannot be counted")

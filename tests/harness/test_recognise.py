@@ -49,7 +49,7 @@ def test_broken_and_missing_clips_are_listed_and_in_no_average(
     assert result.left_out() == [
         "gone_1: not on disk",
         "gone_2: not on disk",
-        "clip_1: broken.mp4: decord cannot open this file as a video; is it complete?",
+        "clip_1: broken.mp4: ffmpeg cannot open this file as a video",
     ]
     assert "2 of 5 clips are not on disk and in no average, the first gone_1" in caplog.text
     assert "left out: broken.mp4" in caplog.text
@@ -103,7 +103,7 @@ def test_videos_of_both_data_sets_run_from_csv_to_accuracy(tmp_path: Path) -> No
     left_out = [re.sub(r"[^ ]*/|,.*", "", line) for result in results for line in result.left_out()]
     assert left_out == [
         "gone_000000_000010: not on disk",
-        "junk_000000_000010: junk_000000_000010.mp4: decord cannot open this file as a video; is it complete?",
+        "junk_000000_000010: junk_000000_000010.mp4: ffmpeg cannot open this file as a video",
         "P01_02_0: not on disk",
         "P01_01_1: the segment from 60 to 61 s is not in P01_01.MP4",
         "P01_01_2: the segment starts at 0.5 s and stops at 0.5 s; it must stop after it starts",
@@ -112,6 +112,6 @@ def test_videos_of_both_data_sets_run_from_csv_to_accuracy(tmp_path: Path) -> No
         with pytest.raises(DataError, match=missing):
             recognise(model, TEMPORAL, TopR(5), data, ledger, data.name, "fail")
         data.missing.clear()
-    for data, message in ((kinetics, "junk_000000_000010.mp4: decord cannot open"), (epic, "is not in")):
+    for data, message in ((kinetics, "junk_000000_000010.mp4: ffmpeg cannot open"), (epic, "is not in")):
         with pytest.raises(DataError, match=message):
             recognise(model, TEMPORAL, TopR(5), data, ledger, data.name, "fail")

@@ -5,22 +5,35 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
+from evt.data.reader import open_video
 from evt.data.video import DataError
 
 VIDEO_SUFFIXES = frozenset(
-    (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
+    (
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".webm",
+        ".wmv",
+    )
 )
-"""The endings of files that are taken for videos, in small or capital letters. MPEG transport streams are not
-among them, because decord gives other frames of them than those asked for."""
+"""The endings of files that are taken for videos, in small or capital letters."""
 
 OVERHANG = 1.0
 """Seconds by which a segment may end after its video does, as annotated times are rounded and drift."""
@@ -93,61 +106,6 @@ class ActionData(Protocol):
     def __iter__(self) -> Iterator[ActionClip]: ...
 
 
-class VideoFile:
-    """A video that decord decodes frame by frame.
-
-    Opening reads all of the file once, to find its frames.
-
-    Args:
-        path: the file.
-
-    Attributes:
-        times: (n,) when each frame appears, in seconds from the first.
-        end: when the last frame has been shown.
-
-    Raises:
-        DataError: decord cannot open or decode the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        # Imported here, so that all else works where no build of decord exists.
-        import decord
-
-        if not path.is_file():
-            raise DataError(f"{path}: no such file; a video is needed")
-        self._path = path
-        try:
-            self._reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
-            shown = self._reader.get_frame_timestamp(list(range(len(self._reader))))  # (n, 2): from, to
-        except Exception as error:  # decord raises RuntimeError and DECORDError, with a C++ trace as message
-            raise DataError(f"{path}: decord cannot open this file as a video; is it complete?") from error
-        if len(shown) == 0:
-            raise DataError(f"{path}: the video has no frames; at least 1 is needed")
-        if (np.diff(shown[:, 0]) <= 0).any():
-            # As with H.264 in AVI, of which decord would also give other frames than those asked for.
-            raise DataError(
-                f"{path}: the file does not say when each frame appears; convert it to .mp4 or .mkv"
-            )
-        self.times = shown[:, 0].astype(np.float64) - shown[0, 0]
-        self.end = float(shown[-1, 1] - shown[0, 0])
-
-    def read(self, positions: list[int]) -> Tensor:
-        """Decode frames, (n, 3, H, W) uint8, RGB."""
-        try:
-            pixels = self._reader.get_batch(positions).asnumpy()  # (n, H, W, 3)
-        except Exception as error:
-            raise DataError(
-                f"{self._path}: decord cannot decode frames {positions[0]} to {positions[-1]}; is the file complete?"
-            ) from error
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
-
-
-@lru_cache(maxsize=1)
-def open_video(path: Path) -> VideoFile:
-    """A video; the last one stays open, as the segments of a long video follow one another."""
-    return VideoFile(path)
-
-
 @dataclass(frozen=True)
 class Segment:
     """The frames of a video between two times, at a frame rate that need not be the video's.
@@ -179,7 +137,7 @@ class Segment:
 
     def __getitem__(self, positions: list[int], /) -> Tensor:
         in_video = self._positions()
-        return open_video(self.path).read([int(in_video[i]) for i in positions])
+        return open_video(self.path)[[int(in_video[i]) for i in positions]]
 
     def _positions(self) -> np.ndarray:
         """The video's frame at each of this segment's."""
@@ -190,12 +148,14 @@ class Segment:
             )
         video = open_video(self.path)
         stop = video.end if self.stop is None else self.stop
+        if video.truncated and (self.stop is None or stop > video.end):
+            raise DataError(f"{self.name}: {self.path} is {video.truncated}; the whole segment is needed")
         if self.start >= video.end or stop > video.end + OVERHANG:
             raise DataError(
                 f"{self.name}: the segment from {self.start:g} to {stop:g} s is not in {self.path}, "
                 f"which is {video.end:.2f} s long; it must end with the video or before"
             )
-        # Times are float32 in decord, so a whole number of frames may come out as a little more.
+        # Times are rounded to the file's own unit, so a whole number of frames may come out as a little more.
         n = max(1, math.ceil((min(stop, video.end) - self.start) * self.fps - 1e-2))
         times = self.start + np.arange(n) / self.fps
         after = np.searchsorted(video.times, times).clip(1, max(1, len(video.times) - 1))

@@ -1,8 +1,9 @@
-"""One video without ground truth: a clip that decord reads, or a folder of frames."""
+"""One video without ground truth: a clip, or a folder of frames."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,10 @@ import torch
 from torch import Tensor
 
 from evt.data.images import read_image
+from evt.data.reader import VideoFile
 from evt.data.video import DataError, Frame
+
+log = logging.getLogger(__name__)
 
 
 def as_sequences(images: Iterable[tuple[str, Tensor]]) -> Iterator[Frame]:
@@ -58,32 +62,27 @@ class PicturesAt:
 
 
 class Clip:
-    """The frames of a video file, decoded by decord.
+    """The frames of a video file.
 
     Args:
         path: the file.
         start, stride, n_frames: the first frame, the step from frame to frame, and how many at most.
 
     Raises:
-        DataError: decord cannot open or decode the file, or the frames asked for are not in it.
+        DataError: the file cannot be opened as a video, or the frames asked for are not in it; while reading, a frame
+            cannot be decoded.
     """
 
     def __init__(
         self, path: str | Path, start: int = 0, stride: int = 1, n_frames: int | None = None
     ) -> None:
-        # Imported here, so that all else works where no build of decord exists.
-        import decord
-
         if not Path(path).is_file():
             raise DataError(f"data.path is {path}, which is not a file; a video file is needed")
         self.name = Path(path).name
-        self._path = path
-        try:
-            self._reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
-            length = len(self._reader)
-        except Exception as error:  # decord raises RuntimeError and DECORDError, with a C++ trace as message
-            raise DataError(f"{path}: decord cannot open this file as a video; is it complete?") from error
-        self._positions = _positions(str(path), length, start, stride, n_frames)
+        self._video = VideoFile(path)
+        self._positions = _positions(str(path), len(self._video), start, stride, n_frames)
+        if self._video.truncated and self._positions[-1] + stride >= len(self._video):
+            log.warning("%s is %s; what is there is used", path, self._video.truncated)
         self.fingerprint = f"{os.path.getsize(path)} bytes, {self._positions}"
 
     def __len__(self) -> int:
@@ -94,14 +93,7 @@ class Clip:
 
     def image(self, i: int) -> Tensor:
         """Picture i of those chosen."""
-        at = self._positions[i]
-        try:
-            pixels = self._reader[at].asnumpy()  # (H, W, 3)
-        except Exception as error:
-            raise DataError(
-                f"{self._path}: decord cannot decode frame {at}; is the file complete?"
-            ) from error
-        return torch.from_numpy(pixels).permute(2, 0, 1)
+        return self._video[self._positions[i]]
 
 
 class FrameFolder:
@@ -161,4 +153,15 @@ def _positions(path: str, length: int, start: int, stride: int, n_frames: int | 
             raise DataError(f"data.{name} is {value!r}; it must be a whole number of at least {least}")
     if start >= length:
         raise DataError(f"data.start is {start}, but {path} has {length} frames: it must be below {length}")
-    return range(start, length, stride)[:n_frames]
+    positions = range(start, length, stride)[:n_frames]
+    if n_frames is not None and len(positions) < n_frames:
+        log.warning(
+            "data.n_frames is %d, but %s has %d frames, which from %d on in steps of %d make %d: only these are used",
+            n_frames,
+            path,
+            length,
+            start,
+            stride,
+            len(positions),
+        )
+    return positions

@@ -1,0 +1,343 @@
+"""The one way to pictures from a video file: frame i is frame i of a decode from start to end."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import cast, overload
+
+import av
+import numpy as np
+import torch
+from av.video.reformatter import VideoReformatter
+from torch import Tensor
+
+from evt.data.video import DataError
+
+MAX_PIXELS = 2**27
+"""Of a frame; a header that claims more is taken for a damaged one."""
+
+NEAR = 64
+"""Frames that are rather decoded on the way than jumped over where there is a key frame between."""
+
+EXACT_TIMES = frozenset({"mov", "matroska"})
+"""The containers (by ffmpeg's first name) that store when each packet is shown. AVI stores no such times, and those
+of transport and program streams, or of a packet that holds half a frame, are partly guessed."""
+
+ONE_FRAME_A_PACKET = frozenset({"h264", "hevc", "vp9", "av1"})
+"""The codecs of which a packet in those containers is exactly one frame. VP8 has hidden frames, MPEG-4 empty ones."""
+
+NO_REORDERING = frozenset(
+    {"mjpeg", "msmpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2", "h263", "flv1"}
+)
+"""The codecs whose frames are shown in the order in which they are stored."""
+
+CLEAN_KEYS = frozenset({"hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg"})
+"""The codecs of which a key frame, and all frames shown after it, need nothing from before it. H.264 marks points of
+gradual recovery as key frames, too, so there the packet itself is looked at."""
+
+av.logging.set_level(None)  # ffmpeg's own lines are not for the user
+
+
+class VideoFile:
+    """A video, decoded by PyAV (ffmpeg).
+
+    Opening reads the packets once, for their times. Where those do not say when each frame appears (AVI, transport
+    and program streams, codecs with hidden or empty frames), it decodes the file once. Reading goes on from the last
+    frame read where the next one is near ahead, else from the last key frame that frames can be read from, else from
+    the start; each frame's time is compared with the index, so that no other frame can pass for it.
+
+    Frames are turned into 8-bit RGB by ffmpeg's swscale: by the matrix and range that the stream names, BT.601 and
+    limited range where it names none, chroma interpolated bilinearly.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        times: (n,) when each frame appears, in seconds from the first.
+        end: when the last frame has been shown.
+        fps: frames a second, on average.
+        size: (height, width) of the first frame as shown.
+        truncated: a sentence about what is missing at the end; None for a file that is complete.
+
+    Raises:
+        DataError: the file is missing, is no video, or its header cannot be true.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise DataError(f"{path}: no such file; a video is needed")
+        self._container, self._stream = self._open()
+        self._format = VideoReformatter()
+        self.truncated: str | None = None
+        packets = self._read_packets()
+        known = all(pts is not None for pts, *_ in packets)
+        shown = [pts for pts, _, _, discard in packets if not discard and pts is not None]
+        codec = self._stream.codec_context.name
+        exact = self._container.format.name.split(",")[0] in EXACT_TIMES
+        known = known and len(set(shown)) == len(shown)
+        if known and shown and (codec in NO_REORDERING or (exact and codec in ONE_FRAME_A_PACKET)):
+            pts = sorted(shown)
+            self._by_time = True
+        else:
+            pts, self._by_time = self._scan()
+        if not pts:
+            raise DataError(
+                f"{path}: no frame of the {codec} video in it can be decoded; at least 1 is needed"
+            )
+        self._pts = pts
+        self._place = {at: i for i, at in enumerate(pts)} if self._by_time else {}
+        # A jump is safe where packets are known by their times, in a container that stores them.
+        self._keys = [
+            (self._place[at], at)
+            for at, key, _, _ in packets
+            if exact and known and key and at is not None and at in self._place
+        ]
+        self._keys.sort()
+        self._set_times(packets)
+        self._frames: Iterator[tuple[int, av.VideoFrame]] = iter(())
+        self._next = len(pts) + 1  # nothing is open yet
+        first = self[0]
+        self.size = (first.shape[-2], first.shape[-1])
+
+    def __len__(self) -> int:
+        return len(self._pts)
+
+    @overload
+    def __getitem__(self, i: int, /) -> Tensor: ...
+    @overload
+    def __getitem__(self, i: Sequence[int], /) -> Tensor: ...
+
+    def __getitem__(self, i: int | Sequence[int], /) -> Tensor:
+        """Frame i, (3, H, W), or the frames at several places, (n, 3, H, W), uint8 RGB, rotated as the file asks.
+
+        Raises:
+            DataError: a frame cannot be decoded; the message names it. Frames at several places differ in size.
+        """
+        if not isinstance(i, Sequence):
+            return self._read(operator.index(i))
+        frames: dict[int, Tensor] = {}
+        for at in sorted(set(i)):
+            frames[at] = self._read(at)
+        sizes = sorted({tuple(frame.shape[-2:]) for frame in frames.values()})
+        if len(sizes) > 1:
+            raise DataError(
+                f"{self.path}: frames {min(i)} to {max(i)} are of {sizes[0]} and {sizes[1]} pixels; those of a clip "
+                "must be of one size"
+            )
+        return torch.stack([frames[at] for at in i])
+
+    def _read(self, i: int) -> Tensor:
+        if not 0 <= i < len(self):
+            why = f"is {self.truncated}" if self.truncated and i >= len(self) else f"has {len(self)} frames"
+            raise DataError(f"{self.path}: there is no frame {i}; the video {why}")
+        key, key_pts = max((k for k in self._keys if k[0] <= i), default=(0, None))
+        ahead = i - self._next
+        if ahead < 0 or (ahead > NEAR and key > self._next):
+            self._frames, self._next = self._decode(key_pts), key
+        for at, frame in self._frames:
+            self._next = at + 1
+            if at == i:
+                if frame.is_corrupt:
+                    break
+                return self._picture(frame)
+            if at > i:
+                break
+        self._next = len(self) + 1  # what comes after begins anew
+        raise DataError(
+            f"{self.path}: frame {i}, at {self.times[i]:.2f} s of {self.end:.2f} s, cannot be decoded; the file is "
+            "damaged there"
+        )
+
+    def _decode(self, key_pts: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames from a key frame on, or from the start, each with its place; those that are damaged are left out."""
+        if key_pts is None or not self._seek(key_pts):
+            self._container.close()
+            self._container, self._stream = self._open()
+            key_pts = None
+        started = key_pts is None
+        self._stream.codec_context.options = {"err_detect": "explode"}
+        keys = {at for _, at in self._keys}
+        damaged: set[int | None] = set()
+        whole = True
+        count = 0
+        for packet in self._container.demux(self._stream):
+            if not started:
+                # Where the container has jumped to an earlier packet, what comes before the key frame is passed by.
+                if packet.pts != key_pts:
+                    continue
+                started = True
+            whole = whole or packet.pts in keys
+            frames: list[av.VideoFrame] = []
+            try:
+                frames = self._stream.codec_context.decode(packet)
+            except av.error.FFmpegError:
+                # What was cut at its start has packets without a frame before the first one.
+                whole = whole and not count and not self._by_time
+            if not whole:
+                # In the order of decoding, all from here to the next key frame may be built on what is damaged.
+                damaged.add(packet.pts)
+            for frame in frames:
+                at = self._place.get(cast(int, frame.pts)) if self._by_time else count
+                count += 1
+                if (
+                    at is not None
+                    and not frame.is_corrupt
+                    and (frame.pts not in damaged if self._by_time else whole)
+                ):
+                    yield at, frame
+
+    def _seek(self, key_pts: int) -> bool:
+        """Go to the packet of a key frame, or to one before it; whether that was possible."""
+        try:
+            self._container.seek(key_pts, stream=self._stream)
+            first = next(p for p in self._container.demux(self._stream) if p.size)
+            # The packet is gone, so go there again; where it came too late, the start is safe.
+            if first.pts is None or first.pts > key_pts:
+                return False
+            self._container.seek(key_pts, stream=self._stream)
+        except (av.error.FFmpegError, StopIteration):
+            return False
+        return True
+
+    def _picture(self, frame: av.VideoFrame) -> Tensor:
+        """(3, H, W) uint8."""
+        pixels = self._format.reformat(frame, format="rgb24").to_ndarray()  # (H, W, 3)
+        # The angle is counted against the clock, as numpy's is.
+        pixels = np.rot90(pixels, round(frame.rotation / 90) % 4)
+        return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+    def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
+        try:
+            container = av.open(str(self.path), metadata_errors="replace")
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"{self.path}: ffmpeg cannot open this file as a video ({reason})") from error
+        if not container.streams.video:
+            raise DataError(f"{self.path}: has no video stream; a video is needed")
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        if context is None:
+            raise DataError(
+                f"{self.path}: its video is of a codec that ffmpeg does not know; convert it to .mp4"
+            )
+        if context.width * context.height > MAX_PIXELS:
+            raise DataError(
+                f"{self.path}: its header claims frames of {context.width}x{context.height} pixels; at most "
+                f"{MAX_PIXELS} pixels are allowed"
+            )
+        stream.thread_type = "NONE"
+        return container, stream
+
+    def _read_packets(self) -> list[tuple[int | None, bool, int, bool]]:
+        """Time, whether frames can be read from here, duration and whether it is not shown, of all packets."""
+        packets = []
+        codec = self._stream.codec_context.name
+        header = self._stream.codec_context.extradata
+        self._seconds = self._container.duration / av.time_base if self._container.duration else None
+        try:
+            for packet in self._container.demux(self._stream):
+                if not packet.size:
+                    continue
+                key = packet.is_keyframe and (
+                    codec in CLEAN_KEYS or (codec == "h264" and _has_idr(packet, header))
+                )
+                packets.append((packet.pts, key, packet.duration or 0, packet.is_discard))
+        except av.error.FFmpegError:
+            pass  # what could be read counts; the rest is missing at the end
+        return packets
+
+    def _scan(self) -> tuple[list[int], bool]:
+        """The times of all frames of a decode from the start, and whether a frame is known by its time."""
+        self._container.close()
+        self._container, self._stream = self._open()
+        times: list[int | None] = []
+        for packet in self._container.demux(self._stream):
+            with contextlib.suppress(av.error.FFmpegError):
+                times += [frame.pts for frame in self._stream.codec_context.decode(packet)]
+        known = [at for at in times if at is not None]
+        if len(known) == len(times) and known == sorted(set(known)):
+            return known, True
+        # Those of AVI come with the packets: as many, but some in another order.
+        if len(set(known)) == len(times):
+            return sorted(known), False
+        return list(range(len(times))), False
+
+    def _set_times(self, packets: list[tuple[int | None, bool, int, bool]]) -> None:
+        """Seconds, and whether they can be true."""
+        base = float(self._stream.time_base or 0)
+        rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
+        if self._pts == list(range(len(self._pts))) and rate:
+            base = 1 / rate
+        self.times = (np.array(self._pts, np.float64) - self._pts[0]) * base
+        lasts = {pts: duration * base for pts, _, duration, _ in packets}
+        last = lasts.get(self._pts[-1], 0.0)
+        if not last:
+            last = float(self.times[-1] - self.times[-2]) if len(self) > 1 else 1 / (rate or 25)
+        self.end = float(self.times[-1]) + last
+        self.fps = len(self) / self.end
+        if self._seconds is None:
+            return
+        if self._container.format.name.split(",")[0] in EXACT_TIMES and self.end > 1.5 * self._seconds + 1:
+            raise DataError(
+                f"{self.path}: its frames last {self.end:.1f} s by their times and {self._seconds:.1f} s by the "
+                "header; the header is damaged"
+            )
+        expected = self._stream.frames
+        short = expected > len(packets) if expected else self._cut_off()
+        if short and self.end < self._seconds - 0.5:
+            self.truncated = f"truncated at {self.end:.1f} s of {self._seconds:.1f} s"
+
+    def _cut_off(self) -> bool:
+        """Whether a file without a count of its frames ends before its longest stream should, in all streams."""
+        if self._container.format.name.split(",")[0] != "matroska":
+            return False
+        container, _ = self._open()
+        end = 0.0
+        with container:
+            try:
+                for packet in container.demux():
+                    if packet.pts is not None and packet.time_base is not None:
+                        end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            except av.error.FFmpegError:
+                pass
+        return self._seconds is not None and end < self._seconds - 0.5
+
+
+def _has_idr(packet: av.Packet, header: bytes | None) -> bool:
+    """Whether an H.264 packet needs no memory of what was before: it holds a slice of an IDR picture.
+
+    header: of the stream; where it begins with 1, each part of a packet is preceded by its length (ISO 14496-15).
+    """
+    data = bytes(packet)
+    if not header or header[0] != 1 or len(header) < 5:
+        return any(part[:1] and part[0] & 31 == 5 for part in data.split(b"\0\0\1")[1:])
+    bytes_of_length = (header[4] & 3) + 1
+    at = 0
+    while at + bytes_of_length < len(data):
+        if data[at + bytes_of_length] & 31 == 5:
+            return True
+        at += bytes_of_length + int.from_bytes(data[at : at + bytes_of_length], "big")
+    return False
+
+
+def open_video(path: str | Path) -> VideoFile:
+    """A video; the last one stays open, as the segments of a long video follow one another.
+
+    Raises:
+        DataError: see `VideoFile`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; a video is needed")
+    state = path.stat()
+    return _cached(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _cached(path: Path, size: int, changed: int) -> VideoFile:
+    return VideoFile(path)

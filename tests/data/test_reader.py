@@ -1,0 +1,250 @@
+"""The reader of videos, held to a decode from start to end by PyAV, and to the number that every frame shows."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from evt.data import open_video
+from evt.data.actions import Segment
+from evt.data.clips import Clip
+from evt.data.epic_kitchens import EpicKitchens
+from evt.data.kinetics import Kinetics
+from evt.data.reader import VideoFile
+from evt.data.something import SomethingSomething
+from evt.data.video import DataError
+from tests.common import ROOT, SHARED
+from tests.videos import write_video
+
+VIDEOS = SHARED / "data/videos"
+N = 70
+B_FRAMES = {"bf": "3", "g": "15"}
+KINDS = {
+    "h264_b.mp4": ("libx264", {**B_FRAMES, "b-pyramid": "normal"}),
+    "h264_open.mkv": ("libx264", {**B_FRAMES, "x264-params": "open-gop=1"}),
+    "h264_refresh.mp4": ("libx264", {"bf": "0", "g": "20", "x264-params": "intra-refresh=1"}),
+    "h264_b.avi": ("libx264", B_FRAMES),
+    "h264_b.ts": ("libx264", B_FRAMES),
+    "hevc_open.mp4": (
+        "libx265",
+        {"x265-params": "keyint=15:min-keyint=15:bframes=4:open-gop=1:log-level=none"},
+    ),
+    "hevc_closed.mkv": ("libx265", {"x265-params": "keyint=15:bframes=4:open-gop=0:log-level=none"}),
+    "mpeg4_b.mp4": ("mpeg4", {"bf": "2", "g": "15"}),
+    "mpeg4_b.avi": ("mpeg4", {"bf": "2", "g": "15"}),
+    "mpeg2_b.mkv": ("mpeg2video", {"bf": "2", "g": "12"}),
+    "mpeg2_b.mpg": ("mpeg2video", {"bf": "2", "g": "12"}),
+    "wmv2.wmv": ("wmv2", {"g": "15"}),
+    "vp8.webm": ("libvpx", {"auto-alt-ref": "1", "lag-in-frames": "16", "g": "30", "deadline": "realtime"}),
+    "vp9.webm": (
+        "libvpx-vp9",
+        {"auto-alt-ref": "1", "lag-in-frames": "16", "g": "30", "deadline": "realtime"},
+    ),
+    "mjpeg.avi": ("mjpeg", {}),
+}
+
+
+def write_numbered(path: Path, codec: str, options: dict[str, str]) -> Path:
+    """Frame i shows i as 8 vertical bars, lowest bit at the left."""
+    with av.open(str(path), "w") as file:
+        stream = cast(av.VideoStream, file.add_stream(codec, rate=30, options=options))
+        stream.height, stream.width = 96, 128
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.bit_rate = 2_000_000
+        noise = np.random.default_rng(0)
+        for i in range(N):
+            bars = np.repeat([(i >> bit & 1) * 255 for bit in range(8)], 16)[None].repeat(96, 0)
+            picture = np.stack([bars] * 3, -1).astype(np.uint8)
+            picture[:24] = noise.integers(0, 255, (24, 128, 3))
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        file.mux(stream.encode())
+    return path
+
+
+def numbers(frames: Tensor, rotation: int = 0) -> list[int]:
+    grey = torch.rot90(frames, -(rotation // 90), (-2, -1)).float().mean(1)
+    bars = grey[:, 40:80].unflatten(-1, (8, 16))[..., 4:12].mean((1, 3)) > 128  # (n, 8)
+    return (bars * 2 ** torch.arange(8)).sum(1).tolist()
+
+
+def decode(path: Path) -> list[Tensor]:
+    """A decode from start to end."""
+    with av.open(str(path)) as file:
+        return [
+            torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
+            for frame in file.decode(video=0)
+        ]
+
+
+def check_orders(path: Path, expected: list[int], rotation: int = 0) -> None:
+    """Forwards, backwards, at random and in strides: the same numbers, and the same pixels."""
+    video = open_video(path)
+    assert len(video) == len(expected)
+    forwards = [video[i] for i in range(len(video))]
+    assert numbers(torch.stack(forwards), rotation) == expected
+    orders = [range(len(video))[::-7], range(0, len(video), 8), range(3, len(video), 33)]
+    orders.append(random.Random(0).sample(range(len(video)), 12))  # type: ignore[arg-type]
+    for order in orders:
+        for i in order:
+            assert torch.equal(video[i], forwards[i]), i
+    few = [len(video) - 1, 0, len(video) // 2, 0]
+    assert torch.equal(video[few], torch.stack([forwards[i] for i in few]))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_whatever_the_order_frame_i_is_frame_i_of_a_decode(tmp_path: Path, name: str) -> None:
+    path = write_numbered(tmp_path / name, *KINDS[name])
+    whole = decode(path)
+    check_orders(path, numbers(torch.stack(whole)))
+    video = open_video(path)
+    assert len(video) == len(whole)
+    for i in (len(whole) - 1, 16, 0, 40):
+        assert (video[i].float() - whole[i].float()).abs().mean() < 0.5
+    assert video.size == (96, 128)
+    assert video.truncated is None
+    np.testing.assert_allclose(np.diff(video.times), 1 / 30, atol=2e-3)
+    assert video.fps == pytest.approx(30, abs=0.5)
+
+
+@pytest.mark.skipif(not VIDEOS.is_dir(), reason="the shared videos are not here")
+def test_the_shared_videos_show_what_their_list_says(tmp_path: Path) -> None:
+    truth = json.loads((VIDEOS / "truth.json").read_text())
+    for name, expected in truth.items():
+        path, shown = VIDEOS / name, expected["numbers"]
+        video = open_video(path)
+        if name == "narrow_144.mp4":  # without numbers to read: 40 frames as PyAV gives them
+            for i, frame in enumerate(decode(path)):
+                assert (video[i].float() - frame.float()).abs().mean() < 0.5
+            continue
+        check_orders(path, shown, expected["rotation"])
+        clip = Clip(path, start=5, stride=10)
+        assert numbers(torch.stack([frame.image for frame in clip]), expected["rotation"]) == shown[5::10]
+        if video.truncated is None and not name.endswith(".avi"):  # of which the list has no times in order
+            times = np.array(expected["times"]) - expected["times"][0]
+            at = [int(np.abs(times - k / 25).argmin()) for k in range(0, 60, 7)]
+            segment = Segment(path, name, 25)
+            assert numbers(segment[list(range(0, 60, 7))], expected["rotation"]) == [shown[i] for i in at]
+
+
+def test_every_data_set_of_clips_reads_by_it(tmp_path: Path) -> None:
+    options = KINDS["hevc_open.mp4"]
+    (tmp_path / "videos").mkdir()
+    for name in ("P01_01.mp4", "a_000000_000003.mp4", "7.mp4"):
+        write_numbered(tmp_path / "videos" / name, *options)
+    (tmp_path / "EPIC_100_validation.csv").write_text(
+        "narration_id,video_id,start_timestamp,stop_timestamp,verb_class\nP01_01_0,P01_01,00:00:01.00,00:00:02.00,1\n"
+    )
+    (tmp_path / "val.csv").write_text("label,youtube_id,time_start,time_end,split\nx,a,0,3,val\n")
+    (tmp_path / "v.json").write_text('[{"id": "7", "template": "Holding [something]"}]')
+    (tmp_path / "l.json").write_text('{"Holding something": "0"}')
+    epic = EpicKitchens(tmp_path)[0].frames
+    assert numbers(epic[[20, 0, 29]]) == [50, 30, 59]
+    kinetics = Kinetics(tmp_path / "val.csv", tmp_path / "videos")[0].frames
+    assert numbers(kinetics[[50, 10, 40]]) == [60, 12, 48]
+    something = SomethingSomething(tmp_path / "v.json", tmp_path / "l.json", tmp_path / "videos")[0].frames
+    assert numbers(something[[20, 4]]) == [50, 10]
+
+
+def test_what_is_missing_at_the_end_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_numbered(tmp_path / "a.webm", *KINDS["vp9.webm"])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    video = open_video(path)
+    assert video.truncated is not None
+    assert 10 < len(video) < 60
+    with pytest.raises(DataError, match=r"no frame 69; the video is truncated at \d\.\d s of 2\.3 s"):
+        video[69]
+    with pytest.raises(DataError, match=r"a: .*a\.webm is truncated at"):
+        len(Segment(path, "a", 25))
+    assert len(Segment(path, "a", 30, 0.0, 0.2)) == 6
+    with caplog.at_level(logging.WARNING):
+        Clip(path, n_frames=65)
+    assert "truncated at" in caplog.text
+    assert "data.n_frames is 65, but" in caplog.text
+
+
+def test_a_damaged_frame_is_an_error_and_never_a_copy(tmp_path: Path) -> None:
+    """What does not depend on it is read as ever."""
+    path = write_numbered(tmp_path / "a.mp4", *KINDS["h264_b.mp4"])
+    whole = [frame.clone() for frame in open_video(path)[list(range(N))]]
+    with av.open(str(path)) as file:
+        packets = [(p.pos, p.size) for p in file.demux(video=0) if p.size]
+    content = bytearray(path.read_bytes())
+    for at, size in packets[17:24]:
+        assert at is not None
+        content[at + 4 : at + size] = b"\xff" * (size - 4)
+    path.write_bytes(content)
+    video = open_video(path)
+    assert len(video) == N
+    for order in (range(N), range(N)[::-1]):
+        wrong = {i for i in order if not reads_as(video, i, whole[i])}
+        assert 20 in wrong
+        assert not {0, 5, 10, 35, 60} & wrong
+
+
+def reads_as(video: VideoFile, i: int, expected: Tensor) -> bool:
+    """False where frame i is refused by its number."""
+    try:
+        frame = video[i]
+    except DataError as error:
+        if f"frame {i}, at" in str(error):
+            return False
+        raise
+    assert torch.equal(frame, expected), i
+    return True
+
+
+def test_a_header_that_cannot_be_true_is_refused(tmp_path: Path) -> None:
+    """A bit of the frames' duration makes days of two seconds (stts: version, entries, frames, duration)."""
+    path = write_numbered(tmp_path / "a.mp4", *KINDS["mpeg4_b.mp4"])
+    content = bytearray(path.read_bytes())
+    at = content.index(b"stts")
+    content[at + 16] |= 0x04
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.mp4: its frames last \d+\.\d s by their times and 2\.3 s by the header"):
+        open_video(path)
+
+
+def test_rotation_and_what_is_no_video(tmp_path: Path) -> None:
+    sound = tmp_path / "a.wav"
+    with av.open(str(sound), "w") as file:
+        stream = cast(av.AudioStream, file.add_stream("pcm_s16le", rate=8000))
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.sample_rate, frame.time_base = 8000, Fraction(1, 8000)
+        file.mux(stream.encode(frame))
+    with pytest.raises(DataError, match=r"a\.wav: has no video stream"):
+        open_video(sound)
+    with pytest.raises(DataError, match="no such file"):
+        open_video(tmp_path / "gone.mp4")
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 32), (64, 48), (64, 96), (176, 144), (90, 142)])
+def test_narrow_widths_are_read(tmp_path: Path, height: int, width: int) -> None:
+    path = write_video(tmp_path / "a.mp4", 12, 30, height, width)
+    assert open_video(path)[[0, 11]].shape == (2, 3, height, width)
+
+
+def test_check_videos_says_which_are_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from check_videos import main as check_videos
+
+    good, bad = write_video(tmp_path / "a.mp4", 12, 30), tmp_path / "b.mp4"
+    bad.write_bytes(b"no video")
+    assert check_videos([str(good)]) == 0
+    assert check_videos([str(good), str(bad)]) == 1
+    out = capsys.readouterr().out
+    assert "12 frames of 96x64" in out
+    assert "WRONG" in out
+    assert "ffmpeg cannot open" in out
