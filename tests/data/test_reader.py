@@ -211,14 +211,16 @@ def test_a_header_that_cannot_be_true_is_refused(tmp_path: Path) -> None:
     at = content.index(b"stts")
     content[at + 16] |= 0x04
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.mp4: its frames last \d+\.\d s by their times and 2\.3 s by the header"):
+    with pytest.raises(
+        DataError, match=r"a\.mp4: its frames last \d+\.\d s by their times and 2\.3 s by the header"
+    ):
         open_video(path)
 
 
 def test_rotation_and_what_is_no_video(tmp_path: Path) -> None:
     sound = tmp_path / "a.wav"
     with av.open(str(sound), "w") as file:
-        stream = cast(av.AudioStream, file.add_stream("pcm_s16le", rate=8000))
+        stream = file.add_stream("pcm_s16le", rate=8000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
         frame.sample_rate, frame.time_base = 8000, Fraction(1, 8000)
         file.mux(stream.encode(frame))

@@ -103,7 +103,8 @@ def test_videos_of_both_data_sets_run_from_csv_to_accuracy(tmp_path: Path) -> No
     left_out = [re.sub(r"[^ ]*/|,.*", "", line) for result in results for line in result.left_out()]
     assert left_out == [
         "gone_000000_000010: not on disk",
-        "junk_000000_000010: junk_000000_000010.mp4: ffmpeg cannot open this file as a video",
+        "junk_000000_000010: junk_000000_000010.mp4: ffmpeg cannot open this file as a video "
+        "(Invalid data found when processing input)",
         "P01_02_0: not on disk",
         "P01_01_1: the segment from 60 to 61 s is not in P01_01.MP4",
         "P01_01_2: the segment starts at 0.5 s and stops at 0.5 s; it must stop after it starts",

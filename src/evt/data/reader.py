@@ -206,10 +206,10 @@ class VideoFile:
 
     def _picture(self, frame: av.VideoFrame) -> Tensor:
         """(3, H, W) uint8."""
-        pixels = self._format.reformat(frame, format="rgb24").to_ndarray()  # (H, W, 3)
+        pixels = self._format.reformat(frame, format="rgb24", threads=1).to_ndarray()  # (H, W, 3)
         # The angle is counted against the clock, as numpy's is.
-        pixels = np.rot90(pixels, round(frame.rotation / 90) % 4)
-        return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+        turned = np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4))
+        return torch.from_numpy(turned).permute(2, 0, 1)
 
     def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
         try:
