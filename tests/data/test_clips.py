@@ -1,4 +1,4 @@
-"""Clips and folders of frames, good and bad."""
+"""Clips, good and bad."""
 
 from __future__ import annotations
 
@@ -9,17 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from evt.data.clips import Clip, FrameFolder
+from evt.data.clips import Clip
 from evt.data.video import DataError
 from tests.common import CLIP, needs_clip
-
-
-def write_frames(folder: Path, names: list[str], sizes: list[tuple[int, int]] | None = None) -> Path:
-    folder.mkdir(exist_ok=True)
-    for i, name in enumerate(names):
-        height, width = sizes[i] if sizes else (32, 48)
-        Image.fromarray(np.full((height, width, 3), i, np.uint8)).save(folder / name)
-    return folder
 
 
 def write_gif(path: Path, n_frames: int) -> Path:
@@ -29,32 +21,6 @@ def write_gif(path: Path, n_frames: int) -> Path:
     return path
 
 
-def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    folder = write_frames(tmp_path, ["f10.png", "f2.png", "f1.png"])
-    (tmp_path / "notes.txt").write_text("not a frame")
-    assert [Path(frame.name).name for frame in FrameFolder(folder)] == ["f1.png", "f2.png", "f10.png"]
-
-
-def test_a_name_may_hold_digits_that_are_no_numbers(tmp_path: Path) -> None:
-    folder = write_frames(tmp_path, ["1²10.png", "1²2.png"])
-    assert [Path(frame.name).name for frame in FrameFolder(folder)] == ["1²2.png", "1²10.png"]
-
-
-def test_the_fingerprint_tells_changed_files(tmp_path: Path) -> None:
-    """Else a resumed run would take results of other frames for those of these."""
-    folder = write_frames(tmp_path / "frames", ["0.png", "1.png", "2.png"])
-    before = FrameFolder(folder).fingerprint
-    assert FrameFolder(folder).fingerprint == before
-    assert FrameFolder(folder, n_frames=2).fingerprint != before
-    write_frames(folder, ["1.png"], [(64, 48)])
-    resized = FrameFolder(folder).fingerprint
-    (folder / "2.png").rename(folder / "3.png")
-    assert len({before, resized, FrameFolder(folder).fingerprint}) == 3
-    (folder / "4.png").symlink_to("nowhere.png")
-    with pytest.raises(DataError, match=r"4\.png: the picture cannot be read"):
-        _ = FrameFolder(folder).fingerprint
-
-
 def test_the_fingerprint_tells_another_clip_or_choice(tmp_path: Path) -> None:
     clip = write_gif(tmp_path / "clip.gif", 8)
     fingerprints = [Clip(clip).fingerprint, Clip(clip).fingerprint, Clip(clip, n_frames=3).fingerprint]
@@ -62,67 +28,6 @@ def test_the_fingerprint_tells_another_clip_or_choice(tmp_path: Path) -> None:
     fingerprints.append(Clip(clip, n_frames=3).fingerprint)
     assert fingerprints[0] == fingerprints[1]
     assert len(set(fingerprints)) == 3
-
-
-def test_frames_can_be_chosen(tmp_path: Path) -> None:
-    folder = write_frames(tmp_path, [f"{i:03}.png" for i in range(10)])
-    video = FrameFolder(folder, start=2, stride=3, n_frames=2)
-    assert [int(frame.image[0, 0, 0]) for frame in video] == [2, 5]
-    assert len(video) == 2
-    assert len(FrameFolder(folder, start=8, n_frames=100)) == 2
-
-
-def test_a_frame_is_rgb_bytes(tmp_path: Path) -> None:
-    picture = np.zeros((2, 3, 3), np.uint8)
-    picture[0, 1] = (10, 20, 30)
-    Image.fromarray(picture).save(tmp_path / "0.png")
-    [frame] = FrameFolder(tmp_path)
-    assert frame.image.dtype == torch.uint8
-    assert frame.image.shape == (3, 2, 3)
-    assert frame.image[:, 0, 1].tolist() == [10, 20, 30]
-
-
-def test_a_change_of_size_begins_a_new_sequence(tmp_path: Path) -> None:
-    """Else the stream would meet a frame that does not fit its memory."""
-    sizes = [(32, 48), (32, 48), (48, 32), (48, 32), (32, 48)]
-    folder = write_frames(tmp_path, [f"{i}.png" for i in range(5)], sizes)
-    assert [frame.first for frame in FrameFolder(folder)] == [True, False, True, False, True]
-
-
-def test_a_folder_without_frames_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("not a frame")
-    with pytest.raises(DataError, match=r"has no frames; files that end in \.jpeg"):
-        FrameFolder(tmp_path)
-
-
-def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="which is not a folder"):
-        FrameFolder(tmp_path / "nowhere")
-
-
-def test_a_truncated_jpeg_is_named(tmp_path: Path) -> None:
-    folder = write_frames(tmp_path, ["0.jpeg", "1.jpeg"])
-    whole = (folder / "1.jpeg").read_bytes()
-    (folder / "1.jpeg").write_bytes(whole[: len(whole) // 2])
-    frames = iter(FrameFolder(folder))
-    next(frames)
-    with pytest.raises(DataError, match=r"1\.jpeg"):
-        next(frames)
-
-
-@pytest.mark.parametrize(
-    ("choice", "message"),
-    [
-        ({"start": 3}, "has 3 frames: it must be below 3"),
-        ({"start": -1}, r"data\.start is -1"),
-        ({"stride": 0}, r"data\.stride is 0"),
-        ({"n_frames": 0}, r"data\.n_frames is 0"),
-    ],
-)
-def test_frames_that_are_not_there_are_refused(tmp_path: Path, choice: dict[str, int], message: str) -> None:
-    folder = write_frames(tmp_path, ["0.png", "1.png", "2.png"])
-    with pytest.raises(DataError, match=message):
-        FrameFolder(folder, **choice)
 
 
 def test_a_clip_is_read(tmp_path: Path) -> None:

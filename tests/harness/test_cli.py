@@ -22,7 +22,7 @@ from evt.__main__ import commands
 from evt.harness.cli import quoted
 from evt.run import run
 from tests.common import ROOT
-from tests.data.test_clips import write_frames
+from tests.data.test_frames import write_frames
 from tests.harness.test_run import SMALL, command, error
 
 NAME = """it's a "b", [c](d){e} é日本=:;&|<>!*?#%@+~ ${x} \\${y} \\" \\\\ $HOME `z` \\"""

@@ -13,7 +13,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from evt.data.clips import FrameFolder
+from evt.data.frames import FrameFolder
 from evt.data.video import DataError, Frame, Video
 from evt.eventful import VARIANTS, Policy, TopR
 from evt.harness.cli import CONFIG_DIR, locked, run_command
@@ -22,7 +22,7 @@ from evt.harness.measure import Measurement, Run, measure
 from evt.harness.setup import REDUCTIONS, build_variant
 from evt.run import run
 from tests.common import CLIP, VID_FRAMES, needs_clip, needs_vid_frames
-from tests.data.test_clips import write_frames
+from tests.data.test_frames import write_frames
 from tests.models.test_vitdet import small_model
 
 SMALL = [

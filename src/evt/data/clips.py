@@ -1,11 +1,9 @@
-"""One video without ground truth: a clip, or a folder of frames."""
+"""One video without ground truth: a clip, and what it shares with a folder of frames."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +11,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from evt.data.images import read_image
 from evt.data.reader import VideoFile
 from evt.data.video import DataError, Frame
 
@@ -80,7 +77,7 @@ class Clip:
             raise DataError(f"data.path is {path}, which is not a file; a video file is needed")
         self.name = Path(path).name
         self._video = VideoFile(path)
-        self._positions = _positions(str(path), len(self._video), start, stride, n_frames)
+        self._positions = chosen_positions(str(path), len(self._video), start, stride, n_frames)
         if self._video.truncated and self._positions[-1] + stride >= len(self._video):
             log.warning("%s is %s; what is there is used", path, self._video.truncated)
         self.fingerprint = f"{os.path.getsize(path)} bytes, {self._positions}"
@@ -96,58 +93,12 @@ class Clip:
         return self._video[self._positions[i]]
 
 
-class FrameFolder:
-    """The JPEG and PNG files of a folder, in the order of the numbers in their names.
-
-    Args:
-        path: the folder.
-        start, stride, n_frames: the first frame, the step from frame to frame, and how many at most.
+def chosen_positions(path: str, length: int, start: int, stride: int, n_frames: int | None) -> range:
+    """The positions of the frames that are asked for, of a video of this many.
 
     Raises:
-        DataError: the folder is missing or has no frames, the frames asked for are not in it, or, while reading,
-            a file is broken.
+        DataError: a number cannot be, or no frame is left.
     """
-
-    def __init__(
-        self, path: str | Path, start: int = 0, stride: int = 1, n_frames: int | None = None
-    ) -> None:
-        folder = Path(path)
-        if not folder.is_dir():
-            raise DataError(
-                f"data.path is {path}, which is not a folder; a folder of JPEG or PNG frames is needed"
-            )
-        files = sorted(
-            (file for file in folder.iterdir() if file.suffix.lower() in {".jpeg", ".jpg", ".png"}),
-            key=lambda file: [
-                int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.name)
-            ],
-        )
-        if not files:
-            raise DataError(f"{path} has no frames; files that end in .jpeg, .jpg or .png are needed")
-        self.name = folder.resolve().name
-        self._files = [files[i] for i in _positions(str(path), len(files), start, stride, n_frames)]
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of the frames' files by name and size."""
-        try:
-            sizes = [f"{file}\n{file.stat().st_size}\n" for file in self._files]
-        except OSError as error:
-            raise DataError(f"{error.filename}: the picture cannot be read ({error.strerror})") from error
-        return hashlib.sha1(os.fsencode("".join(sizes))).hexdigest()
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __iter__(self) -> Iterator[Frame]:
-        return as_sequences((str(file), self.image(i)) for i, file in enumerate(self._files))
-
-    def image(self, i: int) -> Tensor:
-        """Picture i of those chosen."""
-        return read_image(self._files[i])
-
-
-def _positions(path: str, length: int, start: int, stride: int, n_frames: int | None) -> range:
     for name, value, least in (("start", start, 0), ("stride", stride, 1), ("n_frames", n_frames, 1)):
         if value is not None and (not isinstance(value, int) or value < least):
             raise DataError(f"data.{name} is {value!r}; it must be a whole number of at least {least}")

@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from evt.data.actions import ActionData
 from evt.data.by_name import ByName, differences
-from evt.data.clips import Clip, FrameFolder, Pictures
+from evt.data.clips import Clip, Pictures
 from evt.data.epic_kitchens import EpicKitchens
+from evt.data.frames import FrameFolder
 from evt.data.kinetics import Kinetics
 from evt.data.samples import IndexedVideo
 from evt.data.something import SomethingSomething
