@@ -187,8 +187,11 @@ def test_the_citation_is_of_this_version_and_names_both_methods() -> None:
 def test_paths_of_any_characters_go_through_make(tmp_path: Path) -> None:
     """What make would run, as its dry run says, with a name that shells and Hydra would read something into."""
     given = [f"{name}={NAME.replace('$', '$$')}" for name in ("VID_ROOT", "WEIGHTS")]
+    make = ["make", "--no-print-directory"]  # make test says the folder that it enters
     said = subprocess.check_output(
-        ["make", "-n", "-o", ".venv/.ready", "reproduce-table-c", *given], text=True, cwd=ROOT
+        [*make, "-n", "-o", ".venv/.ready", "reproduce-table-c", *given],
+        text=True,
+        cwd=ROOT,
     )
     arguments = shlex.split(said.splitlines()[0])
     assert "data.root=${oc.env:VID_ROOT}" in arguments
@@ -196,7 +199,7 @@ def test_paths_of_any_characters_go_through_make(tmp_path: Path) -> None:
     show = 'show:\n\t@printf %s "$$VID_ROOT"\n'
     makefile = tmp_path / "Makefile"
     makefile.write_text((ROOT / "Makefile").read_text() + show)
-    assert subprocess.check_output(["make", "-f", str(makefile), "show", *given], text=True, cwd=ROOT) == NAME
+    assert subprocess.check_output([*make, "-f", str(makefile), "show", *given], text=True, cwd=ROOT) == NAME
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "scripts").glob("*.py")))
