@@ -11,8 +11,11 @@ import torch
 
 from evt.models.checkpoints import save_checkpoint
 from evt.models.videomae import VideoMAE
+from evt.models.views import Clip
 from evt.run import run
+from tests.data.test_something import write as write_something
 from tests.harness.test_run import command, error
+from tests.videos import write_video
 
 SETTINGS: dict[str, Any] = {
     "size": 80, "classes": 12, "temporal_stride": 1, "temporal_views": 1, "spatial_views": 1,
@@ -85,6 +88,39 @@ def test_a_clip_that_is_too_short_is_told(
     """Its last frame is repeated, and what is saved on that is not the video's."""
     ran(monkeypatch, tmp_path, "variant=rlt", *STILL, "data.n_frames=10")
     assert "the clip has 10 frames and a view spans 16" in capsys.readouterr().out
+
+
+def test_something_something_is_seen_as_in_its_published_evaluation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Frames spread over the whole video, 2 by 3 views; those of too few frames are counted."""
+    annotations, labels, videos = write_something(tmp_path)
+    for name, n in (("41775", 20), ("99", 5), ("7", 8)):
+        write_video(videos / f"{name}.webm", n, fps=12)
+    spread: list[list[int]] = []
+    cut = VideoMAE.preprocess
+
+    def noting(model: VideoMAE, clip: Clip) -> torch.Tensor:
+        spread.extend(model.views.positions(len(clip)))
+        assert len(model.views) == 6
+        return cut(model, clip)
+
+    monkeypatch.setattr(VideoMAE, "preprocess", noting)
+    small = [f"model.{name}={x}" for name, x in (SETTINGS | {"classes": 2}).items() if "views" not in name]
+    small.remove("model.temporal_stride=1")
+    data = ["data=something", f"data.annotations={annotations}", f"data.labels={labels}"]
+    command(
+        monkeypatch, run, "model=videomae", "variant=base", *small, *data, f"data.videos={videos}",
+        f"hydra.run.dir={tmp_path}/run",
+    )  # fmt: skip
+    assert spread[:2] == [
+        [0, 1, 2, 3, 5, 6, 7, 8, 10, 11, 12, 13, 15, 16, 17, 18],
+        [0, 1, 3, 4, 5, 6, 8, 9, 10, 11, 13, 14, 15, 16, 18, 19],
+    ]
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["recognition"]["short"] == 2
+    out = capsys.readouterr().out
+    assert "clips shorter than a view" in out
+    assert "2 of 3 clips have fewer than the 16 frames that a view spans" in out
 
 
 @pytest.mark.parametrize(

@@ -130,8 +130,9 @@ def test_fine_tuned_weights_fill_their_rows(
     ]
     monkeypatch.setattr(recognition_table, "video_table", lambda name, size: rows)
     arguments = [
-        "table=table_d", *SMALL[1:], "data=epic", f"data.root={root}", f"model.checkpoint={weights}",
-        f"fine_tuned={tmp_path}/tuned", f"out={tmp_path}", f"hydra.run.dir={tmp_path}/run",
+        "table=table_d", *SMALL[1:], "model.temporal_stride=10", "data=epic", f"data.root={root}",
+        f"model.checkpoint={weights}", f"fine_tuned={tmp_path}/tuned", f"out={tmp_path}",
+        f"hydra.run.dir={tmp_path}/run",
     ]  # fmt: skip
     command(monkeypatch, reproduce.reproduce, *arguments)
     table = pd.read_csv(tmp_path / "table_d.csv", dtype=str, keep_default_na=False)
@@ -148,7 +149,9 @@ def test_fine_tuned_weights_fill_their_rows(
     assert [bool(top1) for top1 in table["top1"]] == [True, True, False, True]
     assert list(table["clips"]) == ["4", "4", "", "4"]
     assert list(table["left_out"]) == ["2", "2", "", "2"]
-    assert "r100/temporal.safetensors" in (tmp_path / "table_d.md").read_text()
+    written = (tmp_path / "table_d.md").read_text()
+    assert "r100/temporal.safetensors" in written
+    assert "4 of the clips have fewer than the 31 frames that a view spans" in written
 
 
 def test_broken_fine_tuned_weights_are_found_before_the_first_row(

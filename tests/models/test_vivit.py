@@ -47,6 +47,34 @@ def test_uneven_starts_are_rounded_down_and_a_single_view_is_central() -> None:
     assert [view[0] for view in Views(8, 64, 1, 1, 1).positions(19)] == [5]
 
 
+@pytest.mark.parametrize(
+    ("length", "first", "second"),
+    [
+        (
+            37,  # int(2.3125 x) and int(1.15625 + 2.3125 x), by hand
+            [0, 2, 4, 6, 9, 11, 13, 16, 18, 20, 23, 25, 27, 30, 32, 34],
+            [1, 3, 5, 8, 10, 12, 15, 17, 19, 21, 24, 26, 28, 31, 33, 35],
+        ),
+        (
+            10,
+            [0, 0, 1, 1, 2, 3, 3, 4, 5, 5, 6, 6, 7, 8, 8, 9],
+            [0, 0, 1, 2, 2, 3, 4, 4, 5, 5, 6, 7, 7, 8, 9, 9],
+        ),
+        (32, list(range(0, 32, 2)), list(range(1, 32, 2))),
+        (1, [0] * 16, [0] * 16),
+    ],
+)
+def test_without_a_stride_views_are_those_of_videomaes_evaluation(
+    length: int, first: list[int], second: list[int]
+) -> None:
+    """SSVideoClsDataset in test mode: int(tick * x) and int(tick / 2 + tick * x), sorted, every second of them."""
+    assert Views(16, 224, None, 2, 3).positions(length) == [first, second]
+
+
+def test_a_single_view_without_a_stride_has_the_middle_of_each_part() -> None:
+    assert Views(4, 64, None, 1, 1).positions(40) == [[5, 15, 25, 35]]
+
+
 @given(st.integers(1, 80), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
 def test_positions_are_frames_of_the_video(length: int, stride: int, frames: int, temporal: int) -> None:
     """Else a view would ask for a frame that is not there; a short video repeats its last frame."""

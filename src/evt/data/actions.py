@@ -114,7 +114,7 @@ class Segment:
 
     path: the video.
     name: for messages.
-    fps: frames a second.
+    fps: frames a second; None takes the video's own frames.
     start, stop: in seconds from the first frame; the whole video where stop is None.
 
     Raises (when counted or read):
@@ -123,7 +123,7 @@ class Segment:
 
     path: Path
     name: str
-    fps: float
+    fps: float | None = None
     start: float = 0.0
     stop: float | None = None
 
@@ -155,6 +155,8 @@ class Segment:
                 f"{self.name}: the segment from {self.start:g} to {stop:g} s is not in {self.path}, "
                 f"which is {video.end:.2f} s long; it must end with the video or before"
             )
+        if self.fps is None:
+            return np.flatnonzero((video.times >= self.start) & (video.times < stop))
         # Times are rounded to the file's own unit, so a whole number of frames may come out as a little more.
         n = max(1, math.ceil((min(stop, video.end) - self.start) * self.fps - 1e-2))
         times = self.start + np.arange(n) / self.fps

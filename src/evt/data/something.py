@@ -10,12 +10,9 @@ from typing import Any
 from evt.data.actions import LabelledClip, Segment, find_videos
 from evt.data.video import DataError
 
-FPS = 12.0
-"""The frame rate of the distributed videos."""
-
 
 class SomethingSomething:
-    """The videos `<id>.webm` of an annotation file, in its order.
+    """The videos `<id>.webm` of an annotation file, in its order, with all their frames.
 
     The class of a video is the number that the label file gives to its template without square brackets.
 
@@ -73,7 +70,7 @@ class SomethingSomething:
 
     def __getitem__(self, i: int) -> LabelledClip:
         name, label, path = self._videos[i]
-        return Segment(path, name, FPS).labelled(label)
+        return Segment(path, name).labelled(label)
 
     def __iter__(self) -> Iterator[LabelledClip]:
         return (self[i] for i in range(len(self)))

@@ -17,7 +17,7 @@ from evt.harness.ledger import Ledger
 from evt.harness.measure import timed
 from evt.metrics.accuracy import Prediction, accuracy
 from evt.models.videomae import VideoMAE
-from evt.models.views import Clip
+from evt.models.views import Clip, Views
 from evt.tokens.reduction import Reduction
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class Recognition:
     kept: share of its tokens, where the variant drops some before the model runs.
     skipped: the clips that could not be read, with why.
     missing: the clips whose video is not on disk.
+    short: of the predicted clips, how many have fewer frames than a view spans, so that frames are repeated.
     """
 
     predictions: Sequence[Prediction]
@@ -42,6 +43,7 @@ class Recognition:
     kept: Sequence[float]
     skipped: dict[str, str]
     missing: Sequence[str]
+    short: int = 0
 
     def summary(self) -> dict[str, Any]:
         """All figures, for metrics.json; no accuracy where there was no clip."""
@@ -51,6 +53,7 @@ class Recognition:
             figures |= {
                 "top1": 100 * accuracy(self.predictions, 1),
                 "top5": 100 * accuracy(self.predictions, 5),
+                "short": self.short,
                 "tflops": sum(self.ops) / n / 1e12,
                 "seconds": sum(self.seconds) / n,
             }
@@ -68,6 +71,8 @@ class Recognition:
 
 class Recogniser(Protocol):
     """A model of clips: ViViT, or VideoMAE."""
+
+    views: Views
 
     def preprocess(self, clip: Clip, /) -> Tensor:
         """Cut a video into views."""
@@ -120,11 +125,13 @@ def recognise(
             data.missing[0],
         )
     predictions, ops, seconds, kept, skipped = [], [], [], [], {}
+    short = 0
     for clip in tqdm(data, total=len(data), desc=describe, unit="clip"):
         entry = f"{key} {clip.name} {clip.fingerprint}"
         if entry not in ledger:
             try:
                 views = model.preprocess(clip.frames)
+                length = len(clip.frames)
             except DataError as error:
                 if on_error == "fail":
                     raise
@@ -139,6 +146,7 @@ def recognise(
                 raise DataError(str(error)) from error
             figures: dict[str, Any] = {
                 "label": clip.label,
+                "frames": length,
                 "top": prediction.top,
                 "ops": counted.total(),
                 "seconds": round(taken, 6),
@@ -150,6 +158,7 @@ def recognise(
         predictions.append(Prediction(clip.name, done["label"], tuple(done["top"])))
         ops.append(done["ops"])
         seconds.append(done["seconds"])
+        short += done["frames"] < model.views.reach
         if done.get("kept") is not None:
             kept.append(done["kept"])
     if not predictions:
@@ -157,4 +166,13 @@ def recognise(
         raise DataError(
             f"{data.name}: none of its {len(data)} clips could be read; the first, {name}: {reason}"
         )
-    return Recognition(predictions, ops, seconds, kept, skipped, data.missing)
+    if short:
+        log.warning(
+            "%s: %d of %d clips have fewer than the %d frames that a view spans: they repeat frames, which makes "
+            "tokens that repeat",
+            data.name,
+            short,
+            len(predictions),
+            model.views.reach,
+        )
+    return Recognition(predictions, ops, seconds, kept, skipped, data.missing, short)

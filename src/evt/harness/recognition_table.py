@@ -64,12 +64,16 @@ class VideoRow:
 
 @dataclass(frozen=True)
 class VideoCells:
-    """What was measured for a row; top1, in percent, is None and clips 0 where no clip was classified."""
+    """What was measured for a row; top1, in percent, is None and clips 0 where no clip was classified.
+
+    short: how many of the clips have fewer frames than a view spans.
+    """
 
     tflops: float
     top1: float | None = None
     clips: int = 0
     left_out: int = 0
+    short: int = 0
 
 
 def video_table(name: str, size: int) -> list[VideoRow]:
@@ -107,6 +111,7 @@ def fill_recognition_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
 
     ledger = Ledger(folder / "rows.jsonl")
     records = []
+    short = 0
     for row in rows:
         found = model(row.tuned_r) if trained and data is not None else None
         key = row_key(cfg, row, found[1].sha256 if found else None)
@@ -125,9 +130,12 @@ def fill_recognition_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
                 left_out = figures["skipped"] + figures["missing"]
                 if left_out:
                     write(folder / "left_out.txt", "\n".join(result.left_out()) + "\n")
-                cells = VideoCells(cells.tflops, figures.get("top1"), figures["clips"], left_out)
+                cells = VideoCells(
+                    cells.tflops, figures.get("top1"), figures["clips"], left_out, figures["short"]
+                )
             ledger.put(key, asdict(cells))
             Ledger(folder / "clips.jsonl").finish()
+        short = max(short, VideoCells(**ledger[key]).short)
         name = data.name if isinstance(data, EpicKitchens | Kinetics) else ""
         records.append(_record(cfg, row, VideoCells(**ledger[key]), name))
 
@@ -142,6 +150,11 @@ def fill_recognition_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
         "`tflops_equal` compares at the paper's digits.",
         *missing,
     ]
+    if short:
+        notes.append(
+            f"{short} of the clips have fewer than the {shapes.views.reach} frames that a view spans: their last "
+            "frame is repeated."
+        )
     return [FilledTable(cfg.table.name, cfg.table.title, records, notes, missing, ledger)]
 
 

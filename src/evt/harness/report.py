@@ -79,6 +79,7 @@ def _recognition_rows(figures: dict[str, Any]) -> list[list[str]]:
         "clips": ("clips", "d"),
         "skipped": ("clips that cannot be read", "d"),
         "missing": ("clips that are not on disk", "d"),
+        "short": ("clips shorter than a view", "d"),
         "top1": ("top-1 in percent", ".2f"),
         "top5": ("top-5 in percent", ".2f"),
         "kept": ("share of the tokens kept", ".3f"),

@@ -89,7 +89,8 @@ class VideoMAE(nn.Module):
     Args:
         size: side of a view in pixels.
         classes: of the classifier.
-        temporal_stride: from frame to frame of a view; 4 for Kinetics-400.
+        temporal_stride: from frame to frame of a view; 4 for Kinetics-400, None spreads the frames over the
+            video, for Something-Something v2.
         view_frames, temporal_views, spatial_views: see `Views`.
         tubelet: frames, rows and columns of pixels that make a token.
         dim, depth, num_heads, mlp_ratio: width D of a token, number of blocks, and their shape.
@@ -104,7 +105,7 @@ class VideoMAE(nn.Module):
         self,
         size: int = 224,
         classes: int = 400,
-        temporal_stride: int = 4,
+        temporal_stride: int | None = 4,
         view_frames: int = 16,
         temporal_views: int = 5,
         spatial_views: int = 3,

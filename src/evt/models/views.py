@@ -28,8 +28,11 @@ class Views:
 
     frames: of a view.
     size: side of a view in pixels.
-    temporal_stride: from frame to frame of a view.
-    temporal: views spread evenly from the first to the last frame; a single one is central.
+    temporal_stride: from frame to frame of a view; None cuts the whole video into as many equal parts and
+        takes a frame of each.
+    temporal: views spread evenly from the first to the last frame; a single one is central. Without a stride they
+        begin at even distances in each part, as where VideoMAE is evaluated on Something-Something v2 (its
+        `SSVideoClsDataset` in test mode); a single one takes the middles.
     spatial: squares spread evenly along the longer edge; a single one is central.
 
     Raises:
@@ -38,12 +41,14 @@ class Views:
 
     frames: int = 32
     size: int = 224
-    temporal_stride: int = 2
+    temporal_stride: int | None = 2
     temporal: int = 4
     spatial: int = 3
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
+            if name == "temporal_stride" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} of the views is {value!r}; it must be a whole number of at least 1")
 
@@ -52,11 +57,24 @@ class Views:
 
     @property
     def reach(self) -> int:
-        """Frames of a video from the first of a view to the last; a shorter video repeats its last frame."""
-        return (self.frames - 1) * self.temporal_stride + 1
+        """Frames of a video from the first of a view to the last; a shorter video repeats frames."""
+        return (self.frames - 1) * (self.temporal_stride or 1) + 1
 
     def positions(self, length: int) -> list[list[int]]:
-        """The frames of each temporal view of a video of `length` frames; a short one repeats its last frame."""
+        """The frames of each temporal view of a video of `length` frames.
+
+        A short one repeats its last frame, and where they are spread, all of them.
+        """
+        if self.temporal_stride is None:
+            # In units of half a view's share of a part, so that all is exact.
+            middle = 1 if self.temporal == 1 else 0
+            return [
+                [
+                    length * (2 * (i * self.temporal + k) + middle) // (2 * self.temporal * self.frames)
+                    for i in range(self.frames)
+                ]
+                for k in range(self.temporal)
+            ]
         span = self.frames * self.temporal_stride
         starts = _spread(max(length, span) - span, self.temporal)
         return [

@@ -73,7 +73,8 @@ class ViViT(nn.Module):
     Args:
         size: side of a view in pixels.
         classes: of the classifier; 97 verbs (EPIC-Kitchens 100) or 400 actions (Kinetics-400).
-        temporal_stride: from frame to frame of a view; 1 for EPIC-Kitchens at 30 frames a second, 2 for Kinetics.
+        temporal_stride: from frame to frame of a view; 1 for EPIC-Kitchens at 30 frames a second, 2 for Kinetics;
+            None spreads the frames over the video.
         view_frames, temporal_views, spatial_views: see `Views`.
         tubelet: frames, rows and columns of pixels that make a token.
         dim, num_heads, mlp_ratio: width D of a token, and the shape of a block.
@@ -87,7 +88,7 @@ class ViViT(nn.Module):
         self,
         size: int = 224,
         classes: int = 400,
-        temporal_stride: int = 2,
+        temporal_stride: int | None = 2,
         view_frames: int = 32,
         temporal_views: int = 4,
         spatial_views: int = 3,
