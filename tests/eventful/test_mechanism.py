@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import pickle
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from evt.eventful import VARIANTS, Policy, Stream, Threshold, TopR, Variant
+from evt.models.vit import ViT
 from tests.common import small_frames, small_vit
 
 GATED = {name: variant for name, variant in VARIANTS.items() if variant.gate is not None}
@@ -169,8 +174,134 @@ def test_a_stream_of_another_variant_is_not_loaded() -> None:
     net = small_vit()
     stream = net.stream(VARIANTS["tokenwise"], TopR(5))
     stream(small_frames(1)[0])
-    with pytest.raises(ValueError, match="of another variant or network"):
+    with pytest.raises(ValueError, match="of another variant, Variant"):
         net.stream(VARIANTS["temporal"], TopR(5)).load_state_dict(stream.state_dict())
+
+
+def other_weights(tensors: dict[str, Tensor]) -> ViT:
+    return small_vit(seed=1)
+
+
+def other_type(tensors: dict[str, Tensor]) -> ViT:
+    return small_vit().double()
+
+
+def emptied(tensors: dict[str, Tensor]) -> ViT:
+    tensors["1.mlp.buffer.b"] = torch.empty(0)
+    return small_vit()
+
+
+def missing(tensors: dict[str, Tensor]) -> ViT:
+    del tensors["1.mlp.buffer.b"]
+    return small_vit()
+
+
+def added(tensors: dict[str, Tensor]) -> ViT:
+    tensors["1.mlp.buffer.c"] = torch.ones(1)
+    return small_vit()
+
+
+def of_another_type(tensors: dict[str, Tensor]) -> ViT:
+    tensors["1.mlp.buffer.b"] = tensors["1.mlp.buffer.b"].half()
+    return small_vit()
+
+
+def without_header(tensors: dict[str, Tensor]) -> ViT:
+    tensors["header"] = tensors["header"][:20]
+    return small_vit()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (other_weights, "of another network: its weights are not"),
+        (other_type, "of another network: its weights are not"),
+        (
+            emptied,
+            r"damaged: 1.mlp.buffer.b was torch.float32 \[1, 36, 24\] .* and is torch.float32 \[0\] now",
+        ),
+        (missing, "damaged: 1.mlp.buffer.b was .* and is not there now"),
+        (added, "damaged: 1.mlp.buffer.c was not there"),
+        (of_another_type, r"and is torch.float16 \[1, 36, 24\] now"),
+        (without_header, "does not say what it is of"),
+    ],
+)
+def test_what_does_not_fit_is_not_loaded(change: Callable[[dict[str, Tensor]], ViT], message: str) -> None:
+    """Else a service would go on to wrong results; the stream that refuses keeps what it had."""
+    stream = small_vit().stream(VARIANTS["temporal"], TopR(5))
+    frames = small_frames(3)
+    run(stream, frames[:2])
+    tensors = stream.state_dict()
+    net = change(tensors)
+    frames = [frame.to(net.pos_embed.dtype) for frame in frames]
+    other, kept = (net.stream(VARIANTS["temporal"], TopR(5)) for _ in range(2))
+    other(frames[0]), kept(frames[0])
+    with pytest.raises(ValueError, match=message):
+        other.load_state_dict(tensors)
+    assert torch.equal(other(frames[1]), kept(frames[1]))
+
+
+@pytest.mark.parametrize("name", sorted(GATED))
+def test_no_tensor_of_the_state_is_forgotten(name: str) -> None:
+    """Else a new one would be missing from a saved stream, and from its bytes; pickle finds them all by itself."""
+    found = []
+
+    class Finder(pickle.Pickler):
+        def persistent_id(self, x: object) -> str | None:
+            if isinstance(x, Tensor):
+                found.append(x)
+                return "a tensor"
+            return None
+
+    stream = small_vit().stream(GATED[name], TopR(5))
+    run(stream, small_frames(2))
+    Finder(io.BytesIO()).dump(stream.states)
+    assert found
+    assert len(found) == len(stream.state_dict()) - 1  # the header
+    assert stream.nbytes == sum(x.numel() * x.element_size() for x in found)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_a_frame_with_a_value_that_is_not_finite_is_refused(name: str, bad: float) -> None:
+    """Else it would stay in references and buffers, and every later frame would be NaN."""
+    net, frames = small_vit(), small_frames(4, changed=10)
+    policy = TopR(5) if VARIANTS[name].gate else None
+    stream, undisturbed = (net.stream(VARIANTS[name], policy) for _ in range(2))
+    run(stream, frames[:2])
+    run(undisturbed, frames[:2])
+    broken = frames[2].clone()
+    broken[0, 1, 2, 3] = bad
+    with pytest.raises(ValueError, match="1 of the frame's 1728 values are NaN or infinite"):
+        stream(broken)
+    assert torch.equal(stream(frames[3]), undisturbed(frames[3]))
+
+
+@pytest.mark.parametrize("policy", [TopR(5), Threshold(1.0)])
+def test_a_frame_that_overflows_does_not_stay(policy: Policy) -> None:
+    """Numbers can be finite and too large: the stream says so and flushes, whichever policy hid them from a gate."""
+    net, frames = small_vit(), small_frames(4, changed=10)
+    stream = net.stream(VARIANTS["temporal"], policy)
+    run(stream, frames[:2])
+    with pytest.raises(
+        ValueError, match=r"the network makes .* whose largest is 3e[+]38; the stream was reset"
+    ):
+        stream(torch.full_like(frames[2], 3e38))
+    assert torch.equal(stream(frames[3]), net.stream(VARIANTS["base"])(frames[3]))
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (torch.zeros(1, 3, 24, 28), r"shape \(1, 3, 24, 28\) .* takes .* shape \(B, 3, 24, 24\)"),
+        (torch.zeros(1, 1, 24, 24), r"shape \(B, 3, 24, 24\)"),
+        (torch.zeros(3, 24, 24), r"shape \(B, 3, 24, 24\)"),
+        (torch.zeros(1, 3, 24, 24, dtype=torch.uint8), "type torch.uint8; .* floating-point"),
+    ],
+)
+def test_a_first_frame_that_the_network_was_not_built_for_is_told(frame: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        small_vit().stream(VARIANTS["temporal"], TopR(5))(frame)
 
 
 def test_the_caller_may_reuse_its_frame_and_the_output() -> None:

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evt.eventful import Block, Selection, Threshold, TopR, Variant
+from evt.eventful import VARIANTS, Block, Policy, Selection, Stream, Threshold, TopR, Variant, init_weights
 from evt.eventful.attention import Attention, pool_selection, rel_pos_table
 from evt.eventful.gate import Buffer, DeltaGate, Gate, STGTGate
 from evt.eventful.products import AttentionValueProduct, QueryKeyProduct
+from evt.models.vivit import SubModel
 
 
 def column(*values: float) -> Tensor:
@@ -187,3 +188,27 @@ def test_a_pooled_token_is_new_where_any_of_its_tokens_is(grid: tuple[int, int],
     pooled = pool_selection(select(1, 4, 14, of=grid[0] * grid[1]), grid, 2)
     assert pooled.index.tolist() == expected
     assert pooled.n_tokens == 4
+
+
+@pytest.mark.parametrize("policy", [TopR(2), Threshold(3)])
+@pytest.mark.parametrize("gate", [Gate(always=1), STGTGate(always=1)])
+def test_a_token_that_always_passes_is_within_the_budget(gate: Gate | STGTGate, policy: Policy) -> None:
+    """By hand: token 0 does not change, token 2 changes most, and a budget of two is for these."""
+    gate.u = None
+    tokens = torch.zeros(1, 4, 1)
+    gate(tokens, policy)
+    _, selection = gate(tokens + column(0, 1, 5, 2), policy)
+    assert selection is not None
+    assert sorted(selection.index.tolist()) == [0, 2]
+
+
+def test_with_rows_a_class_token_goes_on_attending() -> None:
+    """Else ViViT's class token, whose input never changes, would answer every frame as the first one."""
+    torch.manual_seed(0)
+    net = SubModel(n_tokens=9, dim=24, depth=1, num_heads=3, mlp_ratio=4).apply(init_weights).eval()
+    torch.nn.init.normal_(net.cls_token)
+    first, second = torch.randn(2, 1, 9, 24)
+    dense, stream = Stream(net, VARIANTS["base"]), Stream(net, VARIANTS["rows"], Threshold(1e-3))
+    for frame in (first, second):
+        out, expected = stream(frame), dense(frame)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-4)

@@ -19,12 +19,15 @@ TokenOperation = Callable[[Tensor], Tensor]
 
 
 class TokenwiseState:
-    """A gate and a buffer around a sequence of token-wise operations (figure 3), or nothing in a dense block."""
+    """A gate and a buffer around a sequence of token-wise operations (figure 3), or nothing in a dense block.
 
-    def __init__(self, variant: Variant, buffered: bool = True) -> None:
+    always: so many of the first tokens always pass.
+    """
+
+    def __init__(self, variant: Variant, always: int, buffered: bool = True) -> None:
         self.gate: Gate | STGTGate | None = None
         if variant.gate is not None:
-            self.gate = Gate() if variant.gate == "reference" else STGTGate()
+            self.gate = Gate(always) if variant.gate == "reference" else STGTGate(always)
             if buffered:
                 self.buffer = Buffer()
         self.gate_before_norm = variant.gate_before_norm
@@ -59,14 +62,19 @@ class TokenwiseState:
 
 
 class BlockState:
-    """All that one block keeps between the frames of one batch of streams."""
+    """All that one block keeps between the frames of one batch of streams.
 
-    def __init__(self, variant: Variant) -> None:
+    num_prefix_tokens: see `Block`.
+    """
+
+    def __init__(self, variant: Variant, num_prefix_tokens: int = 0) -> None:
         self.variant = variant
-        self.qkv = TokenwiseState(variant, buffered=False)  # attention keeps what comes of it
+        # Elsewhere all queries attend in every frame, and what that changes in a token is for the gates to see.
+        always = num_prefix_tokens if variant.rows else 0
+        self.qkv = TokenwiseState(variant, always, buffered=False)  # attention keeps what comes of it
         self.attn = AttentionState(variant)
-        self.proj = TokenwiseState(variant)
-        self.mlp = TokenwiseState(variant)
+        self.proj = TokenwiseState(variant, always)
+        self.mlp = TokenwiseState(variant, always)
 
 
 class Mlp(nn.Module):
@@ -91,6 +99,7 @@ class Block(nn.Module):
         num_heads: heads of self-attention.
         mlp_ratio: hidden width of the MLP over D.
         grid, window_size, rel_pos_grid: see `Attention`.
+        num_prefix_tokens: the first tokens that stand for no place in the picture, such as a class token.
     """
 
     def __init__(
@@ -101,8 +110,10 @@ class Block(nn.Module):
         grid: Grid | None = None,
         window_size: int | None = None,
         rel_pos_grid: int | None = None,
+        num_prefix_tokens: int = 0,
     ) -> None:
         super().__init__()
+        self.num_prefix_tokens = num_prefix_tokens
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = Attention(dim, num_heads, grid, window_size, rel_pos_grid)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
@@ -110,7 +121,8 @@ class Block(nn.Module):
 
     def state(self, variant: Variant) -> BlockState:
         """An empty state for this block under a variant."""
-        return BlockState(variant if self.attn.window_size is None else variant.windowed())
+        variant = variant if self.attn.window_size is None else variant.windowed()
+        return BlockState(variant, self.num_prefix_tokens)
 
     def forward(self, x: Tensor, state: BlockState | None = None, policy: Policy | None = None) -> Tensor:
         """Map the tokens of one frame of each stream, (B, N, D) to (B, N, D).

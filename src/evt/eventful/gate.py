@@ -5,6 +5,8 @@ They hold state, never weights. Each starts empty; the first call is the flush, 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,9 +15,13 @@ from evt.eventful.policy import Policy, Selection
 
 
 class Gate:
-    """Lets through the tokens that differ most from u, their value when they last passed (figure 2)."""
+    """Lets through the tokens that differ most from u, their value when they last passed (figure 2).
 
-    def __init__(self) -> None:
+    always: so many tokens, the first ones, are taken to differ more than any other.
+    """
+
+    def __init__(self, always: int = 0) -> None:
+        self.always = always
         self.u: Tensor | None = None  # (B, N, D)
 
     def __call__(
@@ -30,16 +36,20 @@ class Gate:
         if self.u is None:
             self.u = _kept(c, own)
             return c, None
-        selection = _select(policy, self.u, c)
+        selection = _select(policy, self.u, c, self.always)
         c_tilde = selection.gather(c)
         selection.scatter_(self.u, c_tilde)
         return c_tilde, selection
 
 
 class STGTGate:
-    """The gate of STGT as the paper simplifies it: compares with the previous input, updated or not (5.1)."""
+    """The gate of STGT as the paper simplifies it: compares with the previous input, updated or not (5.1).
 
-    def __init__(self) -> None:
+    always: see `Gate`.
+    """
+
+    def __init__(self, always: int = 0) -> None:
+        self.always = always
         self.u: Tensor | None = None  # (B, N, D)
 
     def __call__(
@@ -49,7 +59,7 @@ class STGTGate:
         previous, self.u = self.u, _kept(c, own)
         if previous is None:
             return c, None
-        selection = _select(policy, previous, c)
+        selection = _select(policy, previous, c, self.always)
         return selection.gather(c), selection
 
 
@@ -104,8 +114,10 @@ def _kept(c: Tensor, own: bool) -> Tensor:
     return c.contiguous() if own else c.clone(memory_format=torch.contiguous_format)
 
 
-def _select(policy: Policy | None, reference: Tensor, c: Tensor) -> Selection:
+def _select(policy: Policy | None, reference: Tensor, c: Tensor, always: int) -> Selection:
     if policy is None:
         raise ValueError("after the first frame a gate needs a policy: TopR(r) or Threshold(h)")
     record("gate", reference.numel())
-    return policy(reference - c)
+    error = reference - c
+    error[:, :always] = math.inf
+    return policy(error)

@@ -102,7 +102,8 @@ class Threshold:
 
     def __call__(self, error: Tensor) -> Selection:
         """Select by the errors e of a gate, (B, N, D)."""
-        mask = torch.linalg.vector_norm(error, dim=-1) > self.h  # (B, N)
+        # Not "> h": a NaN must pass, to be seen in the output instead of staying in a reference.
+        mask = ~(torch.linalg.vector_norm(error, dim=-1) <= self.h)  # (B, N)
         return Selection(mask.flatten().nonzero().flatten(), tuple(mask.sum(-1).tolist()), mask.shape[-1])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -12,11 +14,8 @@ from evt.eventful.block import BlockState
 from evt.eventful.policy import Policy
 from evt.eventful.variant import Variant
 
-TENSORS = ("u", "b", "av", "q", "k", "v", "out", "lse", "frame")
-"""The attributes that hold state: references, buffers and B, and the attention-value product."""
-
-_NOTHING = torch.empty(0)
-"""Stands in a saved stream for what a state does not keep."""
+HEADER = "header"
+"""The entry of a saved stream that says what it is of, and which tensors it holds."""
 
 
 class Network(Protocol):
@@ -24,6 +23,9 @@ class Network(Protocol):
 
     def states(self, variant: Variant) -> list[BlockState]:
         """An empty state for every block."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights."""
 
     def __call__(self, x: Tensor, states: list[BlockState], policy: Policy | None) -> Tensor:
         """Run one frame of each stream."""
@@ -42,7 +44,8 @@ class Stream:
 
     Raises:
         ValueError: a gated variant without a policy, or a policy for a variant without gates; when called, a
-            frame of another shape than the one the stream was flushed with.
+            frame of another shape than the one the stream was flushed with, or one with values that are not finite,
+            which leaves the stream as it was, or a frame of which the network makes such values.
     """
 
     def __init__(self, network: Network, variant: Variant, policy: Policy | None = None) -> None:
@@ -68,8 +71,19 @@ class Stream:
                 f"this stream holds a frame of shape {tuple(self._shape)} and was given one of shape "
                 f"{tuple(frame.shape)}; call reset() before a frame of another shape"
             )
+        # One NaN would stay in references and buffers for all later frames.
+        if bad := _not_finite(frame):
+            raise ValueError(
+                f"{bad} of the frame's {frame.numel()} values are NaN or infinite; all must be finite (the stream is "
+                "as it was before this frame)"
+            )
         try:
             out = self.network(frame, self.states, self.policy)
+            if bad := _not_finite(out):
+                raise ValueError(
+                    f"the network makes {bad} NaN or infinite values of this frame, whose largest is "
+                    f"{float(frame.abs().max()):.3g}; the stream was reset, so that the next frame is a flush"
+                )
         except BaseException:
             # Some gates may already hold this frame and others the last: only a flush is safe now.
             self.reset()
@@ -80,59 +94,96 @@ class Stream:
     @property
     def nbytes(self) -> int:
         """Bytes of memory that the stream keeps between frames."""
-        return sum(x.numel() * x.element_size() for _, _, _, x in _slots(self.states) if x is not None)
+        return sum(x.numel() * x.element_size() for _, _, _, x in _tensors(self.states))
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of what the stream keeps between frames, by name, to be saved. Empty before the first frame."""
         if self._shape is None:
             return {}
         tensors = {
-            name: _NOTHING if x is None else x.clone(memory_format=torch.contiguous_format)
-            for name, _, _, x in _slots(self.states)
+            name: x.clone(memory_format=torch.contiguous_format) for name, _, _, x in _tensors(self.states)
         }
-        # All are tensors, so that safetensors can hold them.
-        return {"frame_shape": torch.tensor(self._shape), "variant": _text(repr(self.variant)), **tensors}
+        return {HEADER: _as_tensor(json.dumps(self._header(list(self._shape), tensors))), **tensors}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Continue where a saved stream of the same network and variant stopped.
+        """Continue where a saved stream of the same network, weights and variant stopped.
 
         Raises:
-            ValueError: the saved stream is of another variant or network, or of a version that did not name it.
+            ValueError: the saved stream is of another variant or network, or lacks something of what was saved; the
+                stream is left as it was.
         """
-        self.reset()
         if not tensors:
+            self.reset()
             return
-        slots = {name: (owner, attribute) for name, owner, attribute, _ in _slots(self.states)}
-        differ = sorted((tensors.keys() - {"frame_shape", "variant"}) ^ slots.keys())
-        if differ:
+        tensors = dict(tensors)
+        try:
+            saved = json.loads(bytes(tensors.pop(HEADER).tolist()))
+            frame_shape = torch.Size(saved["frame_shape"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
-                f"the saved stream is of another variant or network: only one of them has {differ[0]}"
-            )
-        if "variant" not in tensors:
-            raise ValueError(
-                "the saved stream does not say of which variant it is, so it is of an older version"
-            )
-        saved = bytes(tensors["variant"].tolist()).decode()
-        if saved != repr(self.variant):
-            raise ValueError(
-                f"the saved stream is of another variant, {saved}; this one is of {self.variant}"
-            )
-        for name, (owner, attribute) in slots.items():
-            setattr(owner, attribute, tensors[name].clone() if tensors[name].numel() else None)
-        self._shape = torch.Size(tensors["frame_shape"].tolist())
+                "the saved stream does not say what it is of, so it is damaged or of an older version"
+            ) from error
+        # What is told first explains what would be told after it.
+        for key, own in self._header(saved["frame_shape"], tensors).items():
+            if saved.get(key) != own:
+                raise ValueError(f"the saved stream {_differs(key, saved.get(key), own)}")
+        states = self.network.states(self.variant)
+        device = next(iter(self.network.state_dict().values())).device
+        for name, x in tensors.items():
+            *path, attribute = name.split(".")
+            owner: Any = states
+            for key in path:
+                owner = owner[int(key)] if isinstance(owner, list) else getattr(owner, key)
+            setattr(owner, attribute, x.to(device, copy=True))
+        self.states, self._shape = states, frame_shape
+
+    def _header(self, frame_shape: list[int], tensors: dict[str, Tensor]) -> dict[str, Any]:
+        """What a saved stream with these tensors says of itself, for JSON."""
+        return {
+            "frame_shape": frame_shape,
+            "variant": repr(self.variant),
+            "tensors": {name: f"{x.dtype} {list(x.shape)}" for name, x in sorted(tensors.items())},
+            "weights": _fingerprint(self.network),
+        }
 
 
-def _text(text: str) -> Tensor:
+def _not_finite(x: Tensor) -> int:
+    """How many values are NaN or infinite; on torch's meta device there are none."""
+    return 0 if x.is_meta or x.isfinite().all() else int((~x.isfinite()).sum())
+
+
+def _differs(key: str, saved: Any, own: Any) -> str:
+    """In words, what a saved stream says of itself and what is so."""
+    if key == "variant":
+        return f"is of another variant, {saved}; this one is of {own}"
+    if key == "weights":
+        return "is of another network: its weights are not this network's"
+    saved = saved if isinstance(saved, dict) else {}
+    name = min(name for name in saved.keys() | own.keys() if saved.get(name) != own.get(name))
+    was, now = saved.get(name, "not there"), own.get(name, "not there")
+    return f"is damaged: {name} was {was} when it was saved and is {now} now"
+
+
+def _fingerprint(network: Network) -> str:
+    """A hash of a network's weights, their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, x in network.state_dict().items():
+        digest.update(f"{name} {x.dtype} {list(x.shape)}\n".encode())
+        digest.update(x.contiguous().cpu().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _as_tensor(text: str) -> Tensor:
+    # A tensor, so that safetensors can hold it.
     return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
 
-def _slots(state: Any, prefix: str = "") -> Iterator[tuple[str, Any, str, Tensor | None]]:
-    """The places for tensors below a state object: dotted name, owner, attribute, and what is there now."""
-    items = enumerate(state) if isinstance(state, list) else vars(state).items()
+def _tensors(state: Any, prefix: str = "") -> Iterator[tuple[str, Any, str, Tensor]]:
+    """Every tensor below a state object: dotted name, owner, attribute, and the tensor."""
+    items: Any = enumerate(state) if isinstance(state, list) else vars(state).items()
     for key, value in items:
         name = f"{prefix}{key}"
-        if value is None or isinstance(value, Tensor):
-            if key in TENSORS:
-                yield name, state, key, value
-        elif isinstance(value, list) or (hasattr(value, "__dict__") and not isinstance(value, Variant)):
-            yield from _slots(value, f"{name}.")
+        if isinstance(value, Tensor):
+            yield name, state, key, value
+        elif isinstance(value, list) or hasattr(value, "__dict__"):
+            yield from _tensors(value, f"{name}.")

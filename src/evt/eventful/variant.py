@@ -17,7 +17,8 @@ class Variant:
         or column that fills no square is left out, as published.
     gate_before_norm: the gates see tokens before the layer norm instead of after it (supplement, section B).
     rows: in global blocks only the queries that changed attend; the others keep their result until they change. An
-        approximation that the paper did not try; it needs fused.
+        approximation that the paper did not try; it needs fused. A class token's input is the same in every frame, so
+        tokens that stand for no place in the picture always pass the gates, within the budget.
     fused: attention keeps each query's result and log-sum-exp instead of B and A (see `evt.eventful.fused`). Faster,
         and exact in q, k and v, where equation 10 keeps what attends to unchanged keys as it was.
 

@@ -26,6 +26,22 @@ def check_whole(**settings: int) -> None:
             raise ValueError(f"model.{name} is {value!r}; it must be a whole number of at least 1")
 
 
+def check_shape(x: Tensor, expected: tuple[str | int, ...]) -> None:
+    """Refuse what a network was not built for; a size that may be any is a letter.
+
+    Raises:
+        ValueError: the shape is another, or the values are whole numbers.
+    """
+    fits = x.dim() == len(expected) and all(
+        isinstance(size, str) or size == own for size, own in zip(expected, x.shape, strict=True)
+    )
+    if not fits or not x.is_floating_point():
+        raise ValueError(
+            f"a frame is of shape {tuple(x.shape)} and type {x.dtype}; this network takes floating-point numbers of "
+            f"shape ({', '.join(map(str, expected))})"
+        )
+
+
 class PatchEmbed(nn.Module):
     """Map each square patch of a picture to a token by one linear transform."""
 
@@ -114,7 +130,13 @@ class ViT(nn.Module):
     def forward(
         self, x: Tensor, states: list[BlockState] | None = None, policy: Policy | None = None
     ) -> Tensor:
-        """Run frames through embedding and blocks, (B, C, H, W) to (B, N, D); densely without states."""
+        """Run frames through embedding and blocks, (B, C, H, W) to (B, N, D); densely without states.
+
+        Raises:
+            ValueError: the frames are of another shape.
+        """
+        patch = self.patch_embed.proj.kernel_size[0]
+        check_shape(x, ("B", self.patch_embed.proj.in_channels, patch * self.grid[0], patch * self.grid[1]))
         return self.forward_tokens(self.patch_embed(x), states, policy)
 
     def forward_tokens(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from evt.eventful import Block, BlockState, Policy, Stream, Variant
 from evt.eventful.counting import add, linear
 from evt.models.views import Clip, Views
+from evt.models.vit import check_shape
 
 # Of pixels in [0, 1], the same for red, green and blue, as the published ViViT-B was trained.
 PIXEL_MEAN = 0.45
@@ -40,7 +41,9 @@ class SubModel(nn.Module):
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + n_tokens, dim))
-        self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(dim, num_heads, mlp_ratio, num_prefix_tokens=1) for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
     def states(self, variant: Variant) -> list[BlockState]:
@@ -56,7 +59,12 @@ class SubModel(nn.Module):
     def run_blocks(
         self, x: Tensor, states: list[BlockState] | None = None, policy: Policy | None = None
     ) -> Tensor:
-        """Run embedded tokens to what the last block makes of all of them, (B, N, D) to (B, 1 + N, D)."""
+        """Run embedded tokens to what the last block makes of all of them, (B, N, D) to (B, 1 + N, D).
+
+        Raises:
+            ValueError: the tokens are of another shape.
+        """
+        check_shape(x, ("B", self.pos_embed.shape[1] - 1, self.pos_embed.shape[2]))
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
         x = add(x, self.pos_embed)
         for i, block in enumerate(self.blocks):
