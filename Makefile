@@ -33,7 +33,7 @@ format: $(READY)  ## Format and sort the code in place
 export VID_ROOT FRAMES WEIGHTS EPIC_ROOT KINETICS_CSV KINETICS_VIDEOS TUNED CLIPS
 
 # VID_ROOT=FOLDER: ImageNet VID, for the accuracy columns; with WEIGHTS=FILE, the checkpoint. N_VIDEOS=K looks at K.
-# Without them, rows whose operations depend on the frames are measured on FRAMES, a folder of JPEG or PNG files.
+# Without them, rows whose operations depend on the frames are measured on FRAMES, a folder of pictures.
 VID_ROOT ?=
 WEIGHTS ?=
 N_VIDEOS ?=

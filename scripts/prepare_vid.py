@@ -118,14 +118,17 @@ def check_pictures(root: Path, decode: bool, writer: CocoWriter) -> Report:
         report.problems.append(str(error))
         return report
     data, annotations = (root / tree / SPLITS["det"] for tree in ("Data", "Annotations"))
-    for name, file, xml in tqdm(annotated_pictures(root), unit="picture", disable=None):
-        if not has_object_of_a_class(xml):
-            continue
-        report.videos, report.frames, report.sequences = (report.videos + 1,) * 3
-        targets = XmlTargets(str((annotations / name).parent), [file], True, True, LABEL_OF_SYNSET)
-        annotation = _check_frame(report, file, targets, 0, decode)
-        if annotation is not None:
-            writer.add(os.path.relpath(file, data.parent), annotation, None, 0)
+    try:
+        for name, file, xml in tqdm(annotated_pictures(root), unit="picture", disable=None):
+            if not has_object_of_a_class(xml):
+                continue
+            report.videos, report.frames, report.sequences = (report.videos + 1,) * 3
+            targets = XmlTargets(str((annotations / name).parent), [file], True, True, LABEL_OF_SYNSET)
+            annotation = _check_frame(report, file, targets, 0, decode)
+            if annotation is not None:
+                writer.add(os.path.relpath(file, data.parent), annotation, None, 0)
+    except DataError as error:
+        report.problems.append(str(error))
     return report
 
 

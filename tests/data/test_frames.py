@@ -27,6 +27,39 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert [Path(frame.name).name for frame in FrameFolder(folder)] == ["f1.png", "f2.png", "f10.png"]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["t0.05.png", "t0.25.png", "t0.5.png", "t1.0.png", "t2.png", "t10.125.png"],
+        ["0.JPG", "0.5.jpeg", "1.PNG", "2.webp", "3.bmp", "4.tif", "5.TIFF"],
+        ["clip.2.png", "clip.10.png"],
+        ["2024.1.5.png", "2024.1.25.png", "2024.10.1.png"],
+        ["a1_0.5s.png", "a1_2.0s.png", "a2_0.1s.png"],
+    ],
+)
+def test_decimal_fractions_count_by_their_value(tmp_path: Path, names: list[str]) -> None:
+    folder = write_frames(tmp_path, sorted(names)[::-1])
+    assert [Path(frame.name).name for frame in FrameFolder(folder)] == names
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["0001.jpg", "0001.png"],
+        ["0001.png", "0001.PNG"],
+        ["1.png", "01.png"],
+        ["t0.5.png", "t0.50.png"],
+        ["v1.1.png", "v1.10.png"],
+    ],
+)
+def test_two_frames_of_one_number_are_refused(tmp_path: Path, names: list[str]) -> None:
+    """Which of them came first would be chance, and one may be a copy of the other."""
+    folder = write_frames(tmp_path, ["0000.png", *names])
+    first, second = sorted(names)
+    with pytest.raises(DataError, match=f"{first} and {second} are of the same number"):
+        FrameFolder(folder)
+
+
 def test_a_name_may_hold_digits_that_are_no_numbers(tmp_path: Path) -> None:
     folder = write_frames(tmp_path, ["1²10.png", "1²2.png"])
     assert [Path(frame.name).name for frame in FrameFolder(folder)] == ["1²2.png", "1²10.png"]

@@ -121,6 +121,32 @@ def test_a_picture_of_another_size_than_its_annotation_is_refused(tmp_path: Path
         assert data[0][0].image.shape == (3, HEIGHT, WIDTH)
 
 
+def test_a_turned_picture_is_compared_as_it_is_shown(tmp_path: Path) -> None:
+    """detectron2 holds the width and height of an annotation against the picture after its EXIF turn."""
+    root, exif = write_tree(tmp_path), Image.Exif()
+    exif[274] = 6
+    path = root / "Data/VID/val/ILSVRC2015_val_00000000/000001.JPEG"
+    Image.new("RGB", (HEIGHT, WIDTH)).save(path, exif=exif)
+    assert VID(root)[0][1].image.shape == (3, HEIGHT, WIDTH)
+    Image.new("RGB", (WIDTH, HEIGHT)).save(path, exif=exif)
+    with pytest.raises(DataError, match=rf"the picture is {HEIGHT}x{WIDTH} pixels, but its annotation says"):
+        VID(root)[0][1]
+
+
+@pytest.mark.parametrize("ending", ["webp", "bmp", "tiff", "TIF", "JPG"])
+def test_a_tree_of_other_pictures_is_read(tmp_path: Path, ending: str) -> None:
+    assert [len(video) for video in VID(write_tree(tmp_path, ending=ending))] == [3, 5]
+    assert VID(tmp_path)[0][0].image.shape == (3, HEIGHT, WIDTH)
+
+
+def test_det_pictures_that_differ_in_their_ending_only_are_refused(tmp_path: Path) -> None:
+    """Which of them is meant, their annotation does not say."""
+    path = write_det(tmp_path) / "Data/DET/train/ILSVRC2014_train_0000/ILSVRC2014_train_00000001.png"
+    write_frame(path, 0)
+    with pytest.raises(DataError, match=r"00000001\.JPEG and .*00000001\.png are of the same name"):
+        VID(tmp_path, "det")
+
+
 @pytest.mark.parametrize("second", ["000001.jpg", "1.JPEG", "000001.png"])
 def test_a_frame_that_is_there_twice_is_refused(tmp_path: Path, second: str) -> None:
     """Which of them came first would be chance, and mAP50 would count the frame twice."""

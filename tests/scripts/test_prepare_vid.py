@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image
 
 from evt.data.sprites import SpriteVideos
 from evt.data.sprites.writing import write_vid
@@ -119,6 +120,34 @@ def test_frames_that_are_there_twice_are_named(
     content["images"].append({**content["images"][0], "id": 7})
     assert prepare_vid.main([str(root), "--json", str(write_json(tmp_path / "x.json", content))]) == 1
     assert "images[0] and images[8] both have file_name" in capsys.readouterr().out
+
+
+def test_det_pictures_that_are_there_twice_are_named(
+    tmp_path: Path, prepare_vid: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_det(tmp_path) / "Data/DET/train/ILSVRC2014_train_0000"
+    write_frame(folder / "ILSVRC2014_train_00000001.png", 1)
+    assert prepare_vid.main([str(tmp_path), "--split", "det"]) == 1
+    message = (
+        f"{folder}/ILSVRC2014_train_00000001.JPEG and {folder}/ILSVRC2014_train_00000001.png are of the same"
+    )
+    assert message in capsys.readouterr().out
+
+
+def test_pictures_that_cannot_be_are_named(
+    tmp_path: Path, prepare_vid: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of another format than their name says, and with a checksum that does not hold."""
+    root = write_tree(tmp_path, ending="png")
+    folder = root / "Data/VID/val" / FIRST
+    Image.new("RGB", (8, 8)).save(folder / "000000.png", format="EPS")
+    content = (folder / "000001.png").read_bytes()
+    (folder / "000001.png").write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
+    assert prepare_vid.main([str(root), "--decode"]) == 1
+    printed = capsys.readouterr().out
+    assert f"{folder}/000000.png: not a picture in one of the formats JPEG" in printed
+    assert "the checksum of the PNG chunk b'IDAT'" in printed
+    assert "2 things are missing or broken" in printed
 
 
 def test_a_json_that_cannot_be_written_is_one_sentence(

@@ -20,7 +20,7 @@ from typing import overload
 
 from torch import Tensor
 
-from evt.data.images import read_image
+from evt.data.images import ENDINGS, read_image
 from evt.data.vid_annotations import (
     LABEL_OF_SYNSET,
     SYNSETS,
@@ -35,7 +35,6 @@ from evt.data.vid_coco import CocoTargets, read_coco
 from evt.data.video import DataError, Frame
 
 SPLITS = {"val": "VID/val", "train": "VID/train", "det": "DET/train"}
-PICTURE_ENDINGS = (".JPEG", ".jpeg", ".jpg", ".png", ".PNG")
 
 # Only synsets within <name> are an object's; finding them is 20 times as fast as parsing the file.
 _OBJECT_OF_A_CLASS = re.compile(rb"<name>\s*(?:%s)\s*</name>" % "|".join(SYNSETS).encode())
@@ -236,16 +235,23 @@ def picture_files(folder: str | Path) -> list[str]:
     if not os.path.isdir(folder):
         return []
     prefix = f"{folder}{os.sep}"
-    return [prefix + name for name in os.listdir(folder) if name.endswith(PICTURE_ENDINGS)]
+    return [prefix + name for name in os.listdir(folder) if name.lower().endswith(ENDINGS)]
 
 
 def annotated_pictures(root: Path) -> Iterator[tuple[str, str, bytes]]:
-    """The name below DET/train, picture and XML content of each annotated picture of DET."""
+    """The name below DET/train, picture and XML content of each annotated picture of DET.
+
+    Raises:
+        DataError: two pictures have the same name but for the ending.
+    """
     tree = os.path.join(root, "Annotations", SPLITS["det"])
     for folder, _, names in os.walk(tree):
         relative = os.path.relpath(folder, tree)
         data = os.path.normpath(os.path.join(root, "Data", SPLITS["det"], relative))
-        pictures = {os.path.splitext(file)[0]: file for file in picture_files(data)}
+        pictures: dict[str, str] = {}
+        for file in sorted(picture_files(data)):
+            if (other := pictures.setdefault(os.path.splitext(file)[0], file)) != file:
+                raise DataError(f"{other} and {file} are of the same name; a picture may be there only once")
         for name in sorted(names):
             if name.endswith(".xml"):
                 stem = name.removesuffix(".xml")
