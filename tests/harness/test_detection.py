@@ -103,7 +103,7 @@ def test_a_frame_folder_with_a_checkpoint_gives_detections_but_no_map50(
     detection = json.loads((tmp_path / "metrics.json").read_text())["detection"]
     assert detection["n_detections"] > 0
     assert detection["map50"] is None
-    assert detection["reason"] == "no frame has an object"
+    assert detection["reason"] == "there is no ground truth"
 
 
 def test_without_a_checkpoint_no_accuracy_is_measured(

@@ -131,6 +131,27 @@ def test_without_objects_there_is_no_number_but_a_reason(
     json.dumps(vars(result), allow_nan=False)
 
 
+def test_without_labels_the_reason_is_that_there_is_no_ground_truth() -> None:
+    """Not that the frames have no object, which nobody knows; what is found there is not wrong either."""
+    metrics = DetectionMetrics(CLASSES)
+    metrics.add("0", *tensors([], [(A, 0, 0.9)]), labelled=False)
+    result = metrics.compute()
+    assert (result.map50, result.n_frames, result.n_detections) == (None, 1, 1)
+    assert result.reason == "there is no ground truth"
+    metrics.add("1", *tensors([(A, 0)], [(A, 0, 0.5)]))
+    again = DetectionMetrics(CLASSES)
+    again.add_records(metrics.records())
+    assert again.compute().map50 == pytest.approx(100)
+    assert again.only(lambda name: name == "0").compute().reason == result.reason
+
+
+def test_crowds_alone_are_nothing_to_find() -> None:
+    metrics = DetectionMetrics(CLASSES)
+    metrics.add("0", *tensors([(A, 0)], [(A, 0, 0.9)]), target_crowd=torch.tensor([True]))
+    assert metrics.compute().map50 is None
+    assert metrics.compute().reason == "no frame has an object but in crowds, which need not be found"
+
+
 def test_numbers_equal_pycocotools_used_in_the_plain_way() -> None:
     """Class by class must give what one COCOeval over all images and classes gives."""
     metrics = random_metrics(40)

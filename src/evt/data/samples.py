@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -57,11 +58,12 @@ class FrameSamples:
             raise DataError(
                 f"{frame.name}: there is no annotation of this frame; training needs one for each"
             )
+        target = frame.target.without_crowds()
         if torch.rand((), generator=generator) < 0.5:
-            return frame
-        x0, y0, x1, y1 = frame.target.boxes.unbind(-1)
+            return replace(frame, target=target)
+        x0, y0, x1, y1 = target.boxes.unbind(-1)
         width = frame.image.shape[-1]
-        mirrored = Boxes(torch.stack([width - x1, y0, width - x0, y1], -1), frame.target.labels)
+        mirrored = Boxes(torch.stack([width - x1, y0, width - x0, y1], -1), target.labels)
         return Frame(frame.image.flip(-1), frame.name, frame.first, mirrored)
 
 

@@ -30,26 +30,31 @@ class CocoTargets:
     Args:
         boxes: (n, 4) float32, x0 y0 x1 y1, in the order of the frames.
         labels: (n,) int64.
+        crowd: (n,) bool, see `Boxes`.
         ends: for each frame, where its objects end.
         sizes: (frames, 2), width and height of each.
     """
 
-    def __init__(self, boxes: np.ndarray, labels: np.ndarray, ends: np.ndarray, sizes: np.ndarray) -> None:
-        self._boxes, self._labels = torch.from_numpy(boxes), torch.from_numpy(labels)
+    def __init__(
+        self, boxes: np.ndarray, labels: np.ndarray, crowd: np.ndarray, ends: np.ndarray, sizes: np.ndarray
+    ) -> None:
+        self._boxes, self._labels, self._crowd = map(torch.from_numpy, (boxes, labels, crowd))
         self._ends, self._sizes = ends, sizes
 
     @property
     def fingerprint(self) -> str:
         """A hash of all of it."""
         digest = hashlib.sha1()
-        for array in (self._boxes.numpy(), self._labels.numpy(), self._ends, self._sizes):
+        objects = (tensor.numpy() for tensor in (self._boxes, self._labels, self._crowd))
+        for array in (*objects, self._ends, self._sizes):
             digest.update(array.tobytes())
         return digest.hexdigest()
 
     def __getitem__(self, i: int) -> Annotation:
         start, end = self._ends[i - 1] if i else 0, self._ends[i]
         width, height = map(int, self._sizes[i])
-        return Annotation(width, height, Boxes(self._boxes[start:end], self._labels[start:end]))
+        mine = slice(start, end)
+        return Annotation(width, height, Boxes(self._boxes[mine], self._labels[mine], self._crowd[mine]))
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,9 @@ def read_coco(path: str | Path, pictures: bool = False, classes: Sequence[str] =
     """Read a COCO-style VID json.
 
     `bbox` is x, y, width, height; classes are found by the names in `categories`. A frame's number is that in its
-    file name, as it is in the XML tree; `frame_id`, which some converters count anew, is not read.
+    file name, as it is in the XML tree; `frame_id`, which some converters count anew, is not read. An annotation
+    with `iscrowd` stands for a group of objects (see `Boxes`); `ignore` counts for nothing, as in pycocotools, which
+    writes `iscrowd` over it (`COCOeval._prepare`).
 
     Args:
         path: the file.
@@ -135,6 +142,11 @@ def read_coco(path: str | Path, pictures: bool = False, classes: Sequence[str] =
         labels_of_ids = {key: -1 if label is None else label for key, label in labels_of_ids.items()}
     labels = looked_up(labels_of_ids, "category_id", _described(classes))
     images = looked_up(image_of_id, "image_id", "the images")
+    flags = [entry.get("iscrowd", 0) for entry in content["annotations"]]
+    for i, flag in enumerate(flags):
+        if flag not in (0, 1):
+            raise DataError(f"{path}: annotations[{i}] has iscrowd {flag!r}; it must be 0 or 1")
+    crowd = np.array(flags, bool)
     try:
         boxes = np.array(column("annotations", "bbox"), np.float64).reshape(len(labels), 4)
         boxes[:, 2:] += boxes[:, :2]
@@ -183,7 +195,7 @@ def read_coco(path: str | Path, pictures: bool = False, classes: Sequence[str] =
     for name, frames in frames_of.items():
         mine = objects[starts[k] : starts[k + len(frames)]]
         ends = starts[k + 1 : k + len(frames) + 1] - starts[k]
-        targets = CocoTargets(boxes[mine].astype(np.float32), labels[mine], ends, sizes[frames])
+        targets = CocoTargets(boxes[mine].astype(np.float32), labels[mine], crowd[mine], ends, sizes[frames])
         videos.append(CocoVideo(name, [files[i] for i in frames], targets))
         k += len(frames)
     return videos
@@ -228,7 +240,9 @@ class CocoWriter:
             image |= {"video_id": len(videos), "frame_id": frame_number}
         images.append(image)
         target = annotation.target
-        for (x0, y0, x1, y1), label in zip(target.boxes.tolist(), target.labels.tolist(), strict=True):
+        crowd = [False] * len(target.labels) if target.crowd is None else target.crowd.tolist()
+        columns = (target.boxes.tolist(), target.labels.tolist(), crowd)
+        for (x0, y0, x1, y1), label, many in zip(*columns, strict=True):
             objects.append(
                 {
                     "id": len(objects) + 1,
@@ -236,7 +250,7 @@ class CocoWriter:
                     "category_id": label + 1,
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "area": (x1 - x0) * (y1 - y0),
-                    "iscrowd": 0,
+                    "iscrowd": int(many),
                 }
             )
 

@@ -19,10 +19,19 @@ class Boxes:
 
     boxes: (n, 4) float32, x0 y0 x1 y1 in pixels of the frame as stored.
     labels: (n,) int64, zero-based classes.
+    crowd: (n,) bool, which boxes stand for a group of objects that are not told apart (COCO's `iscrowd`): what is
+        found in there is neither right nor wrong. None where no box does.
     """
 
     boxes: Tensor
     labels: Tensor
+    crowd: Tensor | None = None
+
+    def without_crowds(self) -> Boxes:
+        """The single objects, to be learned."""
+        if self.crowd is None:
+            return self
+        return Boxes(self.boxes[~self.crowd], self.labels[~self.crowd])
 
 
 @dataclass(frozen=True)

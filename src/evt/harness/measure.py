@@ -19,7 +19,7 @@ from evt.data.video import Boxes, DataError, Frame, Video
 from evt.eventful import VARIANTS, Policy, Stream, Variant, count_ops
 from evt.harness.ledger import Ledger
 from evt.metrics.agreement import relative_l2
-from evt.metrics.detection import DetectionMetrics
+from evt.metrics.detection import FORMAT, DetectionMetrics
 from evt.models.vitdet import ViTDet
 
 P = ParamSpec("P")
@@ -159,7 +159,7 @@ def measure(
     measurement, detections = Measurement(), DetectionMetrics(classes)
     with tqdm(total=sum(map(len, videos)), desc=describe, unit="frame") as bar:
         for video in videos:
-            part = f"{key} {video.name} {video.fingerprint}"
+            part = f"{key} {FORMAT} {video.name} {video.fingerprint}"
             if part in ledger:
                 bar.update(len(video))
             else:
@@ -192,7 +192,16 @@ def _measure_video(run: Run, video: Video, classes: Sequence[str], bar: tqdm[NoR
             found, seconds = timed(run.model.detect, out, (height, width))
             part.detector_seconds.append(seconds)
             target = frame.target or NO_OBJECTS
-            detections.add(frame.name, target.boxes, target.labels, found.boxes, found.scores, found.labels)
+            detections.add(
+                frame.name,
+                target.boxes,
+                target.labels,
+                found.boxes,
+                found.scores,
+                found.labels,
+                target_crowd=target.crowd,
+                labelled=frame.target is not None,
+            )
         measurement.state_bytes = max(measurement.state_bytes, stream.nbytes)
         bar.update()
     return {"measurement": measurement.record(), "detections": detections.records()}

@@ -22,7 +22,7 @@ from evt.harness.ledger import Ledger
 from evt.harness.pool import in_batches, job_of, n_workers
 from evt.harness.report import FilledTable
 from evt.metrics.bootstrap import half_width
-from evt.metrics.detection import DetectionMetrics
+from evt.metrics.detection import FORMAT, DetectionMetrics
 from evt.models.vitdet import ViTDet
 
 
@@ -99,7 +99,7 @@ def fill_mini_tables(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     setup.class_names(videos, model.n_classes, weights.classes)
 
     ledger = Ledger(folder / "videos.jsonl")
-    settings = json.dumps([evt.__version__, weights.sha256, job, [row.label for row in rows]])
+    settings = json.dumps([evt.__version__, FORMAT, weights.sha256, job, [row.label for row in rows]])
     progress = tqdm(total=len(videos), desc=cfg.table.name, unit="video")
     run = partial(measure_videos, job, rows)
     results = in_batches(run, len(videos), cfg.table.batch, ledger, settings, workers, progress)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -26,17 +26,23 @@ class Instances:
     boxes: (n, 4) float32, x0 y0 x1 y1.
     labels: (n,) int64, zero-based classes.
     scores: (n,) float32 of detections; of objects, nothing reads them.
+    crowd: (n,) bool of objects, which stand for a group of them (COCO's `iscrowd`): they need not be found, and any
+        number of detections that lie in one counts neither as right nor as wrong. Nothing reads those of detections.
     """
 
     images: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
     scores: np.ndarray
+    crowd: np.ndarray
 
     def of_class(self, label: int) -> Instances:
         """Those of one class."""
-        chosen = self.labels == label
-        return Instances(self.images[chosen], self.boxes[chosen], self.labels[chosen], self.scores[chosen])
+        return self.of(self.labels == label)
+
+    def of(self, chosen: np.ndarray) -> Instances:
+        """Those that a mask, (n,) bool, chooses."""
+        return Instances(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
 def evaluate(n_classes: int, objects: Instances, detections: Instances) -> tuple[np.ndarray, np.ndarray]:
@@ -65,11 +71,11 @@ def evaluate(n_classes: int, objects: Instances, detections: Instances) -> tuple
 
 @dataclass(frozen=True)
 class Ranking:
-    """The detections of a class, best first, and what COCO matched them with at IoU 0.5.
+    """The detections of a class that count, best first, and what COCO matched them with at IoU 0.5.
 
     images: (m,) int64, the index of the image of each.
     hits: (m,) bool, whether each found an object.
-    objects: (n,) int64, the index of the image of each object.
+    objects: (n,) int64, the index of the image of each object that is to be found.
     """
 
     images: np.ndarray
@@ -83,12 +89,15 @@ def ranking(objects: Instances, detections: Instances) -> Ranking:
     evaluation = _matched(objects, detections, images)
     # For each image, in order; all areas come first of the area ranges.
     found = [x for x in evaluation.evalImgs[: len(images)] if x is not None]
+    to_find = objects.images[~objects.crowd]
     if not found:
-        return Ranking(np.empty(0, np.int64), np.empty(0, bool), objects.images)
+        return Ranking(np.empty(0, np.int64), np.empty(0, bool), to_find)
     order = np.argsort(-np.concatenate([x["dtScores"] for x in found]), kind="mergesort")
     where = np.concatenate([np.full(len(x["dtScores"]), x["image_id"]) for x in found])
     hits = np.concatenate([x["dtMatches"][0] > 0 for x in found])
-    return Ranking(where[order], hits[order], objects.images)
+    ignored = np.concatenate([x["dtIgnore"][0] for x in found]).astype(bool)
+    order = order[~ignored[order]]
+    return Ranking(where[order], hits[order], to_find)
 
 
 def _evaluate_class(objects: Instances, detections: Instances) -> tuple[np.ndarray, np.ndarray]:
@@ -121,6 +130,7 @@ def _as_coco(images: list[int], instances: Instances) -> COCO:
         np.concatenate([corners[:, :2], sizes], axis=1).tolist(),
         sizes.prod(1).tolist(),
         instances.scores.tolist(),
+        instances.crowd.astype(int).tolist(),
     )
     coco = COCO()
     coco.dataset = {
@@ -135,9 +145,9 @@ def _as_coco(images: list[int], instances: Instances) -> COCO:
                 "bbox": box,
                 "area": area,
                 "score": score,
-                "iscrowd": 0,
+                "iscrowd": crowd,
             }
-            for i, (image, box, area, score) in enumerate(zip(*columns, strict=True), 1)
+            for i, (image, box, area, score, crowd) in enumerate(zip(*columns, strict=True), 1)
         ],
     }
     coco.createIndex()

@@ -23,7 +23,7 @@ class DetectionResult:
     map: the same, mean over IoU 0.5 to 0.95.
     summary: COCO's 12 numbers by name; s, m and l stand for objects below 32², up to 96² and above 96² pixels.
     ap50_per_class: AP at IoU 0.5 of each class by name.
-    n_frames, n_boxes, n_detections: how many there were.
+    n_frames, n_boxes, n_detections: how many there were, on all frames.
     reason: why map50 is None.
     """
 
@@ -42,19 +42,26 @@ class _Part:
     """Some frames: their names, how many boxes and detections each has, and these one after the other."""
 
     frames: list[str]
+    labelled: np.ndarray  # (frames,) bool, which have ground truth
     n_boxes: np.ndarray  # (frames,) int64
     boxes: np.ndarray  # (n, 4) float32
     labels: np.ndarray  # (n,) int64
+    crowd: np.ndarray  # (n,) bool
     n_detections: np.ndarray  # (frames,) int64
     detected_boxes: np.ndarray  # (m, 4) float32
     detected_labels: np.ndarray  # (m,) int64
     scores: np.ndarray  # (m,) float32
 
 
+FORMAT = 2
+"""Of `DetectionMetrics.records`; what keeps them must not take those of another one for its own."""
+
 _DTYPES = {
+    "labelled": "|b1",
     "n_boxes": "<i8",
     "boxes": "<f4",
     "labels": "<i8",
+    "crowd": "|b1",
     "n_detections": "<i8",
     "detected_boxes": "<f4",
     "detected_labels": "<i8",
@@ -87,6 +94,9 @@ class DetectionMetrics:
         boxes: Tensor,
         scores: Tensor,
         labels: Tensor,
+        *,
+        target_crowd: Tensor | None = None,
+        labelled: bool = True,
     ) -> None:
         """Add a frame.
 
@@ -94,6 +104,9 @@ class DetectionMetrics:
             frame: its name, which no other frame has.
             target_boxes, target_labels: its objects, (n, 4) x0 y0 x1 y1 in pixels of the frame, and (n,).
             boxes, scores, labels: its detections, (m, 4), (m,) and (m,).
+            target_crowd: which boxes stand for a group of objects, (n,) bool; see `Boxes`. None where none does.
+            labelled: whether the frame has ground truth, if only that it is empty. Else its detections are kept,
+                and count neither as right nor as wrong.
 
         Raises:
             ValueError: the frame was added before, the shapes are others, a number is not finite, or a label is of
@@ -102,9 +115,13 @@ class DetectionMetrics:
         self._add(
             _Part(
                 [frame],
+                np.array([labelled]),
                 np.array([len(target_boxes)]),
                 _array(target_boxes, torch.float32),
                 _array(target_labels, torch.int64),
+                np.zeros(len(target_boxes), bool)
+                if target_crowd is None
+                else _array(target_crowd, torch.bool),
                 np.array([len(boxes)]),
                 _array(boxes, torch.float32),
                 _array(labels, torch.int64),
@@ -160,15 +177,16 @@ class DetectionMetrics:
         return 100 * map50_of(len(self._classes), objects, detections, video_of, draws)
 
     def _instances(self) -> tuple[_Part, np.ndarray, Instances, Instances]:
-        """All frames, the rank of each, their objects and their detections."""
+        """All frames, the rank of each, their objects, and the detections of those that are labelled."""
         part = self._merged()
         # Equal scores rank in the order of the images, so that order must be the same however frames came in.
         rank = np.empty(len(part.frames), np.int64)
         rank[sorted(range(len(part.frames)), key=part.frames.__getitem__)] = np.arange(len(part.frames))
-        no_scores = np.zeros(len(part.labels), np.float32)
-        objects = Instances(rank.repeat(part.n_boxes), part.boxes, part.labels, no_scores)
+        no_scores, no_crowds = np.zeros(len(part.labels), np.float32), np.zeros(len(part.scores), bool)
+        objects = Instances(rank.repeat(part.n_boxes), part.boxes, part.labels, no_scores, part.crowd)
         where = rank.repeat(part.n_detections)
-        return part, rank, objects, Instances(where, part.detected_boxes, part.detected_labels, part.scores)
+        detections = Instances(where, part.detected_boxes, part.detected_labels, part.scores, no_crowds)
+        return part, rank, objects, detections.of(part.labelled.repeat(part.n_detections))
 
     def only(self, chosen: Callable[[str], bool]) -> DetectionMetrics:
         """The same, of the frames whose names are chosen."""
@@ -181,9 +199,11 @@ class DetectionMetrics:
                 few._add(
                     _Part(
                         [frame],
+                        part.labelled[i : i + 1],
                         part.n_boxes[i : i + 1],
                         part.boxes[own],
                         part.labels[own],
+                        part.crowd[own],
                         part.n_detections[i : i + 1],
                         part.detected_boxes[found],
                         part.detected_labels[found],
@@ -198,8 +218,13 @@ class DetectionMetrics:
         stats, ap50 = evaluate(len(self._classes), objects, detections)
         summary = {name: _percent(value) for name, value in zip(SUMMARY, stats, strict=True)}
         reason = None
-        if not len(part.labels):
-            reason = "no frame was added" if not part.frames else "no frame has an object"
+        if not part.frames:
+            reason = "no frame was added"
+        elif not part.labelled.any():
+            reason = "there is no ground truth"
+        elif part.crowd.all():
+            crowds = " but in crowds, which need not be found" if len(part.crowd) else ""
+            reason = f"no frame has an object{crowds}"
         return DetectionResult(
             map50=summary["AP50"],
             map=summary["AP"],
@@ -216,7 +241,7 @@ class DetectionMetrics:
         if len(part.frames) == 1:
             where = f"frame {part.frames[0]}"
         n, m = int(part.n_boxes.sum()), int(part.n_detections.sum())
-        shapes = {"boxes": (n, 4), "labels": (n,)}
+        shapes = {"boxes": (n, 4), "labels": (n,), "crowd": (n,)}
         shapes |= {"detected_boxes": (m, 4), "detected_labels": (m,), "scores": (m,)}
         for name, shape in shapes.items():
             array = getattr(part, name)
