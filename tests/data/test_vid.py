@@ -495,6 +495,31 @@ def edited(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]
             r"images\[0\] and images\[1\] both have id 100; an image may be listed only once",
         ),
         (
+            edited(lambda x: x["categories"][1].update(id=10)),
+            r"categories\[0\] and categories\[1\] both have id 10; a category may be listed only once",
+        ),
+        (
+            edited(lambda x: x["categories"][2].update(name="turtle")),
+            r"categories\[0\] and categories\[2\] both have name 'turtle'",
+        ),
+        (
+            edited(lambda x: x["videos"][1].update(id=0)),
+            r"videos\[0\] and videos\[1\] both have id 0; a video may be listed only once",
+        ),
+        (
+            edited(lambda x: x["videos"][1].update(name=x["videos"][0]["name"])),
+            r"videos\[0\] and videos\[1\] both have name 'val/ILSVRC2015_val_00000000'",
+        ),
+        (
+            edited(lambda x: x["videos"][1].update(name="ILSVRC2015_val_00000000")),
+            "the videos ILSVRC2015_val_00000000 and val/ILSVRC2015_val_00000000 are the same",
+        ),
+        (
+            edited(lambda x: [x["annotations"][i].update(id=i // 2) for i in range(len(x["annotations"]))]),
+            r"annotations\[0\] and annotations\[1\] both have id 0; an annotation may be listed only once",
+        ),
+        (edited(lambda x: x["annotations"][2].update(id=5)), r"annotations\[0\] has no 'id'"),
+        (
             edited(lambda x: x["annotations"][2].update(bbox=[60, 0, 5, 5])),
             r"annotations\[2\], in val/ILSVRC2015_val_00000000/000001.JPEG, has a box outside the frame",
         ),

@@ -196,6 +196,10 @@ def test_det_and_json_problems_are_named(
     assert f"{frame}: no such picture" in capsys.readouterr().out
     assert prepare_vid.main([str(root), "--json", str(tmp_path / "none.json")]) == 1
     assert "none.json: no such annotation file" in capsys.readouterr().out
+    content = coco_json()
+    content["videos"][1]["name"] = content["videos"][0]["name"]
+    assert prepare_vid.main([str(root), "--json", str(write_json(tmp_path / "twice.json", content))]) == 1
+    assert "twice.json: videos[0] and videos[1] both have name 'val/" in capsys.readouterr().out
 
 
 def test_a_picture_of_another_size_than_its_annotation_is_named(

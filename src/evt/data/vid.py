@@ -307,6 +307,10 @@ def _listed_in_json(root: Path, split: str, path: Path) -> list[VIDVideo]:
     bases = [root / "Data" / data_set, root / "Data" / data_set / folder, root, path.parent]
     if not listed:
         return []
+    names = {video.name for video in listed}
+    for name in (video.name for video in listed):
+        if f"{folder}/{name}" in names:
+            raise DataError(f"{path}: the videos {name} and {folder}/{name} are the same; keep one of them")
     for base in bases:
         if any((base / video.files[0]).exists() for video in listed):
             return [

@@ -22,6 +22,12 @@ _Kind = tuple[tuple[type, ...], str]  # of a json's values: the types that are a
 _ANY: _Kind = ((object,), "anything")
 _TEXT: _Kind = ((str,), "a text")
 _ID: _Kind = ((int, float, str), "a number or a text")
+_ONE_OF = {
+    "images": "an image",
+    "categories": "a category",
+    "videos": "a video",
+    "annotations": "an annotation",
+}
 
 
 class CocoTargets:
@@ -86,8 +92,8 @@ def read_coco(path: str | Path, pictures: bool = False, classes: Sequence[str] =
         classes: their names, in the order of their labels.
 
     Raises:
-        DataError: the file is missing, broken or lacks an entry, an image is listed twice, or an object is of an
-            unknown class or image, reaches out of its frame or has no area.
+        DataError: the file is missing, broken or lacks an entry, an image, category, video or annotation is listed
+            twice, or an object is of an unknown class or image, reaches out of its frame or has no area.
     """
     try:
         content = json.loads(Path(path).read_bytes())
@@ -113,21 +119,22 @@ def read_coco(path: str | Path, pictures: bool = False, classes: Sequence[str] =
                 raise DataError(f"{path}: {table}[{i}] has {key} {value!r}; it must be {described}")
         return values
 
-    def images_by(key: str, kind: _Kind) -> dict[Any, int]:
+    def places_by(table: str, key: str, kind: _Kind) -> dict[Any, int]:
+        """Where in a table each value of a key stands, which may be only once: of two, neither can be meant."""
         places: dict[Any, int] = {}
-        for i, value in enumerate(column("images", key, kind)):
+        for i, value in enumerate(column(table, key, kind)):
             if (other := places.setdefault(value, i)) != i:
                 raise DataError(
-                    f"{path}: images[{other}] and images[{i}] both have {key} {value!r}; "
-                    "an image may be listed only once"
+                    f"{path}: {table}[{other}] and {table}[{i}] both have {key} {value!r}; "
+                    f"{_ONE_OF[table]} may be listed only once"
                 )
         return places
 
     label_of_class = {name: label for label, name in enumerate(classes)}
-    names = column("categories", "name", _TEXT)
-    labels_of_ids = dict(zip(column("categories", "id", _ID), map(label_of_class.get, names), strict=True))
-    image_of_file = images_by("file_name", _TEXT)
-    image_of_id = images_by("id", _ID)
+    names = places_by("categories", "name", _TEXT)
+    labels_of_ids = dict(zip(places_by("categories", "id", _ID), map(label_of_class.get, names), strict=True))
+    image_of_file = places_by("images", "file_name", _TEXT)
+    image_of_id = places_by("images", "id", _ID)
     files = list(image_of_file)
 
     def looked_up(table: Mapping[Any, Any], key: str, allowed: str) -> np.ndarray:
@@ -138,6 +145,8 @@ def read_coco(path: str | Path, pictures: bool = False, classes: Sequence[str] =
             raise DataError(f"{path}: annotations[{i}] has {key} {keys[i]!r}; it must be one of {allowed}")
         return np.array(found, np.int64)
 
+    if any("id" in entry for entry in content["annotations"]):  # nothing needs one
+        places_by("annotations", "id", _ID)
     if pictures:
         labels_of_ids = {key: -1 if label is None else label for key, label in labels_of_ids.items()}
     labels = looked_up(labels_of_ids, "category_id", _described(classes))
@@ -171,7 +180,9 @@ def read_coco(path: str | Path, pictures: bool = False, classes: Sequence[str] =
                     f"{path}: {files[other]} and {files[i]} are of the same name; it must tell pictures apart"
                 )
     else:
-        name_of_id = dict(zip(column("videos", "id", _ID), column("videos", "name", _TEXT), strict=True))
+        name_of_id = dict(
+            zip(places_by("videos", "id", _ID), places_by("videos", "name", _TEXT), strict=True)
+        )
         files_of = defaultdict(list)
         for file, video_id in zip(files, column("images", "video_id", _ID), strict=True):
             if video_id not in name_of_id:
