@@ -113,6 +113,7 @@ def test_generated_classes_on_other_videos_are_told(caplog: pytest.LogCaptureFix
         ({"seed": 2**64}, "model.seed is"),
         ({"spatial_depth": 1_000_000_000}, "model.spatial_depth=1000000000"),
         ({"classes": 10**12}, "model.classes=1000000000000"),
+        ({"temporal_views": 10**9}, "model.temporal_views=1000000000"),
         ({"classes": 10**30}, "model.classes="),
         ({"dim": 4_000_000}, "model.dim=4000000"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -147,14 +148,16 @@ def test_a_clip_that_is_none_is_refused(clip: Tensor, message: str) -> None:
     [
         ({"size": 100}, "multiple of the tubelet's 16 by 16"),
         ({"view_frames": 31}, "multiple of the tubelet's 2 frames"),
+        ({"tubelet": (2, 0, 16)}, r"tubelet is \[2, 0, 16\]; it must be three whole numbers"),
+        ({"tubelet": (2, 16)}, r"tubelet is \[2, 16\]; it must be three whole numbers"),
         ({"temporal_stride": 0}, "temporal_stride of the views is 0"),
         ({"classes": 0}, "model.classes is 0"),
         ({"num_heads": 7}, "multiple of num_heads"),
     ],
 )
-def test_a_model_that_cannot_be_is_refused(settings: dict[str, int], message: str) -> None:
+def test_a_model_that_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:
     with torch.device("meta"), pytest.raises(ValueError, match=message):
-        ViViT(**settings)  # type: ignore[arg-type]
+        ViViT(**settings)
 
 
 def test_r_of_all_tokens_is_the_dense_model_and_more_is_refused() -> None:

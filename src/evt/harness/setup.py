@@ -261,7 +261,8 @@ def _check_memory(build: Callable[..., M], cfg: DictConfig, apart: tuple[str, ..
     It is built on the meta device with one block, and with one more of each kind, which gives the size of all.
 
     Raises:
-        ConfigError: the parameters, and what one block makes of a frame's tokens, need more than there is.
+        ConfigError: the parameters, what one block makes of a frame's tokens, and the views of a clip need more
+            than there is.
     """
     depths = {
         key: cfg[key]
@@ -286,6 +287,8 @@ def _check_memory(build: Callable[..., M], cfg: DictConfig, apart: tuple[str, ..
         )
         # Of each token its queries, keys and values and the hidden layer of the MLP, in single precision.
         needed += int(4 * one.n_tokens * cfg.dim * (3 + cfg.mlp_ratio))
+        if not isinstance(one, ViTDet):  # the views of a clip are in memory together
+            needed += 4 * len(one.views) * one.views.frames * 3 * one.size**2
     except (RuntimeError, OverflowError, TypeError) as error:
         raise ConfigError(
             f"the settings below model are too large for any tensor: {_largest(cfg)}"

@@ -11,6 +11,7 @@ from evt.eventful import Block, BlockState, Policy, Stream, Variant
 from evt.eventful.counting import add, linear
 from evt.models.views import Clip, Views
 from evt.models.vit import check_shape
+from evt.tokens.run_length import checked_tubelet
 
 # Of pixels in [0, 1], the same for red, green and blue, as the published ViViT-B was trained.
 PIXEL_MEAN = 0.45
@@ -89,7 +90,8 @@ class ViViT(nn.Module):
         spatial_depth, temporal_depth: blocks of the two sub-models.
 
     Raises:
-        ValueError: a view is not made of whole tubelets, or the heads do not divide D.
+        ValueError: a view is not made of whole tubelets, a tubelet is not three whole numbers, or the heads do not
+            divide D.
     """
 
     def __init__(
@@ -109,7 +111,7 @@ class ViViT(nn.Module):
     ) -> None:
         super().__init__()
         self.views = Views(view_frames, size, temporal_stride, temporal_views, spatial_views)
-        frames, height, width = tubelet
+        frames, height, width = checked_tubelet(tubelet)
         if size % height or size % width:
             raise ValueError(
                 f"model.size is {size}; it must be a multiple of the tubelet's {height} by {width} pixels"
