@@ -277,7 +277,7 @@ def test_a_refused_run_leaves_all_of_the_first(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Hydra's files, too; a sweep likewise."""
-    from evt.harness.cli import locked
+    from evt.harness.lock import locked
 
     def look() -> dict[str, tuple[int, bytes]]:
         files = (path for path in tmp_path.rglob("*") if path.is_file())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -23,8 +24,12 @@ from evt.harness.report import align
 from evt.harness.speed import DTYPES, Contestant, inputs_of, operations, record_of
 
 
-def bench(cfg: DictConfig) -> None:
-    """Race what the config names against the dense model, print the figures, and leave bench.json in the folder."""
+def bench(cfg: DictConfig) -> dict[str, Any]:
+    """Race what the config names against the dense model, print the figures, and leave bench.json in the folder.
+
+    Returns:
+        What was measured of it.
+    """
     device = setup.build_device(cfg)
     dtype = setup.choice(DTYPES, "dtype", cfg.dtype)
     setup.check_flags(cfg, "fast", "parts")
@@ -82,6 +87,7 @@ def bench(cfg: DictConfig) -> None:
     figures = {"machine": machine(device), "records": records, "parts": parts}
     write(folder / "bench.json", json.dumps(figures, indent=1) + "\n")
     print(f"written to {folder}/bench.json")
+    return {"dense_ms": records["dense"]["later_ms"], **this}
 
 
 if __name__ == "__main__":

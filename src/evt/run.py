@@ -35,7 +35,7 @@ from evt.harness.measure import Run, measure, peak_memory
 from evt.harness.measure_clip import measure_clip
 from evt.harness.measure_tokens import measure_tokens
 from evt.harness.recognise import recognise
-from evt.harness.report import summary_table, write_detections
+from evt.harness.report import main_figures, summary_table, write_detections
 from evt.models.videomae import VideoMAE
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
@@ -74,8 +74,8 @@ class Job:
         )
 
 
-def run(cfg: DictConfig) -> None:
-    """Measure what the config names, print a table, and leave metrics.json in the run folder.
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Measure what the config names, print a table, and leave metrics.json in the run folder; its main figures.
 
     A run that was killed and is started again with the same `hydra.run.dir` goes on after its last finished video.
     """
@@ -116,6 +116,7 @@ def run(cfg: DictConfig) -> None:
     print(summary_table(metrics))
     print(f"weights: {weights}" + ("" if weights.trained else ", so no accuracy is measured"))
     print(f"written to {job.folder}/metrics.json")
+    return main_figures(metrics)
 
 
 def detect(job: Job, model: ViTDet, videos: Sequence[Video]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from evt.harness.cli import locked
+from evt.harness.lock import locked
 from evt.harness.setup import ConfigError
 from tests.common import ROOT
 
@@ -103,7 +103,7 @@ def test_a_worker_that_is_stopped_or_killed_does_not_hang_its_parent(
 LOCKED = """
 import os, time
 from pathlib import Path
-from evt.harness.cli import locked
+from evt.harness.lock import locked
 with locked(Path(".")):
     for _ in range(2):
         if os.fork() == 0:

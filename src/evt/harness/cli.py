@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,7 +15,6 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
@@ -25,7 +22,10 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 import evt
 from evt.data.video import DataError
 from evt.files import sentence, write
+from evt.harness.lock import is_first, locked
+from evt.harness.settings import unknown_setting
 from evt.harness.setup import ConfigError
+from evt.harness.sweep import Failed, take_hydras_place
 from evt.harness.train import TrainingError
 from evt.interrupt import imports_are_done
 from evt.models.checkpoints import CheckpointError
@@ -38,33 +38,38 @@ REMOVABLE = {"data.det"}
 """What `~` may take out of a config."""
 
 
-class FailedPoint(Exception):  # noqa: N818
-    """A point of a sweep that could not be run; why was said."""
-
-
-def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
+def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
     """Run a command's task under Hydra with the process's arguments.
 
-    Exit status 0 when all went well, 2 after an error of the user's, told in one sentence, 130 after Ctrl-C.
+    What a task returns are its figures, for the table of a sweep. Exit status 0 when all went well, 2 after an error
+    of the user's, told in one sentence, 130 after Ctrl-C.
     """
 
     begun: list[bool] = []
 
     @functools.wraps(task)
-    def told_in_one_sentence(cfg: DictConfig) -> None:
+    def told_in_one_sentence(cfg: DictConfig) -> object:
         begun.append(True)
         try:
             with locked(Path(HydraConfig.get().runtime.output_dir)):
                 _keep_config(cfg)
                 expand_homes(cfg)
-                task(cfg)
-            begun.clear()  # the next point of a sweep is composed yet
-        except (CheckpointError, ConfigError, DataError, TrainingError, OSError) as error:
+                return task(cfg)
+        except (
+            CheckpointError,
+            ConfigError,
+            DataError,
+            TrainingError,
+            OSError,
+            OmegaConfBaseException,
+        ) as error:
+            of_config = isinstance(error, OmegaConfBaseException)
+            said = _explain(error, config_name) if of_config else sentence(error)
+            if HydraConfig.get().mode == RunMode.RUN:
+                _fail(said)
             # One impossible point of a sweep does not keep the others from running.
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                print(f"error: {sentence(error)}", file=sys.stderr)
-                raise FailedPoint from error
-            _fail(sentence(error))
+            print(f"error: {said}", file=sys.stderr)
+            return Failed(said)
 
     imports_are_done()
     if "--version" in sys.argv[1:]:
@@ -73,17 +78,21 @@ def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
     # Hydra then raises what is wrong with the arguments instead of printing it.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv[1:] = map(_home_quoted, sys.argv[1:])
+    take_hydras_place()
     main = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
     try:
         for argument in sys.argv[1:]:
             _refuse_added_or_removed(argument, config_name)
-        with _sweep:
-            main(told_in_one_sentence)()
-    except FailedPoint:
-        _fail("not all points of the sweep could be run; what was wrong is said above, where it happened")
+        while True:
+            try:
+                main(told_in_one_sentence)()
+                break
+            except HydraException as error:
+                if begun or not _left_to_points(error):
+                    raise
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_explain(error, config_name))
-    except OSError as error:
+    except (ConfigError, OSError) as error:
         _fail(sentence(error))
     except Exception as error:
         if begun:
@@ -97,74 +106,9 @@ def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
         sys.exit(130)
 
 
-@contextmanager
-def locked(folder: Path, setting: str = "hydra.run.dir") -> Iterator[None]:
-    """Keep a folder to this run, so that two at once do not write over each other's results.
-
-    Args:
-        folder: which exists.
-        setting: the one that names it, for the message.
-
-    Raises:
-        ConfigError: another process has it.
-        OSError: it cannot be written to.
-    """
-    if not _is_first():  # of torchrun's processes, which has it for all
-        yield
-        return
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
-    _locks.add(lock)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"another run is writing to {folder}; wait for it, or give another {setting}"
-            ) from None
-        yield
-    finally:
-        _locks.remove(lock)
-        os.close(lock)
-
-
-_locks: set[int] = set()
-
-
-def _leave_locks() -> None:
-    """A forked worker that outlives a killed run would keep the run's folder locked."""
-    for lock in _locks:
-        os.close(lock)
-    _locks.clear()
-
-
-os.register_at_fork(after_in_child=_leave_locks)
-
-
-_sweep = ExitStack()
-"""What is held until a sweep ends: its folder."""
-
-
-class SweepFolder(Callback):
-    """Keeps a sweep's folder to it, from before Hydra writes multirun.yaml (see configs/folder.yaml)."""
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Lock the folder; Hydra would only warn of an exception."""
-        HydraConfig.instance().set_config(config)
-        folder = Path(config.hydra.sweep.dir)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _sweep.enter_context(locked(folder, "hydra.sweep.dir"))
-        except (ConfigError, OSError) as error:
-            _fail(sentence(error))
-
-
-def _is_first() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 def _keep_config(cfg: DictConfig) -> None:
     """Write the config to `.hydra` as Hydra would, which is kept from it (see configs/folder.yaml)."""
-    if not _is_first():
+    if not is_first():
         return
     whole = HydraConfig.get()
     folder = Path(whole.runtime.output_dir) / ".hydra"
@@ -203,7 +147,7 @@ def _explain(error: Exception, config_name: str) -> str:
         if given:
             return f"{given[0]} names a setting that there is not; a text that has ${{ in it is {quoted(given[0])}"
     if unknown := re.match(r"Could not override '([^']+)'", message):
-        return _unknown_setting(unknown[1], _chosen(config_name))
+        return unknown_setting(unknown[1], _chosen(config_name))
     return " ".join(message.split())
 
 
@@ -261,22 +205,10 @@ def _refuse_added_or_removed(argument: str, config_name: str) -> None:
     group, _, name = key.rpartition(".")
     settings = OmegaConf.select(chosen, group) if group else chosen
     if not isinstance(settings, DictConfig) or name not in list(settings):
-        _fail(_unknown_setting(key, chosen))
+        _fail(unknown_setting(key, chosen))
     if sign == "~":
         _fail(f"{argument}: {key} cannot be left out; without this argument it is as the command has it")
     _fail(f"{argument}: {key} is set without a {sign}: {argument.removeprefix(sign)}")
-
-
-def _unknown_setting(key: str, chosen: DictConfig) -> str:
-    group, _, _ = key.rpartition(".")
-    if group == "policy" and OmegaConf.select(chosen, "policy.name") == "none":
-        return f"{key} cannot be set: variant {chosen.variant.name} has no gates, so its policy is none"
-    settings = OmegaConf.select(chosen, group) if group else chosen
-    if not isinstance(settings, DictConfig):
-        return f"{key} is not a setting, since {group} is not a group of them"
-    where = f"{group}={settings.name}" if "name" in settings else group or "the command"
-    names = [str(name) for name in settings if name != "name"]
-    return f"{key} is not a setting; those of {where} are {', '.join(names)}"
 
 
 def _chosen(config_name: str) -> DictConfig:
@@ -290,6 +222,22 @@ def _chosen(config_name: str) -> DictConfig:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         return hydra.compose(config_name, overrides=choices)
+
+
+def _left_to_points(error: HydraException) -> bool:
+    """Make a sweep of one value of a setting that a sweep was refused for; False where that is not why.
+
+    Hydra composes what all points have in common before the points, and with the defaults of what is swept over: a
+    setting that only some variants have is refused there. Settings that are swept over are left to the points.
+    """
+    unknown = re.match(r"Could not override '([^']+)'", str(error))
+    if unknown and {"-m", "--multirun"} & set(sys.argv):
+        for i, argument in enumerate(sys.argv):
+            key, _, value = argument.partition("=")
+            if key == unknown[1] and value:
+                sys.argv[i] = f"{key}=choice({value})"
+                return True
+    return False
 
 
 def _known(argument: str, config_name: str) -> bool:

@@ -39,6 +39,18 @@ def summary_table(metrics: dict[str, Any]) -> str:
     return align(rows, " ", "  ")
 
 
+def main_figures(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of metrics.json that a sweep's table has for each point: means over all frames or clips."""
+    parts = (metrics[part] for part in ("all", "tokens", "recognition") if part in metrics)
+    found = {name: x for name, x in next(parts).items() if isinstance(x, int | float)}
+    found |= {name: metrics[name] for name in ("tflops", "op_ratio", "time_ratio") if name in metrics}
+    if metrics.get("state_bytes"):
+        found["state_mb"] = metrics["state_bytes"] / 1e6
+    if "detection" in metrics:
+        found["map50"] = metrics["detection"]["map50"]
+    return found
+
+
 def _frames_rows(metrics: dict[str, Any]) -> list[list[str]]:
     parts = [metrics["first"], metrics["later"], metrics["all"]]
 
