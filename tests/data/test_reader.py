@@ -19,6 +19,7 @@ from evt.data import open_video
 from evt.data.actions import Segment
 from evt.data.clips import Clip
 from evt.data.epic_kitchens import EpicKitchens
+from evt.data.h264 import FrameNumbers
 from evt.data.kinetics import Kinetics
 from evt.data.reader import VideoFile
 from evt.data.something import SomethingSomething
@@ -152,7 +153,8 @@ def test_every_data_set_of_clips_reads_by_it(tmp_path: Path) -> None:
     kinetics = Kinetics(tmp_path / "val.csv", tmp_path / "videos")[0].frames
     assert numbers(kinetics[[50, 10, 40]]) == [60, 12, 48]
     something = SomethingSomething(tmp_path / "v.json", tmp_path / "l.json", tmp_path / "videos")[0].frames
-    assert numbers(something[[20, 4]]) == [50, 10]
+    assert numbers(something[[20, 4]]) == [20, 4]
+    assert len(something) == N
 
 
 def test_what_is_missing_at_the_end_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -190,6 +192,56 @@ def test_a_damaged_frame_is_an_error_and_never_a_copy(tmp_path: Path) -> None:
         wrong = {i for i in order if not reads_as(video, i, whole[i])}
         assert 20 in wrong
         assert not {0, 5, 10, 35, 60} & wrong
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["h264_b.mp4", "h264_open.mkv", "h264_b.ts", "hevc_closed.mkv", "mpeg4_b.mp4", "mpeg2_b.mkv", "wmv2.wmv",
+     "vp8.webm", "vp9.webm", "vp9.mp4"],
+)  # fmt: skip
+def test_frames_after_missing_packets_are_right_or_refused(tmp_path: Path, name: str) -> None:
+    """Decoders go on with what they have, and what they make of it looks like video."""
+    path = write_numbered(tmp_path / name, *KINDS.get(name, KINDS["vp9.webm"]))
+    whole = [open_video(path)[i].clone() for i in range(N)]
+    for lost in ({20}, {21, 22, 23}, set(range(33, 41))):
+        holed = tmp_path / f"holed_{name}"
+        drop_packets(path, holed, lost)
+        video = open_video(holed)
+        assert N - 2 * len(lost) <= len(video) <= N - len(lost)
+        shown = (video.times * 30).round().astype(int)
+        refused = [i for i, number in enumerate(shown) if not reads_as(video, i, whole[number])]
+        assert all(i >= 15 for i in refused)
+        assert lost == {20} or refused
+        if name != "h264_open.mkv":  # whose key frames do not begin anew
+            assert all(i < 60 for i in refused)
+
+
+def drop_packets(path: Path, to: Path, lost: set[int]) -> None:
+    """Copy a video's packets but for some."""
+    with av.open(str(path)) as file, av.open(str(to), "w") as copy:
+        stream = copy.add_stream_from_template(file.streams.video[0], opaque=True)
+        packets = [packet for packet in file.demux(video=0) if packet.size]
+        for i, packet in enumerate(packets):
+            if i not in lost:
+                packet.stream = stream
+                copy.mux(packet)
+
+
+def test_the_numbers_of_h264s_frames_are_followed() -> None:
+    """Parameters and slices by hand: 4 bits of a number, no gaps; numbers 0, 1, 2, 2 (not built on), 3, then 5."""
+    bits = "010000100000000000011110" + "1" + "1" + "1" + "1" + "010" + "0" + "1" * 8  # profile 66
+    parameters = b"\0\0\1\x67" + int(bits.ljust(48, "0"), 2).to_bytes(6, "big")
+
+    def slice_of(kind: int, number: int) -> bytes:
+        slice_bits = "1" + "1" + "1" + f"{number:04b}" + "1"  # place 0, type 0, parameters 0
+        return b"\0\0\1" + bytes([kind, int(slice_bits, 2), 0x80])
+
+    read = FrameNumbers(parameters).read
+    assert read(slice_of(0x65, 0)) == (True, True)
+    assert [read(slice_of(0x41, 1)), read(slice_of(0x41, 2))] == [(False, True)] * 2
+    assert [read(slice_of(0x01, 3)), read(slice_of(0x01, 3)), read(slice_of(0x41, 3))] == [(False, True)] * 3
+    assert read(slice_of(0x41, 5)) == (False, False)
+    assert read(slice_of(0x65, 0)) == (True, True)
 
 
 def reads_as(video: VideoFile, i: int, expected: Tensor) -> bool:

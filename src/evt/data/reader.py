@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import cast, overload
+from typing import NamedTuple, cast, overload
 
 import av
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
+from evt.data.h264 import FrameNumbers
 from evt.data.video import DataError
 
 MAX_PIXELS = 2**27
@@ -35,11 +36,32 @@ NO_REORDERING = frozenset(
 )
 """The codecs whose frames are shown in the order in which they are stored."""
 
-CLEAN_KEYS = frozenset({"hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg"})
+CLEAN_KEYS = frozenset({"hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg1video", "mpeg2video"}) | NO_REORDERING
 """The codecs of which a key frame, and all frames shown after it, need nothing from before it. H.264 marks points of
 gradual recovery as key frames, too, so there the packet itself is looked at."""
 
+NOTICED_IF_MISSING = frozenset({"h264", "hevc"})
+"""The codecs of which a missing packet shows in those that are there: in H.264 by the numbers of the frames, in HEVC
+by the lists of the frames that a picture is built on, which the decoder holds against what it has."""
+
+STORED_TIMES = EXACT_TIMES | {"asf", "mpeg", "mpegts"}
+"""The containers in which the time of a packet does not depend on whether those before it are there."""
+
+MAX_GAPS = 3
+"""In the times of frames at a steady rate; a video with more of them has just no steady rate."""
+
 av.logging.set_level(None)  # ffmpeg's own lines are not for the user
+
+
+class PacketInfo(NamedTuple):
+    """Of a packet: its time, whether frames can be read from here, how long it lasts, whether it is not shown, and
+    whether one is known to be missing before it."""
+
+    pts: int | None
+    key: bool
+    duration: int
+    discard: bool
+    follows: bool
 
 
 class VideoFile:
@@ -75,16 +97,16 @@ class VideoFile:
         self._format = VideoReformatter()
         self.truncated: str | None = None
         packets = self._read_packets()
-        known = all(pts is not None for pts, *_ in packets)
-        shown = [pts for pts, _, _, discard in packets if not discard and pts is not None]
-        codec = self._stream.codec_context.name
+        known = all(packet.pts is not None for packet in packets)
+        shown = [packet.pts for packet in packets if not packet.discard and packet.pts is not None]
+        codec = self._codec
         exact = self._container.format.name.split(",")[0] in EXACT_TIMES
         known = known and len(set(shown)) == len(shown)
         if known and shown and (codec in NO_REORDERING or (exact and codec in ONE_FRAME_A_PACKET)):
             pts = sorted(shown)
             self._by_time = True
         else:
-            pts, self._by_time = self._scan()
+            pts, self._by_time = self._scan(exact)
         if not pts:
             raise DataError(
                 f"{path}: no frame of the {codec} video in it can be decoded; at least 1 is needed"
@@ -93,11 +115,13 @@ class VideoFile:
         self._place = {at: i for i, at in enumerate(pts)} if self._by_time else {}
         # A jump is safe where packets are known by their times, in a container that stores them.
         self._keys = [
-            (self._place[at], at)
-            for at, key, _, _ in packets
-            if exact and known and key and at is not None and at in self._place
+            (self._place[packet.pts], packet.pts)
+            for packet in packets
+            if exact and known and packet.key and packet.pts is not None and packet.pts in self._place
         ]
         self._keys.sort()
+        self._clean = {packet.pts for packet in packets if packet.key}
+        self._unsure = self._after_missing(packets)
         self._set_times(packets)
         self._frames: Iterator[tuple[int, av.VideoFrame]] = iter(())
         self._next = len(pts) + 1  # nothing is open yet
@@ -129,12 +153,18 @@ class VideoFile:
                 f"{self.path}: frames {min(i)} to {max(i)} are of {sizes[0]} and {sizes[1]} pixels; those of a clip "
                 "must be of one size"
             )
-        return torch.stack([frames[at] for at in i])
+        # Rows of pixels are copied as they are, (n, H, W, 3), which is several times as fast as by colours.
+        return torch.stack([frames[at].permute(1, 2, 0) for at in i]).permute(0, 3, 1, 2)
 
     def _read(self, i: int) -> Tensor:
         if not 0 <= i < len(self):
             why = f"is {self.truncated}" if self.truncated and i >= len(self) else f"has {len(self)} frames"
             raise DataError(f"{self.path}: there is no frame {i}; the video {why}")
+        if i in self._unsure:
+            raise DataError(
+                f"{self.path}: frame {i}, at {self.times[i]:.2f} s of {self.end:.2f} s, cannot be decoded right: "
+                "packets that it may be built on are missing from the file"
+            )
         key, key_pts = max((k for k in self._keys if k[0] <= i), default=(0, None))
         ahead = i - self._next
         if ahead < 0 or (ahead > NEAR and key > self._next):
@@ -161,7 +191,6 @@ class VideoFile:
             key_pts = None
         started = key_pts is None
         self._stream.codec_context.options = {"err_detect": "explode"}
-        keys = {at for _, at in self._keys}
         damaged: set[int | None] = set()
         whole = True
         count = 0
@@ -171,7 +200,7 @@ class VideoFile:
                 if packet.pts != key_pts:
                     continue
                 started = True
-            whole = whole or packet.pts in keys
+            whole = whole or (packet.pts is not None and packet.pts in self._clean)
             frames: list[av.VideoFrame] = []
             try:
                 frames = self._stream.codec_context.decode(packet)
@@ -233,26 +262,32 @@ class VideoFile:
         stream.thread_type = "NONE"
         return container, stream
 
-    def _read_packets(self) -> list[tuple[int | None, bool, int, bool]]:
-        """Time, whether frames can be read from here, duration and whether it is not shown, of all packets."""
+    @property
+    def _codec(self) -> str:
+        return self._stream.codec_context.codec.canonical_name
+
+    def _read_packets(self) -> list[PacketInfo]:
         packets = []
-        codec = self._stream.codec_context.name
-        header = self._stream.codec_context.extradata
+        codec = self._codec
+        numbers = FrameNumbers(self._stream.codec_context.extradata)
         self._seconds = self._container.duration / av.time_base if self._container.duration else None
         try:
             for packet in self._container.demux(self._stream):
                 if not packet.size:
                     continue
-                key = packet.is_keyframe and (
-                    codec in CLEAN_KEYS or (codec == "h264" and _has_idr(packet, header))
-                )
-                packets.append((packet.pts, key, packet.duration or 0, packet.is_discard))
+                key, follows = packet.is_keyframe and codec in CLEAN_KEYS, True
+                if codec == "h264":
+                    key, follows = numbers.read(bytes(packet))
+                packets.append(PacketInfo(packet.pts, key, packet.duration or 0, packet.is_discard, follows))
         except av.error.FFmpegError:
             pass  # what could be read counts; the rest is missing at the end
         return packets
 
-    def _scan(self) -> tuple[list[int], bool]:
-        """The times of all frames of a decode from the start, and whether a frame is known by its time."""
+    def _scan(self, exact: bool) -> tuple[list[int], bool]:
+        """The times of all frames of a decode from the start, and whether a frame is known by its time.
+
+        exact: the container stores them. Then those that come in another order do so for a packet that is missing.
+        """
         self._container.close()
         self._container, self._stream = self._open()
         times: list[int | None] = []
@@ -260,21 +295,58 @@ class VideoFile:
             with contextlib.suppress(av.error.FFmpegError):
                 times += [frame.pts for frame in self._stream.codec_context.decode(packet)]
         known = [at for at in times if at is not None]
-        if len(known) == len(times) and known == sorted(set(known)):
-            return known, True
+        if len(set(known)) == len(times) and (exact or known == sorted(known)):
+            return sorted(known), True
         # Those of AVI come with the packets: as many, but some in another order.
         if len(set(known)) == len(times):
             return sorted(known), False
         return list(range(len(times))), False
 
-    def _set_times(self, packets: list[tuple[int | None, bool, int, bool]]) -> None:
+    def _after_missing(self, packets: list[PacketInfo]) -> set[int]:
+        """The places of frames that may be built on packets which are not in the file.
+
+        Where the codec does not tell, packets are taken to be missing where the times of frames at a steady rate have
+        a gap.
+        """
+        unsure: set[int] = set()
+        if self._codec == "h264":
+            whole = True
+            for i, packet in enumerate(packets):
+                whole = packet.key or (whole and packet.follows)
+                if whole:
+                    continue
+                if (
+                    not self._by_time
+                ):  # which frame this is, is not known; at most 16 of them wait to be shown
+                    return set(range(max(0, i - 16), len(self)))
+                if packet.pts in self._place:
+                    unsure.add(self._place[packet.pts])
+            return unsure
+        stored = self._container.format.name.split(",")[0] in STORED_TIMES
+        times = np.array([packet.pts for packet in packets if packet.pts is not None])
+        if self._codec in NOTICED_IF_MISSING or not stored or not len(times):
+            return unsure
+        pts = np.array(self._pts)
+        if not self._by_time:
+            gaps = _gaps(np.unique(times))
+            first = int((times <= gaps[0][0]).sum()) - 16 if gaps else len(self)
+            return set(range(max(0, first), len(self)))
+        keys = sorted(packet.pts for packet in packets if packet.key and packet.pts is not None)
+        # A packet may be needed by frames that are shown this much before it.
+        ahead = int((np.maximum.accumulate(times) - times).max(initial=0))
+        for before, after, step in _gaps(pts):
+            until = next((key for key in keys if key >= after), pts[-1] + 1)
+            unsure.update(np.flatnonzero((pts >= before + step - ahead) & (pts < until)).tolist())
+        return unsure
+
+    def _set_times(self, packets: list[PacketInfo]) -> None:
         """Seconds, and whether they can be true."""
         base = float(self._stream.time_base or 0)
         rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
         if self._pts == list(range(len(self._pts))) and rate:
             base = 1 / rate
         self.times = (np.array(self._pts, np.float64) - self._pts[0]) * base
-        lasts = {pts: duration * base for pts, _, duration, _ in packets}
+        lasts = {packet.pts: packet.duration * base for packet in packets}
         last = lasts.get(self._pts[-1], 0.0)
         if not last:
             last = float(self.times[-1] - self.times[-2]) if len(self) > 1 else 1 / (rate or 25)
@@ -308,21 +380,17 @@ class VideoFile:
         return self._seconds is not None and end < self._seconds - 0.5
 
 
-def _has_idr(packet: av.Packet, header: bytes | None) -> bool:
-    """Whether an H.264 packet needs no memory of what was before: it holds a slice of an IDR picture.
-
-    header: of the stream; where it begins with 1, each part of a packet is preceded by its length (ISO 14496-15).
-    """
-    data = bytes(packet)
-    if not header or header[0] != 1 or len(header) < 5:
-        return any(part[:1] and part[0] & 31 == 5 for part in data.split(b"\0\0\1")[1:])
-    bytes_of_length = (header[4] & 3) + 1
-    at = 0
-    while at + bytes_of_length < len(data):
-        if data[at + bytes_of_length] & 31 == 5:
-            return True
-        at += bytes_of_length + int.from_bytes(data[at : at + bytes_of_length], "big")
-    return False
+def _gaps(pts: np.ndarray) -> list[tuple[int, int, int]]:
+    """Where frames at a steady rate are missing: the times before and after, and the usual step from time to time."""
+    steps = np.diff(pts)
+    if len(steps) < 3:
+        return []
+    usual = int(np.median(steps))
+    gaps = np.flatnonzero(steps >= 1.75 * usual)
+    steady = np.abs(steps - usual) <= np.maximum(1, usual // 4)
+    if len(gaps) > MAX_GAPS or not np.delete(steady, gaps).all():
+        return []
+    return [(int(pts[i]), int(pts[i + 1]), usual) for i in gaps]
 
 
 def open_video(path: str | Path) -> VideoFile:
