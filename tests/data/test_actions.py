@@ -186,7 +186,7 @@ def test_a_bad_epic_csv_says_where(tmp_path: Path, row: str, columns: str, messa
 
 
 def test_a_csv_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"EPIC_100_validation.csv: cannot be read"):
+    with pytest.raises(DataError, match=r"EPIC_100_validation.csv: no such annotation file"):
         EpicKitchens(tmp_path)
     with pytest.raises(DataError, match="has no rows"):
         EpicKitchens(epic_tree(tmp_path))

@@ -41,7 +41,7 @@ def test_videos_have_the_number_of_their_template_and_the_missing_are_listed(tmp
 @pytest.mark.parametrize(
     ("entries", "labels", "message"),
     [
-        ("[", LABELS, "validation.json: not a json file"),
+        ("[", LABELS, "validation.json: not whole json"),
         ([], LABELS, "validation.json: holds no list of videos"),
         (
             [{"id": 7, "template": "Holding [something]"}],
@@ -74,7 +74,7 @@ def test_bad_files_are_refused_in_one_sentence(
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
     annotations, labels, videos = write(tmp_path)
-    with pytest.raises(DataError, match=r"none.json: cannot be read"):
+    with pytest.raises(DataError, match=r"none.json: no such annotation file"):
         SomethingSomething(tmp_path / "none.json", labels, videos)
     with pytest.raises(DataError, match=r"nowhere: no such folder"):
         SomethingSomething(annotations, labels, tmp_path / "nowhere")

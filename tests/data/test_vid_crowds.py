@@ -158,7 +158,7 @@ def test_a_crowd_by_hand() -> None:
     assert map50(None) == pytest.approx(100 * (34 + 33 * 0.5) / 101)
 
 
-@pytest.mark.parametrize("flag", [2, -1, "yes", None, [1], float("nan")])
+@pytest.mark.parametrize("flag", [2, -1, "yes", None, [1], 0.5])
 def test_other_flags_are_refused(tmp_path: Path, flag: object) -> None:
     content = random_json(0)
     content["annotations"][1]["iscrowd"] = flag

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import pandas as pd
 from torch import Tensor
 
 from evt.data.reader import open_video
@@ -182,27 +181,3 @@ def find_videos(folders: Sequence[Path]) -> dict[str, Path]:
                 raise DataError(f"{found[path.stem]} and {path} are both {path.stem}; keep one of them")
             found[path.stem] = path
     return found
-
-
-def read_annotations(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read columns of a csv file as text.
-
-    Raises:
-        DataError: the file is missing, is no csv, has no rows, or lacks a column.
-    """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); a csv file is needed") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path}: not a csv file ({' '.join(str(error).split())}); a csv file is needed"
-        ) from error
-    lacking = [column for column in columns if column not in table.columns]
-    if lacking:
-        raise DataError(
-            f"{path}: has no column {', '.join(lacking)}; its columns are {', '.join(map(str, table.columns))}"
-        )
-    if table.empty:
-        raise DataError(f"{path}: has no rows; at least 1 is needed")
-    return table[list(columns)]

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from evt.data.actions import LabelledClip, Segment, find_videos, read_annotations
+from evt.data.actions import LabelledClip, Segment, find_videos
+from evt.data.annotation_files import read_csv, shown
 from evt.data.video import DataError
 
 N_VERBS = 97
@@ -77,17 +78,15 @@ def read_segments(path: Path) -> list[tuple[str, str, int, float, float]]:
     columns = ["narration_id", "video_id", "verb_class", "start_timestamp", "stop_timestamp"]
     segments = []
     lines: dict[str, int] = {}
-    for line, (name, video, verb, start, stop) in enumerate(
-        read_annotations(path, columns).itertuples(index=False), start=2
-    ):
+    for line, name, video, verb, start, stop in read_csv(path, columns).itertuples():
         if name in lines:
             raise DataError(
                 f"{path}, line {line}: narration_id {name} is that of line {lines[name]} too; each needs its own"
             )
         lines[name] = line
-        if not verb.isdecimal() or int(verb) >= N_VERBS:
+        if not re.fullmatch(r"\d{1,9}", verb) or int(verb) >= N_VERBS:
             raise DataError(
-                f"{path}, line {line}: verb_class is {verb!r}; verbs are whole numbers from 0 to {N_VERBS - 1}"
+                f"{path}, line {line}: verb_class is {shown(verb)}; verbs are whole numbers from 0 to {N_VERBS - 1}"
             )
         seconds = (_seconds(start, f"{path}, line {line}"), _seconds(stop, f"{path}, line {line}"))
         segments.append((name, video, int(verb), *seconds))
@@ -95,10 +94,10 @@ def read_segments(path: Path) -> list[tuple[str, str, int, float, float]]:
 
 
 def _seconds(timestamp: str, where: str) -> float:
-    match = re.fullmatch(r"(\d+):([0-5]?\d):([0-5]?\d(?:\.\d*)?)", timestamp)
+    match = re.fullmatch(r"(\d{1,4}):([0-5]?\d):([0-5]?\d(?:\.\d*)?)", timestamp)
     if match is None:
         raise DataError(
-            f"{where}: {timestamp!r} is no time; hours:minutes:seconds is needed, as in 00:01:02.50"
+            f"{where}: {shown(timestamp)} is no time; hours:minutes:seconds is needed, as in 00:01:02.50"
         )
     hours, minutes, seconds = match.groups()
     return 3600 * int(hours) + 60 * int(minutes) + float(seconds)

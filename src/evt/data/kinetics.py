@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from evt.data.actions import LabelledClip, Segment, find_videos, read_annotations
+from evt.data.actions import LabelledClip, Segment, find_videos
+from evt.data.annotation_files import read_csv, shown
 from evt.data.video import DataError
 
 FPS = 25.0
@@ -37,8 +38,8 @@ class Kinetics:
     ) -> None:
         path, folder = Path(annotations), Path(videos)
         self.name = f"Kinetics-400 {split or path.stem}"
-        table = read_annotations(path, ["label", "youtube_id", "time_start", "time_end", "split"])
-        every = table if labels_from is None else read_annotations(Path(labels_from), ["label"])
+        table = read_csv(path, ["label", "youtube_id", "time_start", "time_end", "split"])
+        every = table if labels_from is None else read_csv(Path(labels_from), ["label"])
         self.labels = sorted(set(every["label"]))
         if split is not None:
             allowed = sorted(set(table["split"]))
@@ -54,13 +55,13 @@ class Kinetics:
         self.missing: list[str] = []
         lines: dict[str, int] = {}
         for line, label, youtube_id, start, end, _ in table.itertuples():
-            where = f"{path}, line {line + 2}"
+            where = f"{path}, line {line}"
             if label not in classes:
                 raise DataError(f"{where}: label {label!r} is not among those of {labels_from}; it must be")
             name = f"{youtube_id}_{_seconds(start, where):06d}_{_seconds(end, where):06d}"
             if name in lines:
                 raise DataError(f"{where}: {name} is in line {lines[name]} too; each video counts once")
-            lines[name] = line + 2
+            lines[name] = line
             if name in files:
                 self._videos.append((name, classes[label], files[name]))
             else:
@@ -98,5 +99,5 @@ def _seconds(text: str, where: str) -> int:
     except ValueError:
         value = -1.0
     if not value.is_integer() or value < 0:
-        raise DataError(f"{where}: {text!r} is no time; a whole number of seconds is needed")
+        raise DataError(f"{where}: {shown(text)} is no time; a whole number of seconds is needed")
     return int(value)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from evt.data.actions import LabelledClip, Segment, find_videos
+from evt.data.annotation_files import read_json, shown
 from evt.data.video import DataError
 
 
@@ -29,7 +29,7 @@ class SomethingSomething:
         path, labels_path, folder = Path(annotations), Path(labels), Path(videos)
         self.name = f"Something-Something v2 {path.stem}"
         classes = _classes(labels_path)
-        entries = _read(path)
+        entries = read_json(path, "a json file")
         if not isinstance(entries, list) or not entries:
             raise DataError(
                 f"{path}: holds no list of videos; a list of objects with the keys id and template is needed"
@@ -78,24 +78,16 @@ class SomethingSomething:
 
 def _classes(path: Path) -> dict[str, int]:
     """The number of each template; they are 0, 1, 2, ... in some order."""
-    numbers = _read(path)
+    numbers = read_json(path, "a json file")
     if not isinstance(numbers, dict) or not numbers:
         raise DataError(f"{path}: holds no labels; an object from each template to its number is needed")
     classes: dict[str, int] = {}
     for template, number in numbers.items():
-        if not str(number).isdecimal() or int(number) >= len(numbers) or int(number) in classes.values():
+        whole = re.fullmatch(r"\d{1,9}", str(number))
+        if not whole or int(number) >= len(numbers) or int(number) in classes.values():
             raise DataError(
-                f"{path}: {template!r} has the number {number!r}; {len(numbers)} templates have the numbers 0 to "
-                f"{len(numbers) - 1}, each once"
+                f"{path}: {template!r} has the number {shown(number)}; {len(numbers)} templates have the numbers "
+                f"0 to {len(numbers) - 1}, each once"
             )
         classes[template] = int(number)
     return classes
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); a json file is needed") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not a json file ({error}); a json file is needed") from error

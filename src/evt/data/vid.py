@@ -20,6 +20,7 @@ from typing import overload
 
 from torch import Tensor
 
+from evt.data.annotation_files import read_bytes
 from evt.data.images import ENDINGS, read_image
 from evt.data.vid_annotations import (
     LABEL_OF_SYNSET,
@@ -257,7 +258,7 @@ def annotated_pictures(root: Path) -> Iterator[tuple[str, str, bytes]]:
                 stem = name.removesuffix(".xml")
                 # A picture that is missing is named as it should be, for the message when it is read.
                 file = pictures.get(os.path.join(data, stem), os.path.join(data, stem + ".JPEG"))
-                content = Path(folder, name).read_bytes()
+                content = read_bytes(Path(folder, name), "an ILSVRC annotation")
                 yield os.path.normpath(os.path.join(relative, stem)), file, content
 
 

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import torch
 
+from evt.data.annotation_files import read_text, read_xml, shown
 from evt.data.video import Boxes, DataError
 
 # In the order of the class indices that detectors of this data set predict.
@@ -104,7 +105,7 @@ def labels_of_tree(root: str | Path) -> Mapping[str, int]:
     path = Path(root, CLASSES_FILE)
     if not path.is_file():
         return LABEL_OF_SYNSET
-    names = path.read_text().split()
+    names = read_text(path, "a list of names").split()
     if not names or len(set(names)) < len(names):
         raise DataError(f"{path} is empty or names a class twice; one name a line is needed, each once")
     return {name: label for label, name in enumerate(names)}
@@ -134,12 +135,7 @@ def read_annotation(
         DataError: the file is missing, broken or lacks an entry, or an object is of an unknown synset, reaches
             out of the frame (its far edges may lie on the frame's) or has no area.
     """
-    try:
-        root = ElementTree.parse(path).getroot()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such annotation; every frame needs an XML file") from None
-    except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:  # the last two: the encoding
-        raise DataError(f"{path}: not whole XML ({error}); an ILSVRC annotation is needed") from error
+    root = read_xml(path, "an ILSVRC annotation")
     width, height = (int(_number(root, f"size/{side}", str(path))) for side in ("width", "height"))
     boxes, found = [], []
     for i, element in enumerate(root.iterfind("object"), 1):
@@ -181,5 +177,5 @@ def _number(element: ElementTree.Element, tag: str, where: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise DataError(f"{where}: {tag} is {text!r}; it must be a number")
+        raise DataError(f"{where}: {tag} is {shown(text)}; it must be a number")
     return number

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from evt.data.annotation_files import read_json, shown
 from evt.data.vid_annotations import CLASSES, SYNSETS, Annotation, box_problem, by_number
 from evt.data.video import Boxes, DataError
 from evt.files import write
@@ -95,12 +96,7 @@ def read_coco(path: str | Path, pictures: bool = False, classes: Sequence[str] =
         DataError: the file is missing, broken or lacks an entry, an image, category, video or annotation is listed
             twice, or an object is of an unknown class or image, reaches out of its frame or has no area.
     """
-    try:
-        content = json.loads(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such annotation file; a COCO-style json is needed") from None
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path}: not whole json ({error}); a COCO-style json is needed") from error
+    content = read_json(path, "a COCO-style json")
     needed = ["images", "annotations", "categories"] + ([] if pictures else ["videos"])
     for key in needed:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
@@ -116,7 +112,7 @@ def read_coco(path: str | Path, pictures: bool = False, classes: Sequence[str] =
         types, described = kind
         for i, value in enumerate(values):
             if not isinstance(value, types):
-                raise DataError(f"{path}: {table}[{i}] has {key} {value!r}; it must be {described}")
+                raise DataError(f"{path}: {table}[{i}] has {key} {shown(value)}; it must be {described}")
         return values
 
     def places_by(table: str, key: str, kind: _Kind) -> dict[Any, int]:
@@ -125,7 +121,7 @@ def read_coco(path: str | Path, pictures: bool = False, classes: Sequence[str] =
         for i, value in enumerate(column(table, key, kind)):
             if (other := places.setdefault(value, i)) != i:
                 raise DataError(
-                    f"{path}: {table}[{other}] and {table}[{i}] both have {key} {value!r}; "
+                    f"{path}: {table}[{other}] and {table}[{i}] both have {key} {shown(value)}; "
                     f"{_ONE_OF[table]} may be listed only once"
                 )
         return places
@@ -142,7 +138,9 @@ def read_coco(path: str | Path, pictures: bool = False, classes: Sequence[str] =
         found = [table.get(value) for value in keys]
         if None in found:
             i = found.index(None)
-            raise DataError(f"{path}: annotations[{i}] has {key} {keys[i]!r}; it must be one of {allowed}")
+            raise DataError(
+                f"{path}: annotations[{i}] has {key} {shown(keys[i])}; it must be one of {allowed}"
+            )
         return np.array(found, np.int64)
 
     if any("id" in entry for entry in content["annotations"]):  # nothing needs one
@@ -154,7 +152,7 @@ def read_coco(path: str | Path, pictures: bool = False, classes: Sequence[str] =
     flags = [entry.get("iscrowd", 0) for entry in content["annotations"]]
     for i, flag in enumerate(flags):
         if flag not in (0, 1):
-            raise DataError(f"{path}: annotations[{i}] has iscrowd {flag!r}; it must be 0 or 1")
+            raise DataError(f"{path}: annotations[{i}] has iscrowd {shown(flag)}; it must be 0 or 1")
     crowd = np.array(flags, bool)
     try:
         boxes = np.array(column("annotations", "bbox"), np.float64).reshape(len(labels), 4)
@@ -188,7 +186,7 @@ def read_coco(path: str | Path, pictures: bool = False, classes: Sequence[str] =
             if video_id not in name_of_id:
                 i = image_of_file[file]
                 raise DataError(
-                    f"{path}: images[{i}] has video_id {video_id!r}; it must be one of the videos"
+                    f"{path}: images[{i}] has video_id {shown(video_id)}; it must be one of the videos"
                 )
             files_of[name_of_id[video_id]].append(file)
         frames_of = {
