@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import random
@@ -55,12 +56,12 @@ KINDS = {
 }
 
 
-def write_numbered(path: Path, codec: str, options: dict[str, str]) -> Path:
+def write_numbered(path: Path, codec: str, options: dict[str, str], pixels: str = "yuv420p") -> Path:
     """Frame i shows i as 8 vertical bars, lowest bit at the left."""
     with av.open(str(path), "w") as file:
         stream = cast(av.VideoStream, file.add_stream(codec, rate=30, options=options))
         stream.height, stream.width = 96, 128
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else pixels
         stream.bit_rate = 2_000_000
         noise = np.random.default_rng(0)
         for i in range(N):
@@ -280,6 +281,96 @@ def test_rotation_and_what_is_no_video(tmp_path: Path) -> None:
         open_video(sound)
     with pytest.raises(DataError, match="no such file"):
         open_video(tmp_path / "gone.mp4")
+
+
+def set_header(path: Path, box: bytes, offset: int, *words: int) -> None:
+    """Set 32-bit numbers of an mp4's header, at a distance from the name of a box."""
+    content = bytearray(path.read_bytes())
+    at = content.index(box) + offset
+    content[at : at + 4 * len(words)] = b"".join((word % 2**32).to_bytes(4, "big") for word in words)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "corner"),
+    [
+        ((0, 1, -1, 0), (slice(-8, None), slice(None, 8))),  # (x, y) is shown at (-y, x)
+        ((-1, 0, 0, -1), (slice(None, 8), slice(None, 8))),
+        ((0, -1, 1, 0), (slice(None, 8), slice(-8, None))),
+    ],
+)
+def test_frames_are_turned_as_the_header_says(
+    tmp_path: Path, matrix: tuple[int, int, int, int], corner: tuple[slice, slice]
+) -> None:
+    """The marked corner was at the lower right."""
+    path = write_video(tmp_path / "a.mp4", 12, 30)
+    a, b, c, d = (0x10000 * x for x in matrix)
+    set_header(path, b"tkhd", 44, a, b, 0, c, d)
+    video = open_video(path)
+    assert video.size == ((96, 64) if a == 0 else (64, 96))
+    assert (video[1][:, corner[0], corner[1]] > 230).all()
+    assert (video[[5, 1]][1] > 230).float().mean() == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels", "options"),
+    [
+        ("gray.mp4", "libx264", "gray", {}),
+        ("ten_bits.mkv", "libx265", "yuv420p10le", {"x265-params": "log-level=none"}),
+        ("444.mp4", "libx264", "yuv444p", {}),
+        ("alpha.mkv", "ffv1", "yuva420p", {}),
+        ("alpha.mov", "png", "rgba", {}),
+        ("interlaced.mp4", "libx264", "yuv420p", {"flags": "+ildct+ilme", "x264-params": "tff=1:bframes=2"}),
+        ("interlaced.mkv", "mpeg2video", "yuv420p", {"flags": "+ildct+ilme", "bf": "2"}),
+    ],
+)
+def test_other_pixels_are_those_of_a_decode(
+    tmp_path: Path, name: str, codec: str, pixels: str, options: dict[str, str]
+) -> None:
+    path = write_numbered(tmp_path / name, codec, options, pixels)
+    whole = decode(path)
+    check_orders(path, list(range(N)))
+    video = open_video(path)
+    for i in (69, 0, 33):
+        assert (video[i].float() - whole[i].float()).abs().mean() < 1
+
+
+def test_frames_of_another_size_in_the_middle(tmp_path: Path) -> None:
+    """Alone each has its own; together they are refused."""
+    path = tmp_path / "a.webm"
+    parts = [write_video(tmp_path / f"{i}.webm", 12, 30, height) for i, height in enumerate((64, 48))]
+    with av.open(str(path), "w") as copy:
+        for i, part in enumerate(parts):
+            with av.open(str(part)) as file:
+                if i == 0:
+                    stream = copy.add_stream_from_template(file.streams.video[0], opaque=True)
+                for packet in file.demux(video=0):
+                    if packet.size:
+                        packet.pts = packet.dts = cast(int, packet.pts) + 400 * i
+                        packet.stream = stream
+                        copy.mux(packet)
+    video = open_video(path)
+    assert len(video) == 24
+    assert [video[i].shape[1] for i in (0, 11, 12, 23, 3)] == [64, 64, 48, 48, 64]
+    with pytest.raises(DataError, match=r"frames 11 to 12 are of \(48, 96\) and \(64, 96\) pixels"):
+        video[[11, 12]]
+
+
+@pytest.mark.parametrize(
+    ("box", "offset"), [("mvhd", 16), ("mvhd", 20), ("tkhd", 24), ("mdhd", 16), ("mdhd", 20)]
+)
+def test_a_flipped_bit_of_a_time_in_the_header_does_no_harm(tmp_path: Path, box: str, offset: int) -> None:
+    """Scale and duration of film, track and pictures: the right frames at true times, or a sentence."""
+    path = write_numbered(tmp_path / "a.mp4", *KINDS["h264_b.mp4"])
+    content = path.read_bytes()
+    at = content.index(box.encode()) + offset
+    for bit in (0, 5, 12, 20, 27, 31):
+        word = int.from_bytes(content[at : at + 4], "big") ^ (1 << bit)
+        path.write_bytes(content[:at] + word.to_bytes(4, "big") + content[at + 4 :])
+        with contextlib.suppress(DataError):
+            video = VideoFile(path)
+            assert numbers(video[[3, 60]]) == [3, 60]
+            assert video.end < 60
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 32), (64, 48), (64, 96), (176, 144), (90, 142)])

@@ -332,11 +332,12 @@ class VideoFile:
             first = int((times <= gaps[0][0]).sum()) - 16 if gaps else len(self)
             return set(range(max(0, first), len(self)))
         keys = sorted(packet.pts for packet in packets if packet.key and packet.pts is not None)
-        # A packet may be needed by frames that are shown this much before it.
+        # A packet may be needed by frames that are shown this much before it, and where bytes are gone, the packet
+        # before the gap is damaged, too.
         ahead = int((np.maximum.accumulate(times) - times).max(initial=0))
-        for before, after, step in _gaps(pts):
+        for before, after in _gaps(pts):
             until = next((key for key in keys if key >= after), pts[-1] + 1)
-            unsure.update(np.flatnonzero((pts >= before + step - ahead) & (pts < until)).tolist())
+            unsure.update(np.flatnonzero((pts >= before - ahead) & (pts < until)).tolist())
         return unsure
 
     def _set_times(self, packets: list[PacketInfo]) -> None:
@@ -380,8 +381,8 @@ class VideoFile:
         return self._seconds is not None and end < self._seconds - 0.5
 
 
-def _gaps(pts: np.ndarray) -> list[tuple[int, int, int]]:
-    """Where frames at a steady rate are missing: the times before and after, and the usual step from time to time."""
+def _gaps(pts: np.ndarray) -> list[tuple[int, int]]:
+    """Where frames at a steady rate are missing: the times before and after."""
     steps = np.diff(pts)
     if len(steps) < 3:
         return []
@@ -390,7 +391,7 @@ def _gaps(pts: np.ndarray) -> list[tuple[int, int, int]]:
     steady = np.abs(steps - usual) <= np.maximum(1, usual // 4)
     if len(gaps) > MAX_GAPS or not np.delete(steady, gaps).all():
         return []
-    return [(int(pts[i]), int(pts[i + 1]), usual) for i in gaps]
+    return [(int(pts[i]), int(pts[i + 1])) for i in gaps]
 
 
 def open_video(path: str | Path) -> VideoFile:
