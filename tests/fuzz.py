@@ -42,7 +42,7 @@ from evt.data.kinetics import Kinetics
 from evt.data.something import SomethingSomething
 from evt.data.vid import VID
 from evt.data.video import DataError
-from evt.harness import cli, setup
+from evt.harness import cli, settings, setup
 from evt.harness.ledger import Ledger
 from evt.harness.setup import ConfigError
 from evt.harness.train import TrainingError
@@ -155,7 +155,7 @@ def make_shipped(folder: Path) -> None:
 
 def run_with_configs(folder: Path) -> str:
     """A run under these configs: exit status 2 and a sentence, or figures."""
-    cli.CONFIG_DIR = folder / "configs"
+    settings.CONFIG_DIR = folder / "configs"
     sys.argv = ["run", *SMALL_RUN, f"hydra.run.dir={folder}/run"]
     try:
         cli.run_command("run", run)

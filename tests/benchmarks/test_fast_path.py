@@ -14,7 +14,7 @@ from tqdm import tqdm
 from evt.eventful import VARIANTS, TopR, fused
 from evt.eventful.policy import Selection
 from evt.harness import setup
-from evt.harness.cli import CONFIG_DIR
+from evt.harness.settings import CONFIG_DIR
 from evt.harness.speed import inputs_of
 from evt.metrics.agreement import relative_l2
 from evt.models.vitdet import ViTDet

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from evt.eventful import VARIANTS, TopR
 from evt.harness import setup
-from evt.harness.cli import CONFIG_DIR
 from evt.harness.measure import timed
+from evt.harness.settings import CONFIG_DIR
 from evt.harness.speed import DTYPES, Contestant, inputs_of
 
 FRAMES = Path("../shared/data/vid/ILSVRC2015/Data/VID/val/ILSVRC2015_val_00007010")

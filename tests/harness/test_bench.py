@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from evt import bench, reproduce
 from evt.harness import speed_table
-from evt.harness.cli import CONFIG_DIR
 from evt.harness.race import race
+from evt.harness.settings import CONFIG_DIR
 from tests.harness.test_run import command, error
 
 FEW = ["n_frames=3", "repeats=1", "threads=1"]

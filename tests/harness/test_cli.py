@@ -20,6 +20,7 @@ import evt
 from evt import train
 from evt.__main__ import commands
 from evt.harness.cli import quoted
+from evt.harness.settings import CONFIG_DIR, comments_of, described, settings_of
 from evt.run import run
 from tests.common import ROOT
 from tests.data.test_frames import write_frames
@@ -158,6 +159,59 @@ def test_the_commands_are_listed_without_importing_them() -> None:
     assert set(commands()) == runnable - {"evt"}
     for name in commands():
         assert f"python -m {name} " in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("run", "model"),
+        ("run", "variant"),
+        ("run", "policy"),
+        ("run", "data"),
+        ("train", "task"),
+        ("reproduce", "table"),
+        ("bench", ""),
+    ],
+)
+def test_every_setting_of_every_choice_has_a_comment(name: str, group: str) -> None:
+    """Which is what --help says of it."""
+    choices = (
+        [f"{group}={path.stem}" for path in (CONFIG_DIR / group).glob("*.yaml")]
+        if group
+        else ["variant=base"]
+    )
+    assert choices
+    for choice in choices:
+        assert not [setting for setting, _, comment in settings_of(name, [choice]) if not comment]
+
+
+@pytest.mark.parametrize("group", ["model", "variant", "policy", "data", "task", "table", "model/detector"])
+def test_every_choice_says_what_it_is(group: str) -> None:
+    assert not [path for path in (CONFIG_DIR / group).glob("*.yaml") if not described(path)]
+
+
+def test_help_has_a_line_for_each_choice_and_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(monkeypatch, run, "model=vivit_mini,vitdet", "data=sprite_clips", "--help")
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    composed = OmegaConf.load(CONFIG_DIR / "model/vivit_mini.yaml")
+    assert isinstance(composed, DictConfig)
+    for name in set(composed) - {"name"}:
+        (line,) = [line for line in lines if line.startswith(f"model.{name}=")]
+        assert re.fullmatch(r"\S.*?  +\w.*", line)
+    assert "base                       The dense model: every frame from scratch." in lines
+    (line,) = [line for line in lines if line.startswith("model.seed=0 ")]
+    assert line.endswith("  of the initial weights")
+
+
+def test_a_comment_is_above_or_behind_its_setting(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "# @package x\n# What it\n# is.\ndefaults:\n  - y # no setting\n\n# Of a,\n# in two.\na: 1\n"
+        "b: '#' # of b\nc:\n  # above\n  d: 2 # behind\n  e: 3\nf: 4\n"
+    )
+    assert comments_of(file) == {"": "What it is.", "a": "Of a, in two.", "b": "of b", "c.d": "above behind"}
 
 
 def test_the_version_is_the_projects(

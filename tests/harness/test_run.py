@@ -16,10 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from evt.data.frames import FrameFolder
 from evt.data.video import DataError, Frame, Video
 from evt.eventful import VARIANTS, Policy, TopR
-from evt.harness.cli import CONFIG_DIR, run_command
+from evt.harness.cli import run_command
 from evt.harness.ledger import Ledger
 from evt.harness.lock import locked
 from evt.harness.measure import Measurement, Run, measure
+from evt.harness.settings import CONFIG_DIR
 from evt.harness.setup import REDUCTIONS, build_variant
 from evt.run import run
 from tests.common import CLIP, VID_FRAMES, needs_clip, needs_vid_frames

@@ -22,17 +22,14 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 import evt
 from evt.data.video import DataError
 from evt.files import sentence, write
+from evt.harness import settings
 from evt.harness.lock import is_first, locked
-from evt.harness.settings import unknown_setting
+from evt.harness.settings import help_of, unknown_setting
 from evt.harness.setup import ConfigError
 from evt.harness.sweep import Failed, take_hydras_place
 from evt.harness.train import TrainingError
 from evt.interrupt import imports_are_done
 from evt.models.checkpoints import CheckpointError
-
-_PACKAGED = Path(__file__).parents[1] / "configs"
-CONFIG_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "configs"
-"""The configs: inside the package where a wheel installed it, at the top of the tree in a checkout."""
 
 REMOVABLE = {"data.det"}
 """What `~` may take out of a config."""
@@ -79,8 +76,11 @@ def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv[1:] = map(_home_quoted, sys.argv[1:])
     take_hydras_place()
-    main = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)
+    main = hydra.main(version_base="1.3", config_path=str(settings.CONFIG_DIR), config_name=config_name)
     try:
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(help_of(config_name, _choices(config_name)))
+            return
         for argument in sys.argv[1:]:
             _refuse_added_or_removed(argument, config_name)
         while True:
@@ -100,7 +100,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
         # Of yaml and of Hydra, whose kinds of errors are many.
         if "Config group override" in str(error):
             _fail(f"{' '.join(sys.argv[1:])}: the name of a choice must be a text, as in model=vitdet")
-        _fail(f"the configs in {CONFIG_DIR} cannot be read: {' '.join(str(error).split())}")
+        _fail(f"the configs in {settings.CONFIG_DIR} cannot be read: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -183,11 +183,11 @@ def _home_quoted(argument: str) -> str:
 def expand_homes(cfg: DictConfig) -> None:
     """Put the home folder for a ~ that a text of a config begins with: no text but a path does."""
 
-    def visit(settings: Any, where: str) -> None:
-        if isinstance(settings, dict):
-            for key, value in settings.items():
-                visit(value, f"{where}.{key}" if where else str(key))
-        elif isinstance(settings, str) and settings.startswith(("~", "${oc.env:")):
+    def visit(value: Any, where: str) -> None:
+        if isinstance(value, dict):
+            for key, below in value.items():
+                visit(below, f"{where}.{key}" if where else str(key))
+        elif isinstance(value, str) and value.startswith(("~", "${oc.env:")):
             text = OmegaConf.select(cfg, where)
             if text.startswith("~"):
                 OmegaConf.update(cfg, where, escape_interpolation(os.path.expanduser(text)))
@@ -203,8 +203,8 @@ def _refuse_added_or_removed(argument: str, config_name: str) -> None:
     sign, key = given.groups()
     chosen = _chosen(config_name)
     group, _, name = key.rpartition(".")
-    settings = OmegaConf.select(chosen, group) if group else chosen
-    if not isinstance(settings, DictConfig) or name not in list(settings):
+    below = OmegaConf.select(chosen, group) if group else chosen
+    if not isinstance(below, DictConfig) or name not in list(below):
         _fail(unknown_setting(key, chosen))
     if sign == "~":
         _fail(f"{argument}: {key} cannot be left out; without this argument it is as the command has it")
@@ -213,15 +213,18 @@ def _refuse_added_or_removed(argument: str, config_name: str) -> None:
 
 def _chosen(config_name: str) -> DictConfig:
     """The config with the groups that the command line chooses, and nothing else of it."""
-    # Of several choices the first is as good as any to say what settings there are.
-    choices = [
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(settings.CONFIG_DIR), version_base="1.3"):
+        return hydra.compose(config_name, overrides=_choices(config_name))
+
+
+def _choices(config_name: str) -> list[str]:
+    """What the command line chooses; of several the first is as good as any to say what settings there are."""
+    return [
         argument.split(",")[0]
         for argument in sys.argv[1:]
-        if (CONFIG_DIR / argument.split("=")[0]).is_dir() and _known(argument, config_name)
+        if (settings.CONFIG_DIR / argument.split("=")[0]).is_dir() and _known(argument, config_name)
     ]
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        return hydra.compose(config_name, overrides=choices)
 
 
 def _left_to_points(error: HydraException) -> bool:
@@ -243,5 +246,5 @@ def _left_to_points(error: HydraException) -> bool:
 def _known(argument: str, config_name: str) -> bool:
     """Whether a command has the group that an argument chooses from."""
     group = argument.split("=")[0].split("/")[0]
-    config = OmegaConf.load(CONFIG_DIR / f"{config_name}.yaml")
+    config = OmegaConf.load(settings.CONFIG_DIR / f"{config_name}.yaml")
     return any(group in str(line) for line in OmegaConf.select(config, "defaults"))

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from evt.data.sprites import SpriteClips
 from evt.harness import setup
-from evt.harness.cli import CONFIG_DIR
 from evt.harness.dense_signals import MotionLearner, MotionSamples, motion_losses
 from evt.harness.measure import timed
+from evt.harness.settings import CONFIG_DIR
 from evt.harness.train import build_optimizer
 from evt.tokens.reduction import RunLength
 

@@ -19,12 +19,12 @@ import evt
 from evt.data.sprites import SpriteClips
 from evt.eventful import VARIANTS, TopR, count_ops
 from evt.harness import setup
-from evt.harness.cli import CONFIG_DIR
 from evt.harness.ledger import Ledger
 from evt.harness.measure import timed
 from evt.harness.pool import in_batches, job_of, n_workers
 from evt.harness.report import FilledTable
 from evt.harness.rlt_headline import headline, training_seconds
+from evt.harness.settings import CONFIG_DIR
 from evt.metrics.bootstrap import half_width, mean_of, resample
 from evt.models.videomae import VideoMAE
 from evt.models.vivit import ViViT

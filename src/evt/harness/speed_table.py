@@ -15,10 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 import evt
 from evt.eventful import VARIANTS, TopR
 from evt.harness import setup
-from evt.harness.cli import CONFIG_DIR
 from evt.harness.ledger import Ledger
 from evt.harness.race import machine, race
 from evt.harness.report import FilledTable
+from evt.harness.settings import CONFIG_DIR
 from evt.harness.speed import DTYPES, Contestant, inputs_of, operations, record_of
 
 
