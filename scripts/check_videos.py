@@ -12,6 +12,7 @@ from pathlib import Path
 
 from evt.data import open_video
 from evt.data.video import DataError
+from evt.interrupt import imports_are_done
 
 
 def check(path: Path) -> tuple[bool, str]:
@@ -34,6 +35,7 @@ def check(path: Path) -> tuple[bool, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """A line for each file; 1 where one does not read right."""
+    imports_are_done()
     parser = argparse.ArgumentParser(
         description="Say of each video whether it reads right, and what is wrong."
     )

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from evt.files import check_writable, sentence
+from evt.interrupt import imports_are_done
 from evt.models.checkpoints import (
     CheckpointError,
     classes_in,
@@ -18,6 +19,7 @@ from evt.models.checkpoints import (
 
 def main() -> None:
     """Convert one file; exit status 2 and one sentence where that cannot be done."""
+    imports_are_done()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, metavar="IN", help="a .pth, .pt, .pkl or .safetensors")
     parser.add_argument("target", type=Path, metavar="OUT", help="the .safetensors to write")

@@ -16,6 +16,9 @@ matplotlib.use("Agg")
 matplotlib.rcParams["svg.hashsalt"] = "evt"  # else each drawing gets other names inside
 from matplotlib import pyplot as plt  # noqa: E402
 
+from evt.files import check_writable, replacing, sentence  # noqa: E402
+from evt.interrupt import imports_are_done  # noqa: E402
+
 MEASURES = {"map50": ("GFlops a frame (Transformer)", "mAP50"), "top1": ("GFlops a clip", "top-1, %")}
 """Columns of accuracy, and what the axes are called."""
 
@@ -74,10 +77,12 @@ def draw(table: pd.DataFrame, out: Path) -> None:
     axes.set_ylabel(y_label)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
-    figure.savefig(out, metadata={"Date": None})
+    with replacing(out) as part:
+        figure.savefig(part, metadata={"Date": None})
 
 
 if __name__ == "__main__":
+    imports_are_done()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -85,8 +90,10 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     try:
-        draw(read_table(arguments.table), arguments.out)
+        table = read_table(arguments.table)
+        check_writable(arguments.out)
+        draw(table, arguments.out)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {sentence(error)}", file=sys.stderr)
         sys.exit(2)
     print(f"written to {arguments.out}")

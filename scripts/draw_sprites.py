@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from evt.data.sprites import CLASSES, DISTURBANCES, SpriteVideos
 from evt.files import check_writable, replacing, sentence
+from evt.interrupt import imports_are_done
 
 
 def draw(n_frames: int, size: tuple[int, int], seed: int) -> Image.Image:
@@ -40,6 +41,7 @@ def draw(n_frames: int, size: tuple[int, int], seed: int) -> Image.Image:
 
 
 if __name__ == "__main__":
+    imports_are_done()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

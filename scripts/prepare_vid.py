@@ -44,6 +44,7 @@ from evt.data.vid_annotations import (
 from evt.data.vid_coco import CocoTargets, CocoWriter
 from evt.data.video import DataError
 from evt.files import check_writable, sentence
+from evt.interrupt import imports_are_done
 
 
 @dataclass
@@ -172,6 +173,7 @@ def _check_frame(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check what the command line names; returns the exit status."""
+    imports_are_done()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

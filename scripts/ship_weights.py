@@ -26,6 +26,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from evt.data.sprites import ACTIONS, CLASSES
+from evt.files import write
+from evt.interrupt import imports_are_done
 from evt.models.checkpoints import save_checkpoint
 from evt.models.shipped import FOLDER, shipped_sums
 
@@ -47,14 +49,15 @@ def ship(name: str, runs: Sequence[Path]) -> None:
     path = FOLDER / f"{name}.safetensors"
     save_checkpoint(half, path, classes_of(name))
     sums = shipped_sums() | {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
-    (FOLDER / "SHA256SUMS").write_text("".join(f"{sums[file]}  {file}\n" for file in sorted(sums)))
+    write(FOLDER / "SHA256SUMS", "".join(f"{sums[file]}  {file}\n" for file in sorted(sums)))
 
     CURVES.mkdir(parents=True, exist_ok=True)
     stages = []
     for run in runs:
         log = pd.DataFrame(map(json.loads, (run / "log.jsonl").read_text().splitlines()))
         stage = run.name if len(runs) > 1 else name
-        log.groupby(log.index // MEAN_OVER).mean().round(6).to_csv(CURVES / f"{stage}.csv", index=False)
+        curve = log.groupby(log.index // MEAN_OVER).mean().round(6)
+        write(CURVES / f"{stage}.csv", curve.to_csv(index=False))
         stages.append(_stage(run, log))
     commit = subprocess.check_output(["git", "log", "-1", "--format=%h", "--", *RECIPE], text=True).strip()
     parameters = sum(x.numel() for x in half.values())
@@ -75,7 +78,7 @@ def ship(name: str, runs: Sequence[Path]) -> None:
         "",
         "Curves: results/training.",
     ]
-    (FOLDER / f"{name}.md").write_text("\n".join(card) + "\n")
+    write(FOLDER / f"{name}.md", "\n".join(card) + "\n")
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
@@ -91,14 +94,12 @@ def name_classes(name: str) -> None:
     before = sums[path.name]
     save_checkpoint(load_file(path), path, classes_of(name))
     sums[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (FOLDER / "SHA256SUMS").write_text("".join(f"{sums[file]}  {file}\n" for file in sorted(sums)))
-    text, line = (
-        card.read_text().replace(before, sums[path.name]),
-        f"Classes, in order: {', '.join(classes_of(name))}.",
-    )
+    write(FOLDER / "SHA256SUMS", "".join(f"{sums[file]}  {file}\n" for file in sorted(sums)))
+    text = card.read_text().replace(before, sums[path.name])
+    line = f"Classes, in order: {', '.join(classes_of(name))}."
     if line not in text:
         text = text.replace("\n\n- `", f"\n\n{line}\n\n- `", 1)
-    card.write_text(text)
+    write(card, text)
     print(f"{path}: {len(classes_of(name))} classes named")
 
 
@@ -143,6 +144,7 @@ def _stage(run: Path, log: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
+    imports_are_done()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -10,6 +10,7 @@ import time
 
 import torch
 
+from evt.interrupt import imports_are_done
 from evt.tokens.packed import attend_by_clip, attend_masked, attend_nested
 
 WAYS = {"clip by clip": attend_by_clip, "mask": attend_masked, "nested tensors": attend_nested}
@@ -17,6 +18,7 @@ WAYS = {"clip by clip": attend_by_clip, "mask": attend_masked, "nested tensors":
 
 def main() -> None:
     """Print milliseconds of one layer's attention, each way."""
+    imports_are_done()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

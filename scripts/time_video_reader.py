@@ -15,6 +15,7 @@ from pathlib import Path
 import av
 
 from evt.data.reader import VideoFile
+from evt.interrupt import imports_are_done
 
 AT_ONCE = 16
 
@@ -49,6 +50,7 @@ def pyav(path: Path, positions: Sequence[int]) -> None:
 
 def main() -> None:
     """A Markdown table on stdout."""
+    imports_are_done()
     parser = argparse.ArgumentParser(description="Time the reader of videos beside decord and PyAV.")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--repeats", type=int, default=5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,34 @@ def test_a_table_that_is_missing_is_named(tmp_path: Path) -> None:
         SystemExit, match=r"table_c_mini\.csv: there is no such table; make reproduce-mini writes it"
     ):
         claims.main([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: "", "table_c_mini.csv: cannot be read as a csv"),
+        (lambda text: text.replace("op_ratio", "oq_ratio"), "table_c_mini.csv: has no column op_ratio"),
+        (lambda text: text.replace("79.5", "79.x"), "table_c_mini.csv: column map50 has cells that are no numbers"),
+        (lambda text: text.replace("79.5", ""), "table_c_mini.csv: column map50 has cells that are no numbers"),
+        (lambda text: text.replace("stgt", "stgz"), "table_c_mini.csv: has no rows of the variant stgt"),
+        (lambda text: text[: len(text) // 2], "table_c_mini.csv: "),
+        (lambda text: text.replace("temporal,128", "temporal,9").replace("2.5", "1.5").replace("4.0", "1.4")
+            .replace("6.6", "1.3"), "the tables lack rows that the claims are of"),
+        (lambda text: text.replace("v", "\udcff", 1), "table_c_mini.csv: cannot be read as a csv"),
+    ],
+)  # fmt: skip
+def test_a_damaged_table_ends_in_a_sentence(
+    tmp_path: Path, change: Callable[[str], str], message: str
+) -> None:
+    """A cell that is lost would else be a claim that does not hold, as nothing compares with it."""
+    for name, table in tables().items():
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    path = tmp_path / "table_c_mini.csv"
+    path.write_text(change(path.read_text()), errors="surrogateescape")
+    with pytest.raises(SystemExit) as caught:
+        claims.main([str(tmp_path)])
+    said = str(caught.value)
+    assert said.startswith("error: ")
+    assert message in said
+    assert "\n" not in said
+    assert not (tmp_path / "claims.md").exists()

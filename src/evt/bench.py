@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from evt.eventful import VARIANTS
-from evt.files import write
+from evt.files import check_writable, write
 from evt.harness import setup
 from evt.harness.cli import run_command
 from evt.harness.race import machine, milliseconds_of_parts, race
@@ -30,6 +30,8 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     Returns:
         What was measured of it.
     """
+    path = Path(os.path.relpath(HydraConfig.get().runtime.output_dir), "bench.json")
+    check_writable(path)
     device = setup.build_device(cfg)
     dtype = setup.choice(DTYPES, "dtype", cfg.dtype)
     setup.check_flags(cfg, "fast", "parts")
@@ -83,10 +85,9 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     }
     print(", ".join(f"{title} {this[key]:.2f}" for title, key in ratios.items()))
     print(f"weights: {weights}")
-    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     figures = {"machine": machine(device), "records": records, "parts": parts}
-    write(folder / "bench.json", json.dumps(figures, indent=1) + "\n")
-    print(f"written to {folder}/bench.json")
+    write(path, json.dumps(figures, indent=1) + "\n")
+    print(f"written to {path}")
     return {"dense_ms": records["dense"]["later_ms"], **this}
 
 

@@ -17,7 +17,20 @@ import pandas as pd
 from evt.files import check_writable, sentence, write
 from evt.interrupt import imports_are_done
 
-TABLES = ("table_c_mini", "table_1_mini", "table_drift_mini", "table_d_mini")
+TABLES = {
+    "table_c_mini": ("base", "temporal", "tokenwise", "stgt"),
+    "table_1_mini": ("base", "spatial", "temporal", "spatiotemporal"),
+    "table_drift_mini": ("base", "tokenwise", "stgt"),
+    "table_d_mini": ("base", "temporal"),
+}
+"""The variants whose rows the claims are of."""
+NUMBERS = {
+    "table_c_mini": ("op_ratio", "gflops", "map50", "interval"),
+    "table_1_mini": ("op_ratio", "map50", "interval"),
+    "table_drift_mini": ("map50_part1", "map50_part2"),
+    "table_d_mini": ("op_ratio", "top1", "interval"),
+}
+"""The columns that they read, of which each cell is a number."""
 
 
 @dataclass(frozen=True)
@@ -209,10 +222,17 @@ def write_claims(folder: Path) -> Path:
 
     Raises:
         FileNotFoundError: a table is missing.
+        ValueError: a table is damaged, or is not what `python -m evt.reproduce` writes.
     """
     path = folder / "claims.md"
     check_writable(path)
-    claims = judge({name: pd.read_csv(folder / f"{name}.csv") for name in TABLES})
+    tables = {name: _read(folder, name) for name in TABLES}
+    try:
+        claims = judge(tables)
+    except (LookupError, ValueError) as error:
+        raise ValueError(
+            f"{folder}: the tables lack rows that the claims are of ({error}); make reproduce-mini writes them"
+        ) from error
     held = sum(claim.holds for claim in claims)
     lines = [
         "# The paper's claims on the generated benchmarks",
@@ -229,6 +249,29 @@ def write_claims(folder: Path) -> Path:
     return path
 
 
+def _read(folder: Path, name: str) -> pd.DataFrame:
+    """A table with the columns that the claims are of, numbers in all their cells, and rows of each variant."""
+    path = folder / f"{name}.csv"
+    try:
+        table = pd.read_csv(path, index_col=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read as a csv ({' '.join(str(error).split())})") from error
+    parts = [str(column) for column in table if str(column).startswith("map50_part")]
+    numbers = dict.fromkeys((*NUMBERS[name], *parts))
+    budgets = ["r", "tuned_r"] if name == "table_d_mini" else ["r"]
+    for column in ("variant", *budgets, *numbers):
+        if column not in table:
+            raise ValueError(f"{path}: has no column {column}; make reproduce-mini writes it")
+    for column in (*budgets, *numbers):
+        whole = column in budgets or table[column].notna().all()  # base has no budget
+        if not (whole and pd.api.types.is_numeric_dtype(table[column])):
+            raise ValueError(f"{path}: column {column} has cells that are no numbers")
+    for variant in TABLES[name]:
+        if _of(table, variant).empty:
+            raise ValueError(f"{path}: has no rows of the variant {variant}")
+    return table
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write what the command line says."""
     imports_are_done()
@@ -241,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = write_claims(folder)
     except FileNotFoundError as error:
         sys.exit(f"error: {error.filename}: there is no such table; make reproduce-mini writes it")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"error: {sentence(error)}")
     print(f"written to {path}")
 
