@@ -153,8 +153,7 @@ class VideoFile:
                 f"{self.path}: frames {min(i)} to {max(i)} are of {sizes[0]} and {sizes[1]} pixels; those of a clip "
                 "must be of one size"
             )
-        # Rows of pixels are copied as they are, (n, H, W, 3), which is several times as fast as by colours.
-        return torch.stack([frames[at].permute(1, 2, 0) for at in i]).permute(0, 3, 1, 2)
+        return torch.stack([frames[at] for at in i])
 
     def _read(self, i: int) -> Tensor:
         if not 0 <= i < len(self):
