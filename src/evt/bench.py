@@ -47,6 +47,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
             "fast is false, but the variant rows is of the fast path alone; leave fast true"
         )
     model, weights = setup.build_model(cfg.model, device)
+    setup.check_fits(variant, model)
     policy = setup.build_policy(cfg.policy, variant, model.n_tokens)
     inputs = inputs_of(model, cfg.data, cfg.n_frames, dtype)
     model = model.to(dtype)

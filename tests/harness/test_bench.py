@@ -50,6 +50,10 @@ def test_a_bench_needs_no_data(
         (["parts=2"], "parts is 2; it must be true or false"),
         (["variant=rows", "fast=false"], "the variant rows is of the fast path alone"),
         (["policy.r=257"], "policy.r is 257"),
+        (
+            ["variant=spatial", "variant.pool=9", "policy=none"],
+            "variant.pool is 9, but the smallest grid or window of the model has 8 tokens on a side",
+        ),
         (["model=videomae"], "model is videomae, which has no later frames to race"),
     ],
 )

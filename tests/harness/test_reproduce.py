@@ -127,6 +127,32 @@ def test_a_table_is_of_its_own_model(
     assert "model is vitdet_mini, but table_c is of vitdet" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["table=table_1", "model.window_size=1"],
+            "variant.pool is 2, but the smallest grid or window of the model",
+        ),
+        (["table=table_c", "model.patch_size=32"], "policy.r is 2048, but a frame has 1024 tokens"),
+        (["table=table_2", "model.patch_size=64"], "policy.r is 512, but a frame has 256 tokens"),
+        (["table=mini", "model.window_size=1", "model.checkpoint=null"], "variant.pool is 2"),
+    ],
+)
+def test_rows_that_cannot_be_are_refused_before_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    with pytest.raises(SystemExit):
+        command(
+            monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/a", f"hydra.run.dir={tmp_path}"
+        )
+    assert sentence in capsys.readouterr().err
+
+
 def test_a_ledger_drops_a_line_that_a_kill_cut_short(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "folder" / "parts.jsonl")
     ledger.put("a", {"x": 0.1})

@@ -206,6 +206,28 @@ def test_a_threshold_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         (["data=frames", "data.path=a=b"], "needs quotes, as in 'data.path=\"a=b\"'"),
         (["model=3"], "the name of a choice must be a text"),
         (["data=video"], "data.path is not set; give it on the command line as data.path=..."),
+        (
+            ["data=video", "data.path=0"],
+            "data.path is 0; it must be a path (no number, and no camera by its number; ./0 is a file of that name)",
+        ),
+        (["data=frames", "data.path=2.5"], "data.path is 2.5; it must be a path (no number"),
+        (["data=frames", "data.path=true"], "data.path is True; it must be a path"),
+        (
+            ["data=vid", "data.root=x", "data.annotations=[1]"],
+            "data.annotations is [1]; it must be a path or null",
+        ),
+        (
+            ["model=vivit_kinetics", "model.size=-16"],
+            "model.size is -16; it must be a whole number of at least 1",
+        ),
+        (
+            ["model=videomae", "variant=base", "model.size=-16"],
+            "model.size is -16; it must be a whole number of",
+        ),
+        (
+            ["model=vivit_mini", "model.temporal_views=0"],
+            "model.temporal_views is 0; it must be a whole number of",
+        ),
         (["device=tpu"], "device is tpu; allowed are"),
         (["threads=0"], "threads is 0; it must be a whole number from 1 to"),
     ],

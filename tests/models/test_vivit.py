@@ -150,7 +150,7 @@ def test_a_clip_that_is_none_is_refused(clip: Tensor, message: str) -> None:
         ({"view_frames": 31}, "multiple of the tubelet's 2 frames"),
         ({"tubelet": (2, 0, 16)}, r"tubelet is \[2, 0, 16\]; it must be three whole numbers"),
         ({"tubelet": (2, 16)}, r"tubelet is \[2, 16\]; it must be three whole numbers"),
-        ({"temporal_stride": 0}, "temporal_stride of the views is 0"),
+        ({"temporal_stride": 0}, r"model\.temporal_stride is 0"),
         ({"classes": 0}, "model.classes is 0"),
         ({"num_heads": 7}, "multiple of num_heads"),
     ],

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from evt.data.vid import VID
 from evt.data.video import Video
+from evt.eventful import VARIANTS
 from evt.harness import setup
 from evt.harness.ledger import Ledger
 from evt.harness.report import FilledTable
@@ -50,9 +51,13 @@ def fill_detection_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
         return setup.build_vitdet(DictConfig({**cfg.model, "size": size}), device)
 
     @cache
-    def shapes(size: int) -> ShapeCounter:
+    def unweighted(size: int) -> ViTDet:
         without_weights = DictConfig({**cfg.model, "size": size, "checkpoint": None})
-        return ShapeCounter(setup.build_vitdet(without_weights, torch.device("meta"))[0])
+        return setup.build_vitdet(without_weights, torch.device("meta"))[0]
+
+    @cache
+    def shapes(size: int) -> ShapeCounter:
+        return ShapeCounter(unweighted(size))
 
     def measured(row: Row, key: str, chosen: Sequence[Video], detect: bool) -> Cells:
         network, weights = model(row.size)
@@ -69,9 +74,14 @@ def fill_detection_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
         # One video is enough for a count, and all of VID would take days.
         return measured(row, key, [next((v for v in videos if len(v) > 1), videos[0])], detect=False)
 
+    rows = paper_table(cfg.table.name)
+    for row in rows:  # what cannot be is found out now rather than after hours
+        setup.check_fits(VARIANTS[row.variant], unweighted(row.size))
+        setup.check_budget(row.policy, unweighted(row.size).n_tokens)
+
     ledger = Ledger(folder / "rows.jsonl")
     filled = []
-    for row in paper_table(cfg.table.name):
+    for row in rows:
         key = row_key(cfg, row, model(row.size)[1].sha256 if trained else None)
         if key not in ledger:
             ledger.put(key, asdict(fill(row, key)))

@@ -95,6 +95,7 @@ def fill_mini_tables(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     job = job_of(cfg)
     _, model, weights, videos = _opened(job)
     for row in rows:  # what cannot be is found out now rather than after half an hour
+        setup.check_fits(VARIANTS[row.variant], model)
         setup.build_policy(row.policy(), VARIANTS[row.variant], model.n_tokens)
     setup.class_names(videos, model.n_classes, weights.classes)
 

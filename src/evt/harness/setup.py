@@ -139,11 +139,20 @@ def build_policy(cfg: DictConfig, variant: Variant, n_tokens: int) -> Policy | N
         raise ConfigError(f"policy is {cfg.name}, but the variant has no gates; it must be none")
     if variant.gate is not None and policy is None:
         raise ConfigError("policy is none, but the variant has gates; it must be top_r or threshold")
+    check_budget(policy, n_tokens)
+    return policy
+
+
+def check_budget(policy: Policy | None, n_tokens: int) -> None:
+    """Refuse a budget of more tokens than a frame has.
+
+    Raises:
+        ConfigError: it is.
+    """
     if isinstance(policy, TopR) and policy.r > n_tokens:
         raise ConfigError(
             f"policy.r is {policy.r}, but a frame has {n_tokens} tokens; it must be at most {n_tokens}"
         )
-    return policy
 
 
 @dataclass(frozen=True)
@@ -577,7 +586,13 @@ def _call(build: Callable[..., T], where: str, cfg: DictConfig, apart: tuple[str
         if key not in allowed:
             raise ConfigError(f"{where}.{key} is not a setting; those of {chosen} are {', '.join(allowed)}")
         if key in hints and not _fits(value, hints[key]):
-            raise ConfigError(f"{where}.{key} is {value!r}; it must be {_described(hints[key])}")
+            number = isinstance(value, int | float) and Path in _alternatives(hints[key])
+            hint = (
+                f" (no number, and no camera by its number; ./{value} is a file of that name)"
+                if number
+                else ""
+            )
+            raise ConfigError(f"{where}.{key} is {value!r}; it must be {_described(hints[key])}{hint}")
     try:
         return build(**{key: value for key, value in settings.items() if key not in apart})
     except DataError:
@@ -612,12 +627,20 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 def _described(hint: Any) -> str:
     """An annotated type in words."""
     if len(_alternatives(hint)) > 1:
-        return " or ".join(map(_described, _alternatives(hint)))
+        # Paths are texts here; a text where a path may be is one.
+        kinds = [kind for kind in _alternatives(hint) if kind is not str or Path not in _alternatives(hint)]
+        return " or ".join(map(_described, kinds))
     if typing.get_origin(hint) is Literal:
         return " or ".join(map(str, typing.get_args(hint)))
     if typing.get_origin(hint) is Sequence:
         return f"a list, each {_described(typing.get_args(hint)[0])}"
     if typing.get_origin(hint) is tuple:
         return f"a list of {len(typing.get_args(hint))}, each {_described(typing.get_args(hint)[0])}"
-    words = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+    words = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        type(None): "null",
+        Path: "a path",
+    }
     return words.get(hint, "a text")

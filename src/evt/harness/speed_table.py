@@ -64,12 +64,15 @@ def _race(
 ) -> list[dict[str, Any]]:
     model_cfg = _model_config(cfg, name, size)
     model, _ = setup.build_model(model_cfg, device)
-    inputs = inputs_of(model, cfg.data, cfg.table.frames[dtype], DTYPES[dtype])
-    model = model.to(DTYPES[dtype])
     runs = {
         row["variant"]: Contestant(VARIANTS[row["variant"]], TopR(int(row["r"])) if row["r"] else None)
         for row in rows
     }
+    for run in runs.values():
+        setup.check_fits(run.variant, model)
+        setup.check_budget(run.policy, model.n_tokens)
+    inputs = inputs_of(model, cfg.data, cfg.table.frames[dtype], DTYPES[dtype])
+    model = model.to(DTYPES[dtype])
     laps = race(
         {name: run.on(model, fast=True) for name, run in runs.items()}, inputs, cfg.table.repeats[dtype]
     )

@@ -12,6 +12,9 @@ from torch import Tensor
 READ_AT_ONCE = 16
 """Frames in memory at their stored size, which may be far larger than a view: 16 of 1920x1080 are 100 MB."""
 
+SETTINGS = {"frames": "view_frames", "temporal": "temporal_views", "spatial": "spatial_views"}
+"""What the models call a number of their views, where they call it otherwise."""
+
 
 class Clip(Protocol):
     """Frames that are read by position: a tensor (t, 3, H, W), or a reader that decodes only what is asked for."""
@@ -50,7 +53,8 @@ class Views:
             if name == "temporal_stride" and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} of the views is {value!r}; it must be a whole number of at least 1")
+                setting = SETTINGS.get(name, name)
+                raise ValueError(f"model.{setting} is {value!r}; it must be a whole number of at least 1")
 
     def __len__(self) -> int:
         return self.temporal * self.spatial
