@@ -47,7 +47,7 @@ from evt.harness.ledger import Ledger
 from evt.harness.setup import ConfigError
 from evt.harness.train import TrainingError
 from evt.models import shipped
-from evt.models.checkpoints import CheckpointError, hash_of, read_checkpoint, save_checkpoint
+from evt.models.checkpoints import CheckpointError, classes_in, hash_of, read_checkpoint, save_checkpoint
 from evt.run import run
 from tests.common import ROOT
 from tests.data.test_something import write as write_something
@@ -218,9 +218,13 @@ KINDS = {
     "csv of epic": Kind(make_epic, "*.csv", epic_of),
     "xml": Kind(write_tree, "**/*.xml", lambda x: targets_of(VID(x))),
     "safetensors": Kind(
-        lambda x: save_checkpoint({"a": torch.arange(60.0), "b": torch.ones(3, 4)}, x / "w.safetensors"),
+        lambda x: save_checkpoint(
+            {"a": torch.arange(60.0), "b": torch.ones(3, 4)}, x / "w.safetensors", ["cat", "dog"]
+        ),
         "*.safetensors",
-        lambda x: digest(*sorted(read_checkpoint(x / "w.safetensors").items())),
+        lambda x: digest(
+            *sorted(read_checkpoint(x / "w.safetensors").items()), classes_in(x / "w.safetensors")
+        ),
         sealed=True,
     ),
     "last.pt": Kind(trained, "last.pt", resume_training, sealed=True),

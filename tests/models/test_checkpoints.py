@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from evt.models.checkpoints import (
     CheckpointError,
+    classes_in,
     load_backbone,
     load_checkpoint,
     read_checkpoint,
@@ -273,3 +274,17 @@ def test_the_script_converts_and_tells_what_is_wrong(
     with pytest.raises(SystemExit, match="2"):
         convert("none.pkl")
     assert capsys.readouterr().err == f"error: {tmp_path / 'none.pkl'}: there is no such file\n"
+
+
+def test_names_of_classes_that_are_not_those_written_are_refused(tmp_path: Path) -> None:
+    """A letter that flipped would be another class, which labelled clips are held against."""
+    path = tmp_path / "m.safetensors"
+    save_checkpoint({"x": torch.ones(3)}, path, ["cat", "dog"])
+    assert classes_in(path) == ["cat", "dog"]
+    assert torch.equal(read_checkpoint(path)["x"], torch.ones(3))
+    content = path.read_bytes()
+    for other in (content.replace(b"cat", b"bat"), content.replace(b"classes", b"glasses")):
+        assert other != content
+        path.write_bytes(other)
+        with pytest.raises(CheckpointError, match=r"m\.safetensors: is damaged: .* the names of its classes"):
+            read_checkpoint(path)

@@ -142,7 +142,7 @@ def save_checkpoint(
     }
     try:
         names = {} if classes is None else {"classes": json.dumps(list(classes))}
-        write(path, _in_order(save(copies, {"sha256": hash_of(copies), **names})))
+        write(path, _in_order(save(copies, {"sha256": hash_of(copies, names.get("classes", "")), **names})))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from error
 
@@ -201,12 +201,13 @@ def different_names(names: object) -> list[str]:
 
 
 @torch.no_grad()
-def hash_of(tensors: Mapping[str, Tensor]) -> str:
-    """A hash of tensors with their names, types and shapes."""
+def hash_of(tensors: Mapping[str, Tensor], classes: str = "") -> str:
+    """A hash of tensors with their names, types and shapes, and of the classes as they are written beside them."""
     digest = hashlib.sha256()
     for name, x in sorted(tensors.items()):
         digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
         digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    digest.update(classes.encode())
     return digest.hexdigest()
 
 
@@ -258,13 +259,14 @@ def _read(path: Path, allow_pickle: bool) -> Any:
         try:
             with safe_open(path, "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
-                digest = (file.metadata() or {}).get("sha256")
+                metadata = file.metadata() or {}
         except (OSError, SafetensorError, *BROKEN) as error:
             raise CheckpointError(f"{path}: cannot be read as safetensors: {error}") from error
         # Files of others need not have one.
-        if digest is not None and digest != hash_of(tensors):
+        if metadata.get("sha256", digest := hash_of(tensors, metadata.get("classes", ""))) != digest:
             raise CheckpointError(
-                f"{path}: is damaged: its tensors are not those that were written (their sha256 differs)"
+                f"{path}: is damaged: its tensors, or the names of its classes, are not those that were written "
+                "(their sha256 differs)"
             )
         return tensors
     try:
