@@ -176,6 +176,19 @@ def test_what_is_missing_at_the_end_is_said(tmp_path: Path, caplog: pytest.LogCa
     assert "data.n_frames is 65, but" in caplog.text
 
 
+def test_what_is_missing_at_the_end_of_an_avi_is_said(tmp_path: Path) -> None:
+    """Its header counts the frames; the last packet may be cut off in the middle."""
+    path = write_numbered(tmp_path / "a.avi", *KINDS["mpeg4_b.avi"])
+    whole = [open_video(path)[i].clone() for i in range(N)]
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    video = open_video(path)
+    assert video.truncated is not None
+    assert video.truncated.endswith("of 2.3 s")
+    assert all(reads_as(video, i, whole[i]) for i in range(len(video) - 2))
+    reads_as(video, len(video) - 1, whole[len(video) - 1])
+
+
 def test_a_damaged_frame_is_an_error_and_never_a_copy(tmp_path: Path) -> None:
     """What does not depend on it is read as ever."""
     path = write_numbered(tmp_path / "a.mp4", *KINDS["h264_b.mp4"])

@@ -189,7 +189,7 @@ class VideoFile:
             self._container, self._stream = self._open()
             key_pts = None
         started = key_pts is None
-        self._stream.codec_context.options = {"err_detect": "explode"}
+        self._stream.codec_context.options = {"err_detect": "crccheck+explode"}
         damaged: set[int | None] = set()
         whole = True
         count = 0
@@ -200,6 +200,7 @@ class VideoFile:
                     continue
                 started = True
             whole = whole or (packet.pts is not None and packet.pts in self._clean)
+            whole = whole and not packet.is_corrupt  # cut off, or with a gap within it
             frames: list[av.VideoFrame] = []
             try:
                 frames = self._stream.codec_context.decode(packet)
@@ -354,6 +355,9 @@ class VideoFile:
         self.fps = len(self) / self.end
         if self._seconds is None:
             return
+        if self._container.format.name == "avi" and rate:
+            # ffmpeg's duration is that of what is there, and the header has the number of all frames.
+            self._seconds = max(self._seconds, self._stream.frames / rate)
         if self._container.format.name.split(",")[0] in EXACT_TIMES and self.end > 1.5 * self._seconds + 1:
             raise DataError(
                 f"{self.path}: its frames last {self.end:.1f} s by their times and {self._seconds:.1f} s by the "
