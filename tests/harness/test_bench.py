@@ -14,21 +14,34 @@ from evt import bench, reproduce
 from evt.harness import speed_table
 from evt.harness.race import race
 from evt.harness.settings import CONFIG_DIR
+from tests.data.test_frames import write_frames
 from tests.harness.test_run import command, error
 
-FEW = ["n_frames=3", "repeats=1", "threads=1"]
+FEW = ["repeats=1", "threads=1"]
 
 
-@pytest.mark.parametrize("model", ["vitdet_mini", "vivit_mini"])
+@pytest.mark.parametrize(
+    ("model", "frames", "timed"),
+    [
+        ("vitdet_mini", ["data.n_frames=3"], 3),
+        ("vivit_mini", [], 8),  # all steps of two frames
+    ],
+)
 def test_a_bench_needs_no_data(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    model: str,
+    frames: list[str],
+    timed: int,
 ) -> None:
     """The default data of each model are enough, and all figures are in the file."""
-    arguments = [f"model={model}", "policy.r=16", *FEW, f"hydra.run.dir={tmp_path}"]
+    arguments = [f"model={model}", "policy.r=16", *frames, *FEW, f"hydra.run.dir={tmp_path}"]
     command(monkeypatch, bench.bench, *arguments)
     printed = capsys.readouterr().out
     figures = json.loads((tmp_path / "bench.json").read_text())
     this = figures["records"]["this"]
+    assert f"; {timed} frames, 1 times" in printed
     assert f"speed-up {this['speed_up']:.2f}" in printed
     assert this["op_ratio"] > 3
     assert this["later_ms_25"] <= this["later_ms"] <= this["later_ms_75"]
@@ -40,11 +53,11 @@ def test_a_bench_needs_no_data(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["n_frames=2"], "n_frames is 2; it must be a whole number of at least 3"),
         (
-            ["data.n_videos=1", "data.n_frames=4", "n_frames=5"],
-            "n_frames is 5, but there are 4 frames to run",
+            ["data.n_frames=2"],
+            "data.n_frames is 2; to see later frames it must be a whole number of at least 3",
         ),
+        (["n_frames=5"], "n_frames is not a setting; those of the command are"),
         (["repeats=0"], "repeats is 0; it must be a whole number of at least 1"),
         (["dtype=float64"], "dtype is float64; allowed are bfloat16, float32"),
         (["parts=2"], "parts is 2; it must be true or false"),
@@ -66,6 +79,19 @@ def test_what_cannot_be_timed_is_refused(
 ) -> None:
     places = ["model=vitdet_mini", f"hydra.run.dir={tmp_path}"]
     assert sentence in error(monkeypatch, capsys, *places, *arguments, task=bench.bench)
+
+
+def test_a_bench_of_a_folder_takes_eight_frames_or_as_many_as_there_are_to_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = write_frames(tmp_path / "f", [f"{i}.png" for i in range(9)], [(32, 32)] * 9)
+    data = ["data=frames", f"data.path={folder}", f"hydra.run.dir={tmp_path}/run", "parts=false", *FEW]
+    command(monkeypatch, bench.bench, "model=vitdet_mini", *data)
+    assert "; 8 frames, 1 times" in capsys.readouterr().out
+    command(monkeypatch, bench.bench, "model=vitdet_mini", *data, "data.n_frames=4")
+    assert "; 4 frames, 1 times" in capsys.readouterr().out
+    said = error(monkeypatch, capsys, "model=vitdet_mini", *data, "data.n_frames=10", task=bench.bench)
+    assert "data.n_frames is 10, but there are 9 frames to run" in said
 
 
 def test_table_2_goes_on_after_its_last_race(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

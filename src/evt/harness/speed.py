@@ -35,17 +35,31 @@ class Contestant:
 
 
 @torch.no_grad()
-def inputs_of(model: ViTDet | ViViT, data: DictConfig, n_frames: int, dtype: torch.dtype) -> list[Tensor]:
+def inputs_of(
+    model: ViTDet | ViViT,
+    data: DictConfig,
+    n_frames: int | None,
+    dtype: torch.dtype,
+    setting: str = "data.n_frames",
+) -> list[Tensor]:
     """The first frames of the data as a stream takes them: pictures for ViTDet, steps of all views for ViViT.
 
     Of several videos or clips it is the first.
+
+    Args:
+        model, dtype: what they are for.
+        data: the settings below `data`.
+        n_frames: so many; None is all.
+        setting: the one that says so, for messages.
 
     Raises:
         ConfigError: n_frames is less than 3.
         DataError: the data have fewer frames.
     """
-    if isinstance(n_frames, bool) or not isinstance(n_frames, int) or n_frames < 3:
-        raise setup.ConfigError(f"n_frames is {n_frames!r}; it must be a whole number of at least 3")
+    if n_frames is not None and (not isinstance(n_frames, int) or n_frames < 3):
+        raise setup.ConfigError(
+            f"{setting} is {n_frames!r}; to see later frames it must be a whole number of at least 3"
+        )
     if isinstance(model, ViViT):
         if data.name == "sprites":
             data = DictConfig({**data, "n_videos": 1})
@@ -56,8 +70,9 @@ def inputs_of(model: ViTDet | ViViT, data: DictConfig, n_frames: int, dtype: tor
     else:
         video = setup.build_data(data)[0]
         inputs = [model.preprocess(frame.image).to(dtype) for frame in islice(video, n_frames)]
-    if len(inputs) < n_frames:
-        raise DataError(f"n_frames is {n_frames}, but there are {len(inputs)} frames to run")
+    if len(inputs) < (n_frames or 3):
+        asked = f"{setting} is {n_frames}" if n_frames else "at least 3 frames are needed"
+        raise DataError(f"{asked}, but there are {len(inputs)} frames to run")
     return inputs
 
 

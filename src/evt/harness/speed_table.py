@@ -71,7 +71,7 @@ def _race(
     for run in runs.values():
         setup.check_fits(run.variant, model)
         setup.check_budget(run.policy, model.n_tokens)
-    inputs = inputs_of(model, cfg.data, cfg.table.frames[dtype], DTYPES[dtype])
+    inputs = inputs_of(model, cfg.data, cfg.table.frames[dtype], DTYPES[dtype], f"table.frames.{dtype}")
     model = model.to(DTYPES[dtype])
     laps = race(
         {name: run.on(model, fast=True) for name, run in runs.items()}, inputs, cfg.table.repeats[dtype]
