@@ -8,9 +8,12 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -19,8 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 import evt
 from evt import train
 from evt.__main__ import commands
-from evt.harness.cli import quoted
+from evt.harness.cli import quoted, too_little_memory_told
 from evt.harness.settings import CONFIG_DIR, comments_of, described, settings_of
+from evt.harness.setup import ConfigError
 from evt.run import run
 from tests.common import ROOT
 from tests.data.test_frames import write_frames
@@ -260,3 +264,19 @@ def test_paths_of_any_characters_go_through_make(tmp_path: Path) -> None:
 def test_a_script_says_what_it_takes(script: str) -> None:
     printed = subprocess.check_output([sys.executable, ROOT / "scripts" / script, "--help"], text=True)
     assert printed.startswith(f"usage: {script}")
+
+
+@pytest.mark.parametrize(
+    "allocate",
+    [lambda: np.empty(2**60, np.uint8), lambda: torch.empty(2**60, dtype=torch.uint8)],
+    ids=["numpy", "torch"],
+)
+def test_too_little_memory_is_told(allocate: Callable[[], object]) -> None:
+    """Else settings that no check has foreseen end in a traceback."""
+    with pytest.raises(ConfigError, match="need more memory than there is"), too_little_memory_told():
+        allocate()
+
+
+def test_other_errors_than_of_memory_are_not_hidden() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), too_little_memory_told():
+        torch.ones(2, 3) @ torch.ones(2, 3)

@@ -7,11 +7,13 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -51,7 +53,8 @@ def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
             with locked(Path(HydraConfig.get().runtime.output_dir)):
                 _keep_config(cfg)
                 expand_homes(cfg)
-                return task(cfg)
+                with too_little_memory_told():
+                    return task(cfg)
         except (
             CheckpointError,
             ConfigError,
@@ -104,6 +107,27 @@ def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+@contextmanager
+def too_little_memory_told() -> Iterator[None]:
+    """Turn what numpy and torch raise where there is no memory into a sentence.
+
+    Raises:
+        ConfigError: there was none.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch has a kind of error for this on a GPU alone.
+        none_left = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not none_left and "can't allocate memory" not in str(error):
+            raise
+        said = str(error).partition("\n")[0] or "no more can be allocated"
+        raise ConfigError(
+            f"these settings need more memory than there is ({said}); sizes and numbers of frames must be "
+            "smaller"
+        ) from error
 
 
 def _keep_config(cfg: DictConfig) -> None:
