@@ -138,12 +138,13 @@ def test_a_path_may_begin_at_home(
     assert f"data.path is {home}/no such, which is not a folder" in said
 
 
+@pytest.mark.parametrize("folder", ["~/sweep", '"~/sweep"'])
 def test_a_sweep_and_the_folder_of_a_run_may_begin_at_home(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, folder: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    error(monkeypatch, capsys, "-m", "data=frames", "data.path=~/a,~/b", "hydra.sweep.dir=~/sweep")
+    error(monkeypatch, capsys, "-m", "data=frames", "data.path=~/a,~/b", f"hydra.sweep.dir={folder}")
     assert sorted(path.name for path in (tmp_path / "home/sweep").iterdir() if path.is_dir()) == ["0", "1"]
 
 

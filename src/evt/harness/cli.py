@@ -198,6 +198,8 @@ def escape_interpolation(text: str) -> str:
 def _home_quoted(argument: str) -> str:
     """An argument with a path that begins with ~, which Hydra's grammar has no place for, in quotes and expanded."""
     key, equals, values = argument.partition("=")
+    if key.startswith("hydra.") and values.startswith('"~/'):  # the command's own are expanded later
+        return f"{key}={_hydra_text(os.path.expanduser('~'))[:-1]}{values[2:]}"
     if not equals or re.search(r"""['"\[\]{}()]""", values):
         return argument
     parts = [_hydra_text(os.path.expanduser(x)) if x.startswith("~") else x for x in values.split(",")]
