@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -281,3 +282,16 @@ def test_too_little_memory_is_told(allocate: Callable[[], object]) -> None:
 def test_other_errors_than_of_memory_are_not_hidden() -> None:
     with pytest.raises(RuntimeError, match="shapes"), too_little_memory_told():
         torch.ones(2, 3) @ torch.ones(2, 3)
+
+
+def test_a_config_that_is_cut_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """In an interpolation, of which Hydra says nothing itself."""
+    shutil.copytree(CONFIG_DIR, tmp_path / "configs")
+    path = tmp_path / "configs/run.yaml"
+    text = path.read_text()
+    assert "runs/${now:" in text
+    path.write_text(text[: text.index("runs/${now:") + len("runs/${n")])
+    monkeypatch.setattr("evt.harness.settings.CONFIG_DIR", tmp_path / "configs")
+    assert "configs cannot be read: " in error(monkeypatch, capsys, *SMALL)

@@ -94,7 +94,11 @@ def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
                 if begun or not _left_to_points(error):
                     raise
     except (HydraException, OmegaConfBaseException) as error:
-        _fail(_explain(error, config_name))
+        # Of a config that cannot be read, Hydra says nothing itself.
+        unread = (
+            f"the configs in {settings.CONFIG_DIR} cannot be read: {' '.join(str(error.__cause__).split())}"
+        )
+        _fail(_explain(error, config_name) or unread)
     except (ConfigError, OSError) as error:
         _fail(sentence(error))
     except Exception as error:
