@@ -24,7 +24,16 @@ import evt
 from evt import train
 from evt.__main__ import commands
 from evt.harness.cli import quoted, too_little_memory_told
-from evt.harness.settings import CONFIG_DIR, comments_of, described, settings_of
+from evt.harness.settings import (
+    CONFIG_DIR,
+    changed,
+    comments_of,
+    config_of,
+    described,
+    escape_interpolation,
+    job_of,
+    settings_of,
+)
 from evt.harness.setup import ConfigError
 from evt.run import run
 from tests.common import ROOT
@@ -295,3 +304,16 @@ def test_a_config_that_is_cut_ends_in_one_line(
     path.write_text(text[: text.index("runs/${now:") + len("runs/${n")])
     monkeypatch.setattr("evt.harness.settings.CONFIG_DIR", tmp_path / "configs")
     assert "configs cannot be read: " in error(monkeypatch, capsys, *SMALL)
+
+
+@given(st.text(st.sampled_from("${}\\a:.x")), st.text(st.sampled_from("${}\\a:.x")))
+def test_a_config_that_is_made_anew_keeps_its_texts(text: str, other: str) -> None:
+    """Else the path of a checkpoint with a ${ in it would be read as an interpolation where a table is filled."""
+    model = DictConfig({"checkpoint": escape_interpolation(text), "size": 1})
+    assert (changed(model, size=2).checkpoint, changed(model, size=2).size) == (text, 2)
+    assert changed(model, checkpoint=other).checkpoint == other
+    cfg = DictConfig(dict.fromkeys(("data", "flush_rate", "device", "threads", "out")))
+    cfg.model, cfg.table = model, {"names": [escape_interpolation(other)]}
+    again = config_of(job_of(cfg))
+    assert (again.model.checkpoint, again.table.names[0]) == (text, other)
+    assert "out" not in again

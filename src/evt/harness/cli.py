@@ -26,7 +26,7 @@ from evt.data.video import DataError
 from evt.files import sentence, write
 from evt.harness import settings
 from evt.harness.lock import is_first, locked
-from evt.harness.settings import help_of, unknown_setting
+from evt.harness.settings import escape_interpolation, help_of, unknown_setting
 from evt.harness.setup import ConfigError
 from evt.harness.sweep import Failed, take_hydras_place
 from evt.harness.train import TrainingError
@@ -192,11 +192,6 @@ def _hydra_text(text: str) -> str:
     """A text in Hydra's quotes: backslashes count where they stand before a quote or ${, and are doubled there."""
     text = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + m[2].replace('"', r"\""), escape_interpolation(text))
     return f'"{text}"'
-
-
-def escape_interpolation(text: str) -> str:
-    """A text such that OmegaConf takes it as it is."""
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def _home_quoted(argument: str) -> str:

@@ -17,6 +17,7 @@ from evt.eventful import VARIANTS
 from evt.harness import setup
 from evt.harness.ledger import Ledger
 from evt.harness.report import FilledTable
+from evt.harness.settings import changed
 from evt.harness.tables import (
     Cells,
     Row,
@@ -48,11 +49,11 @@ def fill_detection_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
 
     @cache
     def model(size: int) -> tuple[ViTDet, setup.Weights]:
-        return setup.build_vitdet(DictConfig({**cfg.model, "size": size}), device)
+        return setup.build_vitdet(changed(cfg.model, size=size), device)
 
     @cache
     def unweighted(size: int) -> ViTDet:
-        without_weights = DictConfig({**cfg.model, "size": size, "checkpoint": None})
+        without_weights = changed(cfg.model, size=size, checkpoint=None)
         return setup.build_vitdet(without_weights, torch.device("meta"))[0]
 
     @cache

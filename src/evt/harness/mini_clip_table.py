@@ -18,8 +18,9 @@ from evt.data.sprites import SpriteClips
 from evt.eventful import VARIANTS, Variant
 from evt.harness import setup
 from evt.harness.ledger import Ledger
-from evt.harness.pool import in_batches, job_of, n_workers
+from evt.harness.pool import in_batches, n_workers
 from evt.harness.report import FilledTable
+from evt.harness.settings import changed, config_of, job_of
 from evt.harness.video_ops import video_operations
 from evt.metrics.bootstrap import half_width, mean_of, resample
 from evt.models.vivit import ViViT
@@ -54,7 +55,7 @@ def fill_mini_clip_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     results = in_batches(run, len(data), cfg.table.batch, ledger, settings, workers, progress)
 
     # Counted on torch's meta device: operations follow from shapes alone.
-    shapes = setup.build_vivit(DictConfig({**cfg.model, "checkpoint": None}), torch.device("meta"))[0]
+    shapes = setup.build_vivit(changed(cfg.model, checkpoint=None), torch.device("meta"))[0]
     rows = [("", None), *(("", r) for r in budgets)]
     rows += [(str(tuned), r) for tuned, near in tested.items() for r in near]
     dense = video_operations(shapes, VARIANTS["base"], None).total
@@ -113,13 +114,13 @@ def _run_of(r: int | None, model: ViViT) -> tuple[Variant, Any]:
 def _model_config(cfg: DictConfig, tuned: str) -> DictConfig:
     """The model with the temporal sub-model that was tuned at an r; "" for that of its checkpoint."""
     fine_tuned = cfg.table.fine_tuned.format(r=tuned) if tuned else None
-    return DictConfig({**cfg.model, "fine_tuned": fine_tuned})
+    return changed(cfg.model, fine_tuned=fine_tuned)
 
 
 @cache
 def _opened(job: str) -> tuple[dict[str, ViViT], SpriteClips]:
     """The models, by the r at which their temporal sub-model was tuned ("" for none), and the clips."""
-    cfg = DictConfig(json.loads(job))
+    cfg = config_of(job)
     if cfg.data.name != "sprite_clips":
         raise setup.ConfigError(
             f"data is {cfg.data.name}; the small tables are of generated clips: sprite_clips"

@@ -19,8 +19,9 @@ from evt.eventful import VARIANTS, count_ops
 from evt.eventful.stream import Stream
 from evt.harness import setup
 from evt.harness.ledger import Ledger
-from evt.harness.pool import in_batches, job_of, n_workers
+from evt.harness.pool import in_batches, n_workers
 from evt.harness.report import FilledTable
+from evt.harness.settings import config_of, job_of
 from evt.metrics.bootstrap import half_width
 from evt.metrics.detection import FORMAT, DetectionMetrics
 from evt.models.vitdet import ViTDet
@@ -151,7 +152,7 @@ def measure_videos(job: str, rows: Sequence[MiniRow], batch: Sequence[int]) -> l
 
 @cache
 def _opened(job: str) -> tuple[DictConfig, ViTDet, setup.Weights, SpriteVideos]:
-    cfg = DictConfig(json.loads(job))
+    cfg = config_of(job)
     if cfg.data.name != "sprites":
         raise setup.ConfigError(f"data is {cfg.data.name}; the small tables are of generated videos: sprites")
     videos = setup.build_data(cfg.data)

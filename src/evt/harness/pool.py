@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -14,7 +13,6 @@ from threading import Thread
 from typing import NoReturn, TypeVar
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from evt.harness.ledger import Ledger
@@ -36,12 +34,6 @@ def n_workers(workers: object) -> int:
     if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= most:
         raise ConfigError(f"workers is {workers!r}; it must be a whole number from 1 to {most}, or null")
     return workers
-
-
-def job_of(cfg: DictConfig) -> str:
-    """What a table's config says of the figures, as JSON: neither where they go nor how many processes there are."""
-    parts = {name: cfg[name] for name in ("model", "data", "table", "flush_rate", "device", "threads")}
-    return json.dumps(OmegaConf.to_container(DictConfig(parts), resolve=True), sort_keys=True)
 
 
 def in_batches(

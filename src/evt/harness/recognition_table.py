@@ -21,6 +21,7 @@ from evt.harness import setup
 from evt.harness.ledger import Ledger
 from evt.harness.recognise import recognise
 from evt.harness.report import FilledTable
+from evt.harness.settings import changed
 from evt.harness.tables import equal_as_printed, row_key
 from evt.harness.video_ops import video_operations
 from evt.models.vivit import ViViT
@@ -91,7 +92,7 @@ def fill_recognition_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     device = setup.build_device(cfg)
     data = setup.build_clips(cfg.data) if cfg.data.name in {"epic", "kinetics"} else None
     trained = cfg.model.checkpoint is not None
-    shapes = setup.build_vivit(DictConfig({**cfg.model, "checkpoint": None}), torch.device("meta"))[0]
+    shapes = setup.build_vivit(changed(cfg.model, checkpoint=None), torch.device("meta"))[0]
 
     @cache
     def model(tuned_r: str) -> tuple[ViViT, setup.Weights] | None:
@@ -100,7 +101,7 @@ def fill_recognition_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
             if cfg.fine_tuned is None or not (path := _tuned(cfg, tuned_r)).is_file():
                 return None
             fine_tuned = str(path)
-        return setup.build_vivit(DictConfig({**cfg.model, "fine_tuned": fine_tuned}), device)
+        return setup.build_vivit(changed(cfg.model, fine_tuned=fine_tuned), device)
 
     rows = video_table(cfg.table.name, cfg.model.size)
     _check(cfg, rows, shapes.n_tokens)

@@ -16,7 +16,7 @@ from evt.data.sprites import SpriteClips
 from evt.harness import setup
 from evt.harness.dense_signals import MotionLearner, MotionSamples, motion_losses
 from evt.harness.measure import timed
-from evt.harness.settings import CONFIG_DIR
+from evt.harness.settings import CONFIG_DIR, changed
 from evt.harness.train import build_optimizer
 from evt.tokens.reduction import RunLength
 
@@ -34,7 +34,7 @@ def training_seconds(cfg: DictConfig, data: SpriteClips) -> dict[str, float]:
     recipe = setup.build_recipe(task.train)
     contestants = {}
     for name, reduction in (("dense", None), ("rlt", RunLength(cfg.table.rivals_at))):
-        model, _ = setup.build_videomae(DictConfig({**cfg.model, "checkpoint": None}), device)
+        model, _ = setup.build_videomae(changed(cfg.model, checkpoint=None), device)
         learner = MotionLearner(model, reduction).to(device)
         contestants[name] = learner, build_optimizer(learner, recipe)
     samples, size = MotionSamples(data, model), min(recipe.batch_size, len(data))

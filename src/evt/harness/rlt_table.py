@@ -21,10 +21,10 @@ from evt.eventful import VARIANTS, TopR, count_ops
 from evt.harness import setup
 from evt.harness.ledger import Ledger
 from evt.harness.measure import timed
-from evt.harness.pool import in_batches, job_of, n_workers
+from evt.harness.pool import in_batches, n_workers
 from evt.harness.report import FilledTable
 from evt.harness.rlt_headline import headline, training_seconds
-from evt.harness.settings import CONFIG_DIR
+from evt.harness.settings import CONFIG_DIR, changed, config_of, job_of
 from evt.metrics.bootstrap import half_width, mean_of, resample
 from evt.models.videomae import VideoMAE
 from evt.models.vivit import ViViT
@@ -167,7 +167,7 @@ def _matching_r(model: VideoMAE | ViViT, cfg: DictConfig, data: SpriteClips) -> 
     with count_ops() as ops:
         for i in tqdm(sample, desc="what run-length tokenization costs", unit="clip"):
             model(model.preprocess(data[i]), RunLength(cfg.table.rivals_at))
-    shapes = setup.build_videomae(DictConfig({**cfg.model, "checkpoint": None}), torch.device("meta"))[0]
+    shapes = setup.build_videomae(changed(cfg.model, checkpoint=None), torch.device("meta"))[0]
     view = torch.zeros(1, model.view_frames, 3, model.size, model.size, device="meta")
     for r in range(model.n_tokens):
         with count_ops() as merging:
@@ -179,13 +179,11 @@ def _matching_r(model: VideoMAE | ViViT, cfg: DictConfig, data: SpriteClips) -> 
 
 @cache
 def _opened(job: str) -> tuple[dict[tuple[str, str], tuple[VideoMAE | ViViT, setup.Weights]], SpriteClips]:
-    cfg = DictConfig(json.loads(job))
+    cfg = config_of(job)
     device = setup.build_device(cfg)
     models: dict[tuple[str, str], tuple[VideoMAE | ViViT, setup.Weights]] = {}
     for trained, checkpoint in cfg.table.trained.items():
-        models["videomae", trained] = setup.build_videomae(
-            DictConfig({**cfg.model, "checkpoint": checkpoint}), device
-        )
+        models["videomae", trained] = setup.build_videomae(changed(cfg.model, checkpoint=checkpoint), device)
     vivit = {**OmegaConf.load(CONFIG_DIR / "model/vivit_mini.yaml"), "checkpoint": cfg.table.vivit.checkpoint}
     models["vivit", "dense"] = setup.build_vivit(DictConfig(vivit), device)
     for r in cfg.table.vivit.r:

@@ -23,6 +23,7 @@ from evt.harness.ledger import Ledger
 from evt.harness.measure import timed
 from evt.harness.race import machine
 from evt.harness.report import FilledTable
+from evt.harness.settings import changed
 from evt.models.videomae import VideoMAE
 from evt.tokens.reduction import RunLength
 from evt.tokens.run_length import keep_mask
@@ -46,7 +47,7 @@ def fill_rlt_tokens(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     device = setup.build_device(cfg)
     model, weights = setup.build_videomae(cfg.model, device)
     model.views = replace(model.views, temporal_stride=1, temporal=cfg.table.views, spatial=1)
-    shapes, _ = setup.build_videomae(DictConfig({**cfg.model, "checkpoint": None}), torch.device("meta"))
+    shapes, _ = setup.build_videomae(changed(cfg.model, checkpoint=None), torch.device("meta"))
     paths = sorted(x for x in folder_of_clips.glob("*") if x.suffix.lower() in VIDEO_SUFFIXES)
     if not paths:
         raise DataError(f"{folder_of_clips}: has no videos; set table.clips to a folder that has some")

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -16,6 +16,40 @@ from omegaconf import DictConfig, OmegaConf
 _PACKAGED = Path(__file__).parents[1] / "configs"
 CONFIG_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "configs"
 """The configs: inside the package where a wheel installed it, at the top of the tree in a checkout."""
+
+
+def escape_interpolation(text: str) -> str:
+    """A text such that OmegaConf takes it as it is."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
+def changed(cfg: DictConfig, **values: Any) -> DictConfig:
+    """The same settings with other values of some."""
+    # To read the others and write them anew would take a ${ in a path for an interpolation.
+    return cast(DictConfig, OmegaConf.merge(cfg, _escaped(values)))
+
+
+def job_of(cfg: DictConfig) -> str:
+    """What a table's config says of the figures, as JSON: neither where they go nor how many processes there are."""
+    parts = {name: cfg[name] for name in ("model", "data", "table", "flush_rate", "device", "threads")}
+    return json.dumps({name: _plain(part) for name, part in parts.items()}, sort_keys=True)
+
+
+def config_of(job: str) -> DictConfig:
+    """The config that a job was made of, less what does not matter to its figures."""
+    return DictConfig(_escaped(json.loads(job)))
+
+
+def _plain(part: Any) -> Any:
+    return OmegaConf.to_container(part, resolve=True) if OmegaConf.is_config(part) else part
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _escaped(x) for key, x in value.items()}
+    if isinstance(value, list):
+        return [_escaped(x) for x in value]
+    return escape_interpolation(value) if isinstance(value, str) else value
 
 
 def help_of(command: str, arguments: list[str]) -> str:

@@ -16,6 +16,7 @@ from evt.data.video import DataError
 from evt.eventful import Policy, Stream, Variant, count_ops
 from evt.harness import setup
 from evt.harness.race import Laps
+from evt.harness.settings import changed
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
 
@@ -62,7 +63,7 @@ def inputs_of(
         )
     if isinstance(model, ViViT):
         if data.name == "sprites":
-            data = DictConfig({**data, "n_videos": 1})
+            data = changed(data, n_videos=1)
         clips = setup.build_clips(data)
         clip: Any = clips[0] if isinstance(clips, setup.LABELLED) else PicturesAt(clips)  # type: ignore[arg-type]
         steps = model.steps_of(model.preprocess(clip))

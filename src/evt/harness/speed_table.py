@@ -18,7 +18,7 @@ from evt.harness import setup
 from evt.harness.ledger import Ledger
 from evt.harness.race import machine, race
 from evt.harness.report import FilledTable
-from evt.harness.settings import CONFIG_DIR
+from evt.harness.settings import CONFIG_DIR, changed
 from evt.harness.speed import DTYPES, Contestant, inputs_of, operations, record_of
 
 
@@ -82,7 +82,7 @@ def _race(
 
 def _model_config(cfg: DictConfig, name: str, size: int) -> DictConfig:
     if name == cfg.model.name:
-        return DictConfig({**cfg.model, "size": size})
+        return changed(cfg.model, size=size)
     return DictConfig({**OmegaConf.load(CONFIG_DIR / "model" / "vivit_epic.yaml"), "size": size})  # type: ignore[dict-item]
 
 
