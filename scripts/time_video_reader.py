@@ -32,7 +32,7 @@ def ours(path: Path, positions: Sequence[int]) -> None:
 
 def decord(path: Path, positions: Sequence[int]) -> None:
     """decord, on one thread."""
-    from decord import VideoReader, logging  # type: ignore[import-untyped, import-not-found, unused-ignore]
+    from decord import VideoReader, logging
 
     logging.set_level(logging.QUIET)
     video = VideoReader(str(path), num_threads=1)

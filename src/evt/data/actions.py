@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from evt.data.reader import open_video
+from evt.data.reader import Reader, open_video
 from evt.data.video import DataError
 
 VIDEO_SUFFIXES = frozenset(
@@ -115,6 +115,7 @@ class Segment:
     name: for messages.
     fps: frames a second; None takes the video's own frames.
     start, stop: in seconds from the first frame; the whole video where stop is None.
+    reader: see `open_video`.
 
     Raises (when counted or read):
         DataError: the video is broken, or the segment is empty or not in the video.
@@ -125,6 +126,7 @@ class Segment:
     fps: float | None = None
     start: float = 0.0
     stop: float | None = None
+    reader: Reader = "auto"
 
     def labelled(self, label: int) -> LabelledClip:
         """The segment as a clip; its fingerprint changes with the file's size and the times."""
@@ -136,7 +138,7 @@ class Segment:
 
     def __getitem__(self, positions: list[int], /) -> Tensor:
         in_video = self._positions()
-        return open_video(self.path)[[int(in_video[i]) for i in positions]]
+        return open_video(self.path, self.reader)[[int(in_video[i]) for i in positions]]
 
     def _positions(self) -> np.ndarray:
         """The video's frame at each of this segment's."""
@@ -145,7 +147,7 @@ class Segment:
                 f"{self.name}: the segment starts at {self.start:g} s and stops at {self.stop:g} s; "
                 "it must stop after it starts"
             )
-        video = open_video(self.path)
+        video = open_video(self.path, self.reader)
         stop = video.end if self.stop is None else self.stop
         if video.truncated and (self.stop is None or stop > video.end):
             raise DataError(f"{self.name}: {self.path} is {video.truncated}; the whole segment is needed")

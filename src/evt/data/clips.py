@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from evt.data.reader import VideoFile
+from evt.data.reader import Reader, open_video
 from evt.data.video import DataError, Frame
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class Clip:
     Args:
         path: the file.
         start, stride, n_frames: the first frame, the step from frame to frame, and how many at most.
+        reader: see `open_video`.
 
     Raises:
         DataError: the file cannot be opened as a video, or the frames asked for are not in it; while reading, a frame
@@ -71,12 +72,17 @@ class Clip:
     """
 
     def __init__(
-        self, path: str | Path, start: int = 0, stride: int = 1, n_frames: int | None = None
+        self,
+        path: str | Path,
+        start: int = 0,
+        stride: int = 1,
+        n_frames: int | None = None,
+        reader: Reader = "auto",
     ) -> None:
         if not Path(path).is_file():
             raise DataError(f"data.path is {path}, which is not a file; a video file is needed")
         self.name = Path(path).name
-        self._video = VideoFile(path)
+        self._video = open_video(path, reader)
         self._positions = chosen_positions(str(path), len(self._video), start, stride, n_frames)
         if self._video.truncated and self._positions[-1] + stride >= len(self._video):
             log.warning("%s is %s; what is there is used", path, self._video.truncated)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from evt.data.actions import LabelledClip, Segment, find_videos
 from evt.data.annotation_files import read_csv, shown
+from evt.data.reader import Reader
 from evt.data.video import DataError
 
 N_VERBS = 97
@@ -25,12 +26,19 @@ class EpicKitchens:
     Args:
         root: the folder that holds `EPIC_100_<split>.csv` and the videos.
         split: which csv.
+        reader: of the videos, see `evt.data.open_video`.
 
     Raises:
         DataError: the csv is missing, lacks a column or has a value that cannot be, or no video is there.
     """
 
-    def __init__(self, root: str | Path, split: Literal["train", "validation"] = "validation") -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: Literal["train", "validation"] = "validation",
+        reader: Reader = "auto",
+    ) -> None:
+        self._reader = reader
         self.name = f"EPIC-Kitchens 100 {split}"
         root = Path(root)
         segments = read_segments(root / f"EPIC_100_{split}.csv")
@@ -63,7 +71,7 @@ class EpicKitchens:
 
     def __getitem__(self, i: int) -> LabelledClip:
         name, verb, path, start, stop = self._segments[i]
-        return Segment(path, name, FPS, start, stop).labelled(verb)
+        return Segment(path, name, FPS, start, stop, self._reader).labelled(verb)
 
     def __iter__(self) -> Iterator[LabelledClip]:
         return (self[i] for i in range(len(self)))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from evt.data.actions import LabelledClip, Segment, find_videos
 from evt.data.annotation_files import read_csv, shown
+from evt.data.reader import Reader
 from evt.data.video import DataError
 
 FPS = 25.0
@@ -24,6 +25,7 @@ class Kinetics:
         videos: a folder with the files, directly in it or in a folder for each label.
         split: the rows to take by their column split; None for all.
         labels_from: a csv that holds all labels, where `annotations` is a selection without some of them.
+        reader: of the videos, see `evt.data.open_video`.
 
     Raises:
         DataError: a csv is missing, lacks a column or has a value that cannot be, or no video is there.
@@ -35,7 +37,9 @@ class Kinetics:
         videos: str | Path,
         split: str | None = None,
         labels_from: str | Path | None = None,
+        reader: Reader = "auto",
     ) -> None:
+        self._reader = reader
         path, folder = Path(annotations), Path(videos)
         self.name = f"Kinetics-400 {split or path.stem}"
         table = read_csv(path, ["label", "youtube_id", "time_start", "time_end", "split"])
@@ -87,7 +91,7 @@ class Kinetics:
 
     def __getitem__(self, i: int) -> LabelledClip:
         name, label, path = self._videos[i]
-        return Segment(path, name, FPS).labelled(label)
+        return Segment(path, name, FPS, reader=self._reader).labelled(label)
 
     def __iter__(self) -> Iterator[LabelledClip]:
         return (self[i] for i in range(len(self)))

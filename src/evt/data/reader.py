@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, cast, overload
+from typing import Literal, NamedTuple, cast, overload
 
 import av
 import numpy as np
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from evt.data.h264 import FrameNumbers
 from evt.data.video import DataError
+
+Reader = Literal["auto", "av", "decord"]
 
 MAX_PIXELS = 2**27
 """Of a frame; a header that claims more is taken for a damaged one."""
@@ -54,11 +56,12 @@ av.logging.set_level(None)  # ffmpeg's own lines are not for the user
 
 
 class PacketInfo(NamedTuple):
-    """Of a packet: its time, whether frames can be read from here, how long it lasts, whether it is not shown, and
-    whether one is known to be missing before it."""
+    """Of a packet: its time, whether frames can be read from here, whether the container says so, how long it lasts,
+    whether it is not shown, and whether none is known to be missing before it."""
 
     pts: int | None
     key: bool
+    flagged: bool
     duration: int
     discard: bool
     follows: bool
@@ -84,6 +87,7 @@ class VideoFile:
         fps: frames a second, on average.
         size: (height, width) of the first frame as shown.
         truncated: a sentence about what is missing at the end; None for a file that is complete.
+        not_plain: why a reader without checks of its own might go wrong; None where nothing is known.
 
     Raises:
         DataError: the file is missing, is no video, or its header cannot be true.
@@ -123,9 +127,10 @@ class VideoFile:
         self._clean = {packet.pts for packet in packets if packet.key}
         self._unsure = self._after_missing(packets)
         self._set_times(packets)
+        self.not_plain = self._not_plain(packets)
         self._frames: Iterator[tuple[int, av.VideoFrame]] = iter(())
         self._next = len(pts) + 1  # nothing is open yet
-        first = self[0]
+        first = VideoFile._read(self, 0)
         self.size = (first.shape[-2], first.shape[-1])
 
     def __len__(self) -> int:
@@ -144,9 +149,8 @@ class VideoFile:
         """
         if not isinstance(i, Sequence):
             return self._read(operator.index(i))
-        frames: dict[int, Tensor] = {}
-        for at in sorted(set(i)):
-            frames[at] = self._read(at)
+        places = sorted(set(i))
+        frames = dict(zip(places, self._read_all(places), strict=True))
         sizes = sorted({tuple(frame.shape[-2:]) for frame in frames.values()})
         if len(sizes) > 1:
             raise DataError(
@@ -155,7 +159,12 @@ class VideoFile:
             )
         return torch.stack([frames[at] for at in i])
 
-    def _read(self, i: int) -> Tensor:
+    def _read_all(self, places: Sequence[int]) -> list[Tensor]:
+        """Frames at rising places."""
+        return [self._read(i) for i in places]
+
+    def _check(self, i: int) -> None:
+        """Refuse a frame that is not there, or that may be built on what is missing."""
         if not 0 <= i < len(self):
             why = f"is {self.truncated}" if self.truncated and i >= len(self) else f"has {len(self)} frames"
             raise DataError(f"{self.path}: there is no frame {i}; the video {why}")
@@ -164,6 +173,9 @@ class VideoFile:
                 f"{self.path}: frame {i}, at {self.times[i]:.2f} s of {self.end:.2f} s, cannot be decoded right: "
                 "packets that it may be built on are missing from the file"
             )
+
+    def _read(self, i: int) -> Tensor:
+        self._check(i)
         key, key_pts = max((k for k in self._keys if k[0] <= i), default=(0, None))
         ahead = i - self._next
         if ahead < 0 or (ahead > NEAR and key > self._next):
@@ -278,7 +290,16 @@ class VideoFile:
                 key, follows = packet.is_keyframe and codec in CLEAN_KEYS, True
                 if codec == "h264":
                     key, follows = numbers.read(bytes(packet))
-                packets.append(PacketInfo(packet.pts, key, packet.duration or 0, packet.is_discard, follows))
+                packets.append(
+                    PacketInfo(
+                        packet.pts,
+                        key,
+                        packet.is_keyframe,
+                        packet.duration or 0,
+                        packet.is_discard,
+                        follows,
+                    )
+                )
         except av.error.FFmpegError:
             pass  # what could be read counts; the rest is missing at the end
         return packets
@@ -340,6 +361,18 @@ class VideoFile:
             unsure.update(np.flatnonzero((pts >= before - ahead) & (pts < until)).tolist())
         return unsure
 
+    def _not_plain(self, packets: list[PacketInfo]) -> str | None:
+        container = self._container.format.name.split(",")[0]
+        if self._codec != "h264" or container not in EXACT_TIMES:
+            return f"its video is {self._codec} in {container}, not H.264 in mp4, mov or mkv"
+        if any(packet.discard for packet in packets):
+            return "it has an edit list that leaves out frames"
+        if any(packet.flagged != packet.key for packet in packets):
+            return "frames cannot be read from all of its key frames"
+        if self._unsure or self.truncated or not self._by_time:
+            return "it is damaged or incomplete"
+        return None
+
     def _set_times(self, packets: list[PacketInfo]) -> None:
         """Seconds, and whether they can be true."""
         base = float(self._stream.time_base or 0)
@@ -397,19 +430,28 @@ def _gaps(pts: np.ndarray) -> list[tuple[int, int]]:
     return [(int(pts[i]), int(pts[i + 1])) for i in gaps]
 
 
-def open_video(path: str | Path) -> VideoFile:
+def open_video(path: str | Path, reader: Reader = "auto") -> VideoFile:
     """A video; the last one stays open, as the segments of a long video follow one another.
 
+    Args:
+        path: the file.
+        reader: "auto" and "av" are PyAV; "decord" see `evt.data.decord_reader`.
+
     Raises:
-        DataError: see `VideoFile`.
+        DataError: see `VideoFile` and `DecordFile`.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file; a video is needed")
     state = path.stat()
-    return _cached(path, state.st_size, state.st_mtime_ns)
+    return _cached(path, reader, state.st_size, state.st_mtime_ns)
 
 
 @lru_cache(maxsize=1)
-def _cached(path: Path, size: int, changed: int) -> VideoFile:
+def _cached(path: Path, reader: Reader, size: int, changed: int) -> VideoFile:
+    if reader == "decord":
+        # Imported here, since it builds on this file.
+        from evt.data.decord_reader import DecordFile
+
+        return DecordFile(path)
     return VideoFile(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evt.data.actions import LabelledClip, Segment, find_videos
 from evt.data.annotation_files import read_json, shown
+from evt.data.reader import Reader
 from evt.data.video import DataError
 
 
@@ -20,12 +21,16 @@ class SomethingSomething:
         annotations: a json list of objects with the keys id and template, such as validation.json.
         labels: a json object from each template to its number, labels.json.
         videos: the folder with the files.
+        reader: of the videos, see `evt.data.open_video`.
 
     Raises:
         DataError: a file is missing or of another form, a template has no number, or no video is there.
     """
 
-    def __init__(self, annotations: str | Path, labels: str | Path, videos: str | Path) -> None:
+    def __init__(
+        self, annotations: str | Path, labels: str | Path, videos: str | Path, reader: Reader = "auto"
+    ) -> None:
+        self._reader = reader
         path, labels_path, folder = Path(annotations), Path(labels), Path(videos)
         self.name = f"Something-Something v2 {path.stem}"
         classes = _classes(labels_path)
@@ -70,7 +75,7 @@ class SomethingSomething:
 
     def __getitem__(self, i: int) -> LabelledClip:
         name, label, path = self._videos[i]
-        return Segment(path, name).labelled(label)
+        return Segment(path, name, reader=self._reader).labelled(label)
 
     def __iter__(self) -> Iterator[LabelledClip]:
         return (self[i] for i in range(len(self)))
