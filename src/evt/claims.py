@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+import evt
 from evt.files import check_writable, sentence, write
 from evt.interrupt import imports_are_done
 
@@ -278,6 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "python -m evt.claims", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--version", action="version", version=f"evt {evt.__version__}")
     parser.add_argument("folder", nargs="?", type=Path, default=Path("results"), help="of the tables")
     folder = parser.parse_args(arguments).folder
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+import evt
 from evt.harness.replay import CaseError, replay
 from evt.interrupt import imports_are_done
 
@@ -16,6 +17,7 @@ def main() -> None:
     """Print a line for each case; exit status 1 if any fails."""
     imports_are_done()
     parser = argparse.ArgumentParser(prog="python -m evt.conformance", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"evt {evt.__version__}")
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a case, or a folder of cases")
     parser.add_argument(
         "--tolerance", type=float, help="largest absolute error that passes, instead of the usual"

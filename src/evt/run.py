@@ -101,7 +101,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         (folder / name).unlink(missing_ok=True)  # of an earlier run in this folder
     ledger = Ledger(folder / ("videos.jsonl" if isinstance(model, ViTDet) else "clips.jsonl"))
     setup.check_fits(variant, model)
-    setup.warn_of_generated(weights, cfg.data.name)
+    setup.warn_of_generated(weights, cfg.data.name, data)
     job = Job(cfg, variant, policy, weights, label, folder, ledger)
     if isinstance(model, ViTDet):
         metrics = detect(job, model, data)  # type: ignore[arg-type]  # build_data gave it

@@ -159,7 +159,7 @@ def fine_tune_vivit(cfg: DictConfig, device: torch.device, folder: Path) -> Path
             f"data is {cfg.data.name}, which has no labels; it must be epic, kinetics or sprite_clips"
         )
     model, weights = setup.build_vivit(cfg.model, device)
-    named = weights.classes or getattr(data, "classes", None)
+    named = weights.classes or getattr(data, "classes", None) or None
     data = setup.in_model_order(model, weights, data)
     policy = setup.build_policy(
         DictConfig({"name": "top_r", "r": cfg.r}), VARIANTS["temporal"], model.n_tokens

@@ -254,3 +254,17 @@ def test_kinetics_videos_are_found_flat_and_by_label_and_the_missing_listed(tmp_
 def test_a_bad_kinetics_csv_says_where(tmp_path: Path, lines: list[str], message: str) -> None:
     with pytest.raises(DataError, match=message):
         Kinetics(write_csv(tmp_path / "val.csv", *lines), tmp_path)
+
+
+def test_verbs_have_the_names_of_their_csv_where_it_lies_there(tmp_path: Path, video: Path) -> None:
+    """Else weights with names could not be told to be of other verbs."""
+    root = epic_tree(tmp_path, "P01_01_0,P01_01,00:00:00.20,00:00:00.60,take,1")
+    (root / "videos").mkdir()
+    (root / "videos/P01_01.mp4").symlink_to(video)
+    assert list(EpicKitchens(root).classes) == []
+    rows = [f"{i},verb {i},[],x" for i in reversed(range(97))]
+    write_csv(root / "EPIC_100_verb_classes.csv", "id,key,instances,category", *rows)
+    assert EpicKitchens(root).classes == [f"verb {i}" for i in range(97)]
+    write_csv(root / "EPIC_100_verb_classes.csv", "id,key,instances,category", *rows[1:])
+    with pytest.raises(DataError, match="whole numbers from 0 to 96, each once"):
+        EpicKitchens(root)

@@ -101,9 +101,12 @@ def test_a_detector_refuses_objects_of_other_names_and_of_another_order() -> Non
 
 
 def test_generated_classes_on_other_videos_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    setup.warn_of_generated(setup.Weights("x", "0", CLASSES), "sprites")
+    weights = setup.Weights("x", "0", CLASSES)
+    videos = SpriteVideos(n_videos=1, n_frames=1)
+    setup.warn_of_generated(weights, "sprites", videos)
+    setup.warn_of_generated(weights, "vid", videos)  # written out, they are read as those of real data
     assert not caplog.records
-    setup.warn_of_generated(setup.Weights("x", "0", CLASSES), "video")
+    setup.warn_of_generated(weights, "video", [])
     assert "only know classes of generated videos" in caplog.text
 
 

@@ -234,8 +234,9 @@ def test_the_version_is_the_projects(
 ) -> None:
     command(monkeypatch, run, "--version")
     assert capsys.readouterr().out == f"evt {evt.__version__}\n"
-    printed = subprocess.check_output([sys.executable, "-m", "evt", "--version"], text=True)
-    assert printed == f"evt {evt.__version__}\n"
+    for name in ("evt", "evt.claims", "evt.conformance", "evt.data.sprites"):
+        printed = subprocess.check_output([sys.executable, "-m", name, "--version"], text=True)
+        assert printed == f"evt {evt.__version__}\n"
 
 
 def test_the_citation_is_of_this_version_and_names_both_methods() -> None:

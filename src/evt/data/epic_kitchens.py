@@ -13,6 +13,8 @@ from evt.data.reader import Reader
 from evt.data.video import DataError
 
 N_VERBS = 97
+VERB_CLASSES = "EPIC_100_verb_classes.csv"
+
 FPS = 30.0
 """The frame rate for which the published ViViT takes every frame; videos are stored at 50 or 60."""
 
@@ -29,7 +31,10 @@ class EpicKitchens:
         reader: of the videos, see `evt.data.open_video`.
 
     Raises:
-        DataError: the csv is missing, lacks a column or has a value that cannot be, or no video is there.
+        DataError: a csv is missing, lacks a column or has a value that cannot be, or no video is there.
+
+    Attributes:
+        classes: the names of the verbs in their order, where `EPIC_100_verb_classes.csv` lies there, too; else none.
     """
 
     def __init__(
@@ -61,6 +66,9 @@ class EpicKitchens:
                 "is in videos/, P*/videos/ or EPIC-KITCHENS/P*/videos/; at least 1 is needed"
             )
 
+        verbs = root / VERB_CLASSES
+        self.classes = read_verbs(verbs) if verbs.exists() else ()
+
     @property
     def n_classes(self) -> int:
         """The verbs."""
@@ -75,6 +83,18 @@ class EpicKitchens:
 
     def __iter__(self) -> Iterator[LabelledClip]:
         return (self[i] for i in range(len(self)))
+
+
+def read_verbs(path: Path) -> list[str]:
+    """The names of the verbs, in the order of their numbers, from EPIC_100_verb_classes.csv.
+
+    Raises:
+        DataError: it lacks a column, or its ids are not the numbers of the verbs, each once.
+    """
+    names = {number: key for _, number, key in read_csv(path, ["id", "key"]).itertuples()}
+    if set(names) != set(map(str, range(N_VERBS))):
+        raise DataError(f"{path}: its ids must be the whole numbers from 0 to {N_VERBS - 1}, each once")
+    return [names[str(number)] for number in range(N_VERBS)]
 
 
 def read_segments(path: Path) -> list[tuple[str, str, int, float, float]]:

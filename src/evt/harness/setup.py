@@ -441,9 +441,14 @@ def in_model_order(model: ViViT | VideoMAE, weights: Weights, data: ActionData) 
     return ByName(data, [places[name] for name in names], len(places))
 
 
-def warn_of_generated(weights: Weights, data: str) -> None:
-    """Say so where a model that only knows generated classes looks at something else."""
-    generated = data in {"sprites", "sprite_clips"}
+def warn_of_generated(weights: Weights, name: str, data: object) -> None:
+    """Say so where a model that only knows generated classes looks at something else.
+
+    name: of the data in the config.
+    data: those that are labelled with the model's classes are generated ones, too.
+    """
+    labels = set(getattr(data, "classes", ()))
+    generated = name == "sprites" or (labels and labels <= set(weights.classes or ()))
     if weights.classes is not None and not generated:
         for names in (ACTIONS, SpriteVideos.classes):
             if set(weights.classes) == set(names):

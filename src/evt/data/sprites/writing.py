@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import av
 from PIL import Image
 
 from evt.data.sprites.action import ACTIONS, SpriteClip
@@ -111,15 +112,9 @@ def write_kinetics(clips: Iterable[SpriteClip], root: str | Path, split: str) ->
         split: names the subfolder and the csv.
 
     Raises:
-        DataError: PyAV is not installed, the split is there already, or a side of the frames is odd, which the
-            codec cannot store.
+        DataError: the split is there already, or a side of the frames is odd, which the codec cannot store.
         OSError: it cannot be written; the csv lists the clips before, which are whole.
     """
-    # Imported here: PyAV is not needed to read what it wrote.
-    try:
-        import av
-    except ImportError:
-        raise DataError("PyAV is needed to write mp4 files; pip install av") from None
     folder = Path(root, split)
     _make(folder)
     table = Path(root, f"{split}.csv")
