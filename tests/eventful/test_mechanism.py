@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -206,6 +207,16 @@ def of_another_type(tensors: dict[str, Tensor]) -> ViT:
     return small_vit()
 
 
+def altered(tensors: dict[str, Tensor]) -> ViT:
+    tensors["1.mlp.buffer.b"][0, 0, 0] = float("nan")
+    return small_vit()
+
+
+def no_tensor(tensors: dict[str, Any]) -> ViT:
+    tensors["1.mlp.buffer.b"] = [1.0]
+    return small_vit()
+
+
 def without_header(tensors: dict[str, Tensor]) -> ViT:
     tensors["header"] = tensors["header"][:20]
     return small_vit()
@@ -223,6 +234,8 @@ def without_header(tensors: dict[str, Tensor]) -> ViT:
         (missing, "damaged: 1.mlp.buffer.b was .* and is not there now"),
         (added, "damaged: 1.mlp.buffer.c was not there"),
         (of_another_type, r"and is torch.float16 \[1, 36, 24\] now"),
+        (altered, "damaged: its numbers are not those that were saved"),
+        (no_tensor, "damaged: 1.mlp.buffer.b is no tensor but a list"),
         (without_header, "does not say what it is of"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -116,6 +116,9 @@ class Stream:
             self.reset()
             return
         tensors = dict(tensors)
+        for name, x in tensors.items():
+            if not isinstance(x, Tensor):
+                raise ValueError(f"the saved stream is damaged: {name} is no tensor but a {type(x).__name__}")
         try:
             saved = json.loads(bytes(tensors.pop(HEADER).tolist()))
             frame_shape = torch.Size(saved["frame_shape"])
@@ -143,7 +146,8 @@ class Stream:
             "frame_shape": frame_shape,
             "variant": repr(self.variant),
             "tensors": {name: f"{x.dtype} {list(x.shape)}" for name, x in sorted(tensors.items())},
-            "weights": _fingerprint(self.network),
+            "weights": _fingerprint(self.network.state_dict()),
+            "content": _fingerprint(tensors),
         }
 
 
@@ -158,16 +162,18 @@ def _differs(key: str, saved: Any, own: Any) -> str:
         return f"is of another variant, {saved}; this one is of {own}"
     if key == "weights":
         return "is of another network: its weights are not this network's"
+    if key == "content":
+        return "is damaged: its numbers are not those that were saved"
     saved = saved if isinstance(saved, dict) else {}
     name = min(name for name in saved.keys() | own.keys() if saved.get(name) != own.get(name))
     was, now = saved.get(name, "not there"), own.get(name, "not there")
     return f"is damaged: {name} was {was} when it was saved and is {now} now"
 
 
-def _fingerprint(network: Network) -> str:
-    """A hash of a network's weights, their names, types and shapes."""
+def _fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of tensors, their names, types and shapes."""
     digest = hashlib.sha256()
-    for name, x in network.state_dict().items():
+    for name, x in sorted(tensors.items()):
         digest.update(f"{name} {x.dtype} {list(x.shape)}\n".encode())
         digest.update(x.contiguous().cpu().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
