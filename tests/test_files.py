@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from evt import claims, reproduce, train
+from evt import bench, claims, reproduce, train
 from evt.data.sprites import SpriteClips, SpriteVideos
 from evt.data.sprites.writing import write_kinetics, write_vid
 from evt.data.video import DataError
@@ -24,6 +24,7 @@ from evt.harness.spatial_cache import SpatialCache
 from evt.models.checkpoints import CheckpointError, read_checkpoint, save_checkpoint
 from evt.run import run
 from tests.common import ROOT
+from tests.data.test_frames import write_frames
 from tests.harness.test_finetune import filled
 from tests.harness.test_run import SMALL_RUN, command, error, run_small
 from tests.harness.test_train import trained
@@ -78,6 +79,12 @@ def fill(disk: Path, but: int) -> Path:
     rest = os.statvfs(disk)
     (disk / "full").write_bytes(b"0" * (rest.f_bavail * rest.f_bsize - but))
     return disk / "full"
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """All files of a folder, with when they were written; locks are always left."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
 def parts(folder: Path) -> list[str]:
@@ -145,7 +152,7 @@ def test_a_run_whose_metrics_cannot_be_written_goes_on_after_its_videos(
 ) -> None:
     """They are forgotten only when metrics.json is there: the second run measures nothing."""
     with monkeypatch.context() as patch:
-        patch.setattr("evt.run.write", lambda path, _: write(Path("/dev/full/metrics.json"), ""))
+        patch.setattr("evt.run.write_together", lambda _: write(Path("/dev/full/metrics.json"), ""))
         told = error(monkeypatch, capsys, *SMALL_RUN, f"hydra.run.dir={tmp_path}")
     assert told == "error: /dev/full/metrics.json: not a directory"
     assert (tmp_path / "videos.jsonl").exists()
@@ -279,13 +286,9 @@ def test_a_refused_run_leaves_all_of_the_first(
     """Hydra's files, too; a sweep likewise."""
     from evt.harness.lock import locked
 
-    def look() -> dict[str, tuple[int, bytes]]:
-        files = (path for path in tmp_path.rglob("*") if path.is_file())
-        return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
-
     sweep = ["-m", *SMALL_RUN, f"hydra.sweep.dir={tmp_path}"]
     command(monkeypatch, run, *sweep, "model.seed=1")
-    before = look()
+    before = contents(tmp_path)
     assert {".hydra", "multirun.yaml"} <= {path.name for path in tmp_path.rglob("*")}
     capsys.readouterr()
     with locked(tmp_path):
@@ -293,7 +296,72 @@ def test_a_refused_run_leaves_all_of_the_first(
     with locked(tmp_path / "0"):
         told = error(monkeypatch, capsys, *SMALL_RUN, f"hydra.run.dir={tmp_path}/0")
         assert "another run is writing to" in told
-    assert look() == before
+    assert contents(tmp_path) == before
+
+
+def test_a_run_refused_for_its_settings_leaves_all_of_the_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Whatever is found wrong, and when: by the config, the data, the model, or in the first frame."""
+    first = tmp_path / "first"
+    frames = write_frames(tmp_path / "frames", ["0.png", "1.png"])
+    (frames / "1.png").write_bytes((frames / "0.png").read_bytes()[:60])
+    small = ["model=vitdet_mini", "compare=false", f"hydra.run.dir={first}"]
+    command(monkeypatch, run, *small, "policy.r=8", "data.n_videos=1", "data.n_frames=2")
+    before = contents(first)
+    assert {"metrics.json", "detections.jsonl", "config.yaml"} <= {Path(path).name for path in before}
+    for wrong, said in {
+        ("variant=spatial", "variant.pool=99"): "pool is 99",
+        ("policy.r=100000",): "policy.r is 100000",
+        ("data=vid", f"data.root={tmp_path}"): "Data/VID/val",
+        ("model.checkpoint=none.pth",): "none.pth",
+        ("data=frames", f"data.path={frames}"): "1.png",  # the second frame, when the first is done
+    }.items():
+        assert said in error(monkeypatch, capsys, *small, *wrong)
+        assert before.items() <= contents(first).items(), wrong  # what was begun may have left a log
+    again = f"hydra.run.dir={first}"
+    assert "model.size" in error(monkeypatch, capsys, "model.size=-1", again, task=bench.bench)
+    assert "quick is 3" in error(monkeypatch, capsys, "quick=3", again, task=reproduce.reproduce)
+    training = ["task=vitdet_mini", "train.epochs=0", again]
+    assert "train.epochs is 0" in error(monkeypatch, capsys, *training, task=train.train_task)
+    assert before.items() <= contents(first).items()
+
+
+def test_a_later_run_takes_the_place_of_the_first_as_a_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its config, too; and what it has none of goes."""
+    small = ["data.n_videos=1", "data.n_frames=2", "policy.r=8", "compare=false", f"hydra.run.dir={tmp_path}"]
+    command(monkeypatch, run, "model=vitdet_mini", *small)
+    assert (tmp_path / "detections.jsonl").exists()
+    run_small(monkeypatch, tmp_path)
+    assert not (tmp_path / "detections.jsonl").exists()
+    assert "policy.r=16" in (tmp_path / ".hydra/overrides.yaml").read_text()
+
+
+def test_a_refused_first_run_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Else the next would be taken for a second, and its config kept only at its end."""
+    error(monkeypatch, capsys, *SMALL_RUN, "variant=spatial", "variant.pool=99", f"hydra.run.dir={tmp_path}")
+    assert not (tmp_path / ".hydra").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("evt.run.measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(SystemExit, match="130"):
+            command(patch, run, *SMALL_RUN, f"hydra.run.dir={tmp_path}")
+    assert "policy.r=16" in (tmp_path / ".hydra/overrides.yaml").read_text()
+
+
+def test_a_sweep_none_of_whose_points_can_be_run_leaves_the_table_of_the_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    sweep = ["-m", *SMALL_RUN, f"hydra.sweep.dir={tmp_path}"]
+    command(monkeypatch, run, *sweep, "model.seed=1")
+    before = contents(tmp_path)
+    assert {"sweep.csv", "multirun.yaml"} <= {Path(path).name for path in before}
+    told = error(monkeypatch, capsys, *sweep, "model.size=-16,-32")
+    assert told.startswith("error: 2 of the sweep's 2 points could not be run")
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize(

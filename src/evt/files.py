@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 _SEAL = b"\nsha256 "
@@ -46,6 +46,17 @@ def write(path: Path, content: str | bytes) -> None:
     """
     with replacing(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_together(files: Mapping[Path, str]) -> None:
+    """Write files that belong together: those of before are replaced only when all are written.
+
+    Raises:
+        OSError: see `replacing`.
+    """
+    with ExitStack() as stack:
+        for path, content in files.items():
+            stack.enter_context(replacing(path)).write_text(content)
 
 
 def append(path: Path, line: str) -> None:

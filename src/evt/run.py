@@ -27,7 +27,7 @@ from evt.data.clips import Pictures, PicturesAt
 from evt.data.vid import VID
 from evt.data.video import Video
 from evt.eventful import Policy, Variant
-from evt.files import write
+from evt.files import write_together
 from evt.harness import setup
 from evt.harness.cli import run_command
 from evt.harness.ledger import Ledger
@@ -35,7 +35,7 @@ from evt.harness.measure import Run, measure, peak_memory
 from evt.harness.measure_clip import measure_clip
 from evt.harness.measure_tokens import measure_tokens
 from evt.harness.recognise import recognise
-from evt.harness.report import main_figures, summary_table, write_detections
+from evt.harness.report import detection_lines, main_figures, summary_table
 from evt.models.videomae import VideoMAE
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
@@ -43,13 +43,15 @@ from evt.tokens.reduction import Reduction
 
 log = logging.getLogger(__name__)
 
+Found = tuple[dict[str, Any], dict[str, str]]
+"""The figures of a run, and what else it leaves in its folder: the text of each file."""
+
 
 @dataclass(frozen=True)
 class Job:
     """What a run is told, beside model and data.
 
     label: variant and policy, for the user.
-    folder: of the run.
     ledger: keeps the videos or clips that are finished, until metrics.json is written.
     """
 
@@ -58,7 +60,6 @@ class Job:
     policy: Policy | None
     weights: setup.Weights
     label: str
-    folder: Path
     ledger: Ledger
 
     @property
@@ -97,62 +98,63 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         policy = setup.build_policy(cfg.policy, variant, model.n_tokens)
         label = f"{cfg.variant.name} {policy or ''}".strip()
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    for name in ("metrics.json", "detections.jsonl", "left_out.txt"):
-        (folder / name).unlink(missing_ok=True)  # of an earlier run in this folder
-    ledger = Ledger(folder / ("videos.jsonl" if isinstance(model, ViTDet) else "clips.jsonl"))
     setup.check_fits(variant, model)
     setup.warn_of_generated(weights, cfg.data.name, data)
-    job = Job(cfg, variant, policy, weights, label, folder, ledger)
+    ledger = Ledger(folder / ("videos.jsonl" if isinstance(model, ViTDet) else "clips.jsonl"))
+    job = Job(cfg, variant, policy, weights, label, ledger)
     if isinstance(model, ViTDet):
-        metrics = detect(job, model, data)  # type: ignore[arg-type]  # build_data gave it
+        metrics, files = detect(job, model, data)  # type: ignore[arg-type]  # build_data gave it
     elif isinstance(data, setup.LABELLED):
-        metrics = classify(job, model, data)
+        metrics, files = classify(job, model, data)
     else:
-        metrics = classify_one(job, model, data)  # type: ignore[arg-type]  # build_clips gave it
+        metrics, files = classify_one(job, model, data), {}  # type: ignore[arg-type]  # build_clips gave it
     metrics |= {"peak_memory_bytes": peak_memory(), "weights": str(weights)}
-    write(job.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    files["metrics.json"] = json.dumps(metrics, indent=2) + "\n"
+    # Only now do the results of an earlier run in this folder go.
+    write_together({folder / name: text for name, text in files.items()})
+    for name in {"detections.jsonl", "left_out.txt"} - files.keys():
+        (folder / name).unlink(missing_ok=True)
     job.ledger.finish()
+    if "left_out.txt" in files:
+        n_left_out = files["left_out.txt"].count("\n")
+        print(f"{n_left_out} clips are in no average; {folder}/left_out.txt lists them", file=sys.stderr)
     print(f"\n{cfg.model.name} {model.size}, {label}, {metrics['data']}")
     print(summary_table(metrics))
     print(f"weights: {weights}" + ("" if weights.trained else ", so no accuracy is measured"))
-    print(f"written to {job.folder}/metrics.json")
+    print(f"written to {folder}/metrics.json")
     return main_figures(metrics)
 
 
-def detect(job: Job, model: ViTDet, videos: Sequence[Video]) -> dict[str, Any]:
+def detect(job: Job, model: ViTDet, videos: Sequence[Video]) -> Found:
     """ViTDet, frame by frame."""
     # Without trained weights nothing is detected, and any data will do.
     classes = setup.class_names(videos if job.weights.trained else [], model.n_classes, job.weights.classes)
     assert isinstance(job.variant, Variant)
     what = Run(model, job.variant, job.policy, job.cfg.compare, detect=job.weights.trained)
     measurement, detections = measure(what, videos, classes, job.ledger, job.key, job.label)
-    metrics = measurement.summary()
+    metrics, files = measurement.summary(), {}
     if job.weights.trained:
         metrics["detection"] = asdict(detections.compute())
-        write_detections(job.folder / "detections.jsonl", detections, classes)
+        files["detections.jsonl"] = detection_lines(detections, classes)
     metrics["data"] = videos[0].name
     if isinstance(videos, VID):
         metrics["data"] = videos.description
     elif len(videos) > 1:
         metrics["data"] = f"{job.cfg.data.name}, {len(videos)} videos"
-    return metrics
+    return metrics, files
 
 
-def classify(job: Job, model: ViViT | VideoMAE, data: ActionData) -> dict[str, Any]:
+def classify(job: Job, model: ViViT | VideoMAE, data: ActionData) -> Found:
     """A model of clips, clip by clip of a data set."""
     data = setup.in_model_order(model, job.weights, data)
     found = recognise(
         model, job.variant, job.policy, data, job.ledger, job.key, job.cfg.data.on_error, job.label
     )
-    if left_out := found.left_out():
-        write(job.folder / "left_out.txt", "\n".join(left_out) + "\n")
-        print(
-            f"{len(left_out)} clips are in no average; {job.folder}/left_out.txt lists them", file=sys.stderr
-        )
     metrics = {"recognition": found.summary(), "data": data.name}
     if not job.weights.trained:
         metrics["recognition"] = {k: v for k, v in found.summary().items() if k not in {"top1", "top5"}}
-    return metrics
+    left_out = found.left_out()
+    return metrics, {"left_out.txt": "\n".join(left_out) + "\n"} if left_out else {}
 
 
 def classify_one(job: Job, model: ViViT | VideoMAE, pictures: Pictures) -> dict[str, Any]:

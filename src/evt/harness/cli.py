@@ -6,6 +6,7 @@ import functools
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 import evt
 from evt.data.video import DataError
-from evt.files import sentence, write
+from evt.files import sentence, write_together
 from evt.harness import settings
 from evt.harness.lock import is_first, locked
 from evt.harness.settings import escape_interpolation, help_of, unknown_setting
@@ -50,8 +51,8 @@ def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
     def told_in_one_sentence(cfg: DictConfig) -> object:
         begun.append(True)
         try:
-            with locked(Path(HydraConfig.get().runtime.output_dir)):
-                _keep_config(cfg)
+            folder = Path(HydraConfig.get().runtime.output_dir)
+            with locked(folder), _config_kept(cfg, folder):
                 expand_homes(cfg)
                 with too_little_memory_told():
                     return task(cfg)
@@ -134,16 +135,32 @@ def too_little_memory_told() -> Iterator[None]:
         ) from error
 
 
-def _keep_config(cfg: DictConfig) -> None:
-    """Write the config to `.hydra` as Hydra would, which is kept from it (see configs/folder.yaml)."""
+@contextmanager
+def _config_kept(cfg: DictConfig, folder: Path) -> Iterator[None]:
+    """Write the config to `.hydra` as Hydra would, which is kept from it (see configs/folder.yaml).
+
+    That of a first run is there from the beginning, and goes again where the run is refused before it left anything.
+    That of a later run takes its place when its results have taken theirs.
+    """
     if not is_first():
+        yield
         return
     whole = HydraConfig.get()
-    folder = Path(whole.runtime.output_dir) / ".hydra"
-    folder.mkdir(exist_ok=True)
     parts = {"config": cfg, "hydra": OmegaConf.create({"hydra": whole}), "overrides": whole.overrides.task}
-    for name, part in parts.items():
-        write(folder / f"{name}.yaml", OmegaConf.to_yaml(part))
+    texts = {folder / ".hydra" / f"{name}.yaml": OmegaConf.to_yaml(part) for name, part in parts.items()}
+    first = not (folder / ".hydra").exists()
+    if first:
+        (folder / ".hydra").mkdir()
+        write_together(texts)
+    try:
+        yield
+    except Exception:
+        if first and all(
+            path.name in (".hydra", ".lock") or path.suffix == ".log" for path in folder.iterdir()
+        ):
+            shutil.rmtree(folder / ".hydra")
+        raise
+    write_together(texts)
 
 
 def _fail(sentence: str) -> NoReturn:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from evt.files import replacing, write
+from evt.files import write
 from evt.harness.ledger import Ledger
 from evt.metrics.detection import DetectionMetrics
 
@@ -107,17 +107,18 @@ def _rows_of(figures: dict[str, Any], titles: dict[str, tuple[str, str]]) -> lis
     ]
 
 
-def write_detections(path: Path, detections: DetectionMetrics, classes: Sequence[str]) -> None:
-    """Write a JSON line a frame: its name and its detections, best first, boxes x0 y0 x1 y1 in pixels."""
-    with replacing(path) as part, part.open("w") as file:
-        for frame, boxes, scores, labels in detections.detections():
-            line = {
-                "frame": frame,
-                "boxes": [[round(x, 2) for x in box] for box in boxes.tolist()],
-                "scores": [round(score, 4) for score in scores.tolist()],
-                "classes": [classes[label] for label in labels.tolist()],
-            }
-            file.write(json.dumps(line) + "\n")
+def detection_lines(detections: DetectionMetrics, classes: Sequence[str]) -> str:
+    """A JSON line a frame: its name and its detections, best first, boxes x0 y0 x1 y1 in pixels."""
+    lines = (
+        {
+            "frame": frame,
+            "boxes": [[round(x, 2) for x in box] for box in boxes.tolist()],
+            "scores": [round(score, 4) for score in scores.tolist()],
+            "classes": [classes[label] for label in labels.tolist()],
+        }
+        for frame, boxes, scores, labels in detections.detections()
+    )
+    return "".join(f"{json.dumps(line)}\n" for line in lines)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from evt.files import write
+from evt.files import write_together
 from evt.harness.lock import is_first, locked
 from evt.harness.report import align
 from evt.harness.settings import unknown_setting
@@ -71,6 +71,8 @@ class PointByPoint(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Run all points of the command line; sweep.csv, in the sweep's folder, is whole after each of them.
 
+        It takes the place of an earlier sweep's, and multirun.yaml with it, once a point could be run.
+
         Raises:
             ConfigError: a setting is of use to no point, some points could not be run, or another sweep has the
                 folder.
@@ -82,8 +84,6 @@ class PointByPoint(Sweeper):
         table: list[dict[str, Any]] = []
         broken = None
         with locked(folder, "hydra.sweep.dir"):
-            if is_first():
-                write(folder / "multirun.yaml", OmegaConf.to_yaml(self.whole))
             for number, point in enumerate(points):
                 (job,) = self.launch([_lines(point.given)], initial_job_idx=number)
                 try:
@@ -93,13 +93,17 @@ class PointByPoint(Sweeper):
                     found = Failed(f"{type(error).__name__}: {error}")
                 figures = {"error": found.sentence} if isinstance(found, Failed) else found or {}
                 table.append({"point": number, **_values(point), **figures})
-                if is_first():
-                    write(folder / "sweep.csv", _frame(table, points).to_csv(index=False))
+                if is_first() and not all("error" in row for row in table):
+                    frame, whole = _frame(table, points), OmegaConf.to_yaml(self.whole)
+                    write_together(
+                        {folder / "multirun.yaml": whole, folder / "sweep.csv": frame.to_csv(index=False)}
+                    )
+        failed = sum("error" in row for row in table)
         if is_first():
-            print(f"\n{_text(_frame(table, points), points)}\nwritten to {folder}/sweep.csv")
+            written = f"\nwritten to {folder}/sweep.csv" if failed < len(table) else ""
+            print(f"\n{_text(_frame(table, points), points)}{written}")
         if broken is not None:
             raise broken
-        failed = sum("error" in row for row in table)
         if failed:
             raise ConfigError(
                 f"{failed} of the sweep's {len(table)} points could not be run; the table says why"
