@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import stat
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from evt import bench, claims, reproduce, train
 from evt.data.sprites import SpriteClips, SpriteVideos
 from evt.data.sprites.writing import write_kinetics, write_vid
 from evt.data.video import DataError
-from evt.files import append, check_writable, sealed, unsealed, write
+from evt.files import append, check_writable, replacing, sealed, unsealed, write
 from evt.harness.ledger import Ledger
 from evt.harness.spatial_cache import SpatialCache
 from evt.models.checkpoints import CheckpointError, read_checkpoint, save_checkpoint
@@ -97,6 +98,74 @@ def test_a_file_that_cannot_be_written_whole_leaves_that_of_before(tmp_path: Pat
         write(tmp_path / "a.json", "0" * 30_000)
     assert (tmp_path / "a.json").read_text() == "before"
     assert parts(tmp_path) == []
+
+
+def test_writers_of_one_file_do_not_write_over_each_other(tmp_path: Path) -> None:
+    """Nor does one that only looks whether it may be written."""
+    path = tmp_path / "a.json"
+    with replacing(path) as part:
+        part.write_text("first")
+        check_writable(path)
+        write(path, "second")
+    assert path.read_text() == "first"
+    assert [x.name for x in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_names_of_any_length_are_written(tmp_path: Path) -> None:
+    path = tmp_path / ("ä" * 125 + ".json")  # 255 bytes, as many as there may be
+    check_writable(path)
+    write(path, "x")
+    assert [x.name for x in tmp_path.iterdir()] == [path.name]
+
+
+def test_links_and_rights_outlast_writing(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere/a.json", tmp_path / "a.json"
+    link.symlink_to(target)
+    check_writable(link)
+    write(link, "through a link that leads to nothing yet")
+    target.chmod(0o640)
+    write(link, "again")
+    assert link.is_symlink()
+    assert target.read_text() == "again"
+    assert target.stat().st_mode & 0o777 == 0o640
+    private = tmp_path / "b.json"
+    write(private, "for all")
+    assert private.stat().st_mode & 0o777 == 0o666 & ~umask()
+    private.chmod(0o400)
+    with replacing(private) as part:
+        assert not part.stat().st_mode & 0o077  # while it is written, too
+        part.write_text("for me")
+    assert private.stat().st_mode & 0o777 == 0o400
+
+
+def umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_names_are_on_the_disk_as_well_as_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file is put there before it takes its name, and its folder after; of a log's lines, once."""
+    events: list[str] = []
+    real_fsync, real_replace = os.fsync, os.replace
+
+    def fsync(handle: int) -> None:
+        events.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        real_fsync(handle)
+
+    def replace(source: Path, target: Path) -> None:
+        events.append("name")
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    write(tmp_path / "a.json", "x")
+    assert events == ["file", "name", "folder"]
+    events.clear()
+    append(tmp_path / "log.jsonl", "x")
+    append(tmp_path / "log.jsonl", "y")
+    assert events == ["file", "folder", "file"]
 
 
 def test_a_line_is_added_whole_or_not(tmp_path: Path, small_files: None) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,22 +22,46 @@ _SEAL = b"\nsha256 "
 def replacing(path: Path) -> Iterator[Path]:
     """A new file, of the same ending, which takes the place of `path` once it is written, or is removed.
 
-    The file lies in the same folder under a name of its own: a process that is killed on the way leaves `path` as it
-    was, and the next one writes over what it left.
+    The file lies in the same folder under a name that no other writer has: a process that is killed on the way leaves
+    `path` as it was. What a link leads to is replaced, and not the link; the rights of the file of before are kept.
 
     Raises:
         OSError: it cannot be written; the error names `path`.
     """
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        with naming(path):
+    with naming(path):
+        target = Path(os.path.realpath(path))
+        part, mode = _part_of(target)
+        try:
             yield part
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
-            os.replace(part, path)
-    finally:
-        with suppress(OSError):
-            part.unlink()
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
+            os.replace(part, target)
+            _sync_folder(target.parent)
+        finally:
+            with suppress(OSError):
+                part.unlink()
+
+
+def _part_of(target: Path) -> tuple[Path, int | None]:
+    """An empty file beside a target, no more open to others than it; and the target's rights, where it exists."""
+    # The target's own name may have no room for more.
+    part = target.with_name(f".{secrets.token_hex(8)}.part{target.suffix}")
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else mode | 0o600))
+    return part, mode
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put on the disk what a folder's files are called."""
+    # Folders that may not be read, and disks that know no such thing, keep names as they do.
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -76,6 +102,8 @@ def append(path: Path, line: str) -> None:
             with suppress(OSError):
                 file.truncate(size)
             raise
+        if not size:
+            _sync_folder(path.parent)
 
 
 def check_writable(path: Path) -> None:
@@ -90,12 +118,12 @@ def check_writable(path: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent)) from None
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a folder, and a file is to be written there")
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
     with naming(path):
+        part, _ = _part_of(Path(os.path.realpath(path)))
         try:
             part.write_bytes(b"0")
         finally:
-            part.unlink(missing_ok=True)
+            part.unlink()
 
 
 @contextmanager
