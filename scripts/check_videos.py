@@ -5,6 +5,11 @@ python scripts/check_videos.py FILES...
 
 from __future__ import annotations
 
+from evt.interrupt import imports_are_done, leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()
+
 import argparse
 import hashlib
 import sys
@@ -12,7 +17,6 @@ from pathlib import Path
 
 from evt.data import open_video
 from evt.data.video import DataError
-from evt.interrupt import imports_are_done
 
 
 def check(path: Path) -> tuple[bool, str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from evt.interrupt import imports_are_done, leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()
+
 import argparse
 import sys
 from pathlib import Path
 
 from evt.files import check_writable, sentence
-from evt.interrupt import imports_are_done
 from evt.models.checkpoints import (
     CheckpointError,
     classes_in,

@@ -5,6 +5,11 @@ python scripts/draw_curves.py results/table_c_mini.csv results/table_c_mini.svg
 
 from __future__ import annotations
 
+from evt.interrupt import imports_are_done, leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()
+
 import argparse
 import sys
 from pathlib import Path
@@ -17,7 +22,6 @@ matplotlib.rcParams["svg.hashsalt"] = "evt"  # else each drawing gets other name
 from matplotlib import pyplot as plt  # noqa: E402
 
 from evt.files import check_writable, replacing, sentence  # noqa: E402
-from evt.interrupt import imports_are_done  # noqa: E402
 
 MEASURES = {"map50": ("GFlops a frame (Transformer)", "mAP50"), "top1": ("GFlops a clip", "top-1, %")}
 """Columns of accuracy, and what the axes are called."""

@@ -5,6 +5,11 @@ python scripts/draw_sprites.py results/sprites.png
 
 from __future__ import annotations
 
+from evt.interrupt import imports_are_done, leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()
+
 import argparse
 from pathlib import Path
 
@@ -13,7 +18,6 @@ from PIL import Image, ImageDraw
 
 from evt.data.sprites import CLASSES, DISTURBANCES, SpriteVideos
 from evt.files import check_writable, replacing, sentence
-from evt.interrupt import imports_are_done
 
 
 def draw(n_frames: int, size: tuple[int, int], seed: int) -> Image.Image:

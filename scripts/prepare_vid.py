@@ -11,6 +11,11 @@ is missing or broken by name. The exit status is 1 if anything is. Nothing is ch
 
 from __future__ import annotations
 
+from evt.interrupt import imports_are_done, leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()
+
 import argparse
 import os
 import sys
@@ -44,7 +49,6 @@ from evt.data.vid_annotations import (
 from evt.data.vid_coco import CocoTargets, CocoWriter
 from evt.data.video import DataError
 from evt.files import check_writable, sentence
-from evt.interrupt import imports_are_done
 
 
 @dataclass

@@ -11,6 +11,11 @@ Without folders, what is shipped gets the names of its classes; its parameters s
 
 from __future__ import annotations
 
+from evt.interrupt import imports_are_done, leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()
+
 import argparse
 import hashlib
 import json
@@ -27,7 +32,6 @@ from safetensors.torch import load_file
 
 from evt.data.sprites import ACTIONS, CLASSES
 from evt.files import write
-from evt.interrupt import imports_are_done
 from evt.models.checkpoints import save_checkpoint
 from evt.models.shipped import FOLDER, shipped_sums
 

@@ -3,6 +3,11 @@
 8 clips of a ViT-B that keep 50 to 70% of 1568 tokens. The ways take turns, 5 times; medians.
 """
 
+from evt.interrupt import imports_are_done, leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()
+
 import argparse
 import random
 import statistics
@@ -10,7 +15,6 @@ import time
 
 import torch
 
-from evt.interrupt import imports_are_done
 from evt.tokens.packed import attend_by_clip, attend_masked, attend_nested
 
 WAYS = {"clip by clip": attend_by_clip, "mask": attend_masked, "nested tensors": attend_nested}

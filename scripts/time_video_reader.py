@@ -6,6 +6,11 @@ python scripts/time_video_reader.py --minute        # of a video like those of E
 
 from __future__ import annotations
 
+from evt.interrupt import imports_are_done, leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()
+
 import argparse
 import random
 import statistics
@@ -18,7 +23,6 @@ import av
 import numpy as np
 
 from evt.data.reader import VideoFile
-from evt.interrupt import imports_are_done
 
 AT_ONCE = 16
 

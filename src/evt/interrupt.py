@@ -1,6 +1,6 @@
 """Ctrl-C ends a command with the word "interrupted" and no traceback, also while it still imports torch.
 
-Imports the standard library alone: `evt` itself calls it before any command is imported.
+Imports the standard library alone: `evt` itself calls it before any command is imported, and scripts first of all.
 """
 
 from __future__ import annotations
@@ -9,6 +9,14 @@ import os
 import signal
 import sys
 from types import FrameType, TracebackType
+
+
+def is_command() -> bool:
+    """Whether Python is about to run `python -m evt.COMMAND`; a program of others that imports `evt` is none."""
+    if sys.argv[:1] != ["-m"]:  # what it is while the command is looked for
+        return False
+    name = sys.orig_argv[-len(sys.argv)]  # what stands before the arguments
+    return name.removeprefix("-m").partition(".")[0] == "evt"
 
 
 def leave_at_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,50 @@ def test_curves_are_written_whole_and_into_a_new_folder(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["curves.svg"]
 
 
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+COMMANDS = [
+    *(["-m", f"evt.{name}"] for name in ("run", "bench", "train", "reproduce", "claims", "conformance")),
+    ["-mevt.data.sprites", "OUT"],
+    *([f"{ROOT}/scripts/{name}"] for name in SCRIPTS),
+]
+
+
+@pytest.fixture
+def interrupting_imports(tmp_path: Path) -> dict[str, str]:
+    """An environment in which the first import of a package that takes its time is met by a real Ctrl-C."""
+    for name in ("av", "matplotlib", "numpy", "omegaconf", "pandas", "PIL", "torch", "tqdm"):
+        (tmp_path / f"{name}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "src")])}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda x: x[-1].rpartition("/")[2])
+def test_ctrl_c_during_imports_is_one_word(command: list[str], interrupting_imports: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, *command], env=interrupting_imports, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_ctrl_c_of_programs_that_import_the_package_stays_theirs(tmp_path: Path) -> None:
+    """Whether they are packages themselves, run by name, with arguments like ours, or files."""
+    (tmp_path / "evting").mkdir()
+    (tmp_path / "evting/__init__.py").write_text("import evt\n")
+    (tmp_path / "evting/train.py").write_text(
+        "import signal\nprint(signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
+    )
+    (tmp_path / "alone.py").write_text("import evt\n" + (tmp_path / "evting/train.py").read_text())
+    for command in (["-m", "evting.train"], ["-m", "evting.train", "-m", "evt.run"], ["alone.py"]):
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "src")])},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == "True\n", command
+
+
 INTERRUPTED = """
 import argparse, runpy, sys
 def interrupt(*arguments):
@@ -46,7 +91,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.mark.parametrize("script", ["draw_curves", "check_videos"])
-def test_ctrl_c_is_one_word(script: str) -> None:
+def test_ctrl_c_after_imports_is_one_word(script: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, ROOT / f"scripts/{script}.py"],
         capture_output=True,
