@@ -138,5 +138,6 @@ def _split(data: bytes, bytes_of_length: int) -> Iterator[bytes]:
     at = 0
     while at + bytes_of_length < len(data):
         end = at + bytes_of_length + int.from_bytes(data[at : at + bytes_of_length], "big")
-        yield data[at + bytes_of_length : end]
+        if part := data[at + bytes_of_length : end]:
+            yield part
         at = end
