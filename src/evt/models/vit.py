@@ -26,19 +26,21 @@ def check_whole(**settings: int) -> None:
             raise ValueError(f"model.{name} is {value!r}; it must be a whole number of at least 1")
 
 
-def check_shape(x: Tensor, expected: tuple[str | int, ...]) -> None:
+def check_shape(x: Tensor, expected: tuple[str | int, ...], weight: Tensor | None = None) -> None:
     """Refuse what a network was not built for; a size that may be any is a letter.
 
     Raises:
-        ValueError: the shape is another, or the values are whole numbers.
+        ValueError: the shape is another, or the values are whole numbers, or of another type than the weights where
+            those are given.
     """
     fits = x.dim() == len(expected) and all(
         isinstance(size, str) or size == own for size, own in zip(expected, x.shape, strict=True)
     )
-    if not fits or not x.is_floating_point():
+    if not fits or not x.is_floating_point() or (weight is not None and x.dtype != weight.dtype):
+        kind = "floating-point numbers" if weight is None else weight.dtype
         raise ValueError(
-            f"a frame is of shape {tuple(x.shape)} and type {x.dtype}; this network takes floating-point numbers of "
-            f"shape ({', '.join(map(str, expected))})"
+            f"a frame is of shape {tuple(x.shape)} and type {x.dtype}; this network takes {kind} of shape "
+            f"({', '.join(map(str, expected))})"
         )
 
 
@@ -133,10 +135,11 @@ class ViT(nn.Module):
         """Run frames through embedding and blocks, (B, C, H, W) to (B, N, D); densely without states.
 
         Raises:
-            ValueError: the frames are of another shape.
+            ValueError: the frames are of another shape or type.
         """
-        patch = self.patch_embed.proj.kernel_size[0]
-        check_shape(x, ("B", self.patch_embed.proj.in_channels, patch * self.grid[0], patch * self.grid[1]))
+        proj, (rows, columns) = self.patch_embed.proj, self.grid
+        patch = proj.kernel_size[0]
+        check_shape(x, ("B", proj.in_channels, patch * rows, patch * columns), proj.weight)
         return self.forward_tokens(self.patch_embed(x), states, policy)
 
     def forward_tokens(
