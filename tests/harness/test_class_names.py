@@ -38,7 +38,7 @@ def test_all_that_ships_carries_the_names_that_its_data_have() -> None:
     for path in FOLDER.glob("*.safetensors"):
         expected = CLASSES if path.stem.startswith("vitdet") else ACTIONS
         with safe_open(path, "pt") as file:
-            assert json.loads(file.metadata()["classes"]) == list(expected)
+            assert json.loads(file.metadata()["evt.classes"]) == list(expected)
         assert ", ".join(expected) in path.with_suffix(".md").read_text()
 
 

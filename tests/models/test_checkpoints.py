@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from evt.models.checkpoints import (
@@ -288,3 +289,11 @@ def test_names_of_classes_that_are_not_those_written_are_refused(tmp_path: Path)
         path.write_bytes(other)
         with pytest.raises(CheckpointError, match=r"m\.safetensors: is damaged: .* the names of its classes"):
             read_checkpoint(path)
+
+
+def test_what_files_of_others_say_of_themselves_is_not_taken_for_ours(tmp_path: Path) -> None:
+    """A sha256 of the model that they were made of, say, or the number of classes."""
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(save({"x": torch.ones(3)}, {"sha256": "0" * 64, "classes": "80"}))
+    assert torch.equal(read_checkpoint(path)["x"], torch.ones(3))
+    assert classes_in(path) is None

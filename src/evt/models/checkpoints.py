@@ -57,6 +57,10 @@ BROKEN = (
 """The ways in which reading a broken pickle, or a file of torch.save, fails."""
 
 
+SHA256, CLASSES = "evt.sha256", "evt.classes"
+"""What written weights say of themselves; under names that files of others do not use for something else."""
+
+
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read or does not fit; the message names the file and what is wrong with it."""
 
@@ -141,8 +145,8 @@ def save_checkpoint(
         name: x.detach().cpu().clone(memory_format=torch.contiguous_format) for name, x in tensors.items()
     }
     try:
-        names = {} if classes is None else {"classes": json.dumps(list(classes))}
-        write(path, _in_order(save(copies, {"sha256": hash_of(copies, names.get("classes", "")), **names})))
+        names = {} if classes is None else {CLASSES: json.dumps(list(classes))}
+        write(path, _in_order(save(copies, {SHA256: hash_of(copies, names.get(CLASSES, "")), **names})))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from error
 
@@ -168,7 +172,7 @@ def classes_in(path: str | Path) -> list[str] | None:
         return None
     try:
         with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get("classes")
+            text = (file.metadata() or {}).get(CLASSES)
         return None if text is None else different_names(json.loads(text))
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: the names of its classes cannot be read ({error})") from error
@@ -262,8 +266,8 @@ def _read(path: Path, allow_pickle: bool) -> Any:
                 metadata = file.metadata() or {}
         except (OSError, SafetensorError, *BROKEN) as error:
             raise CheckpointError(f"{path}: cannot be read as safetensors: {error}") from error
-        # Files of others need not have one.
-        if metadata.get("sha256", digest := hash_of(tensors, metadata.get("classes", ""))) != digest:
+        # Files of others have none.
+        if SHA256 in metadata and metadata[SHA256] != hash_of(tensors, metadata.get(CLASSES, "")):
             raise CheckpointError(
                 f"{path}: is damaged: its tensors, or the names of its classes, are not those that were written "
                 "(their sha256 differs)"
