@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from evt.data.video import DataError
 from evt.files import append, check_writable, replacing, sealed, unsealed, write
 from evt.harness.ledger import Ledger
 from evt.harness.spatial_cache import SpatialCache
+from evt.harness.train import _save
 from evt.models.checkpoints import CheckpointError, read_checkpoint, save_checkpoint
 from evt.run import run
 from tests.common import ROOT
@@ -337,6 +339,19 @@ def test_shards_of_other_places_and_caches_are_refused(
         second.write_bytes(other.read_bytes())
         with pytest.raises(DataError, match=r"00001\.safetensors: .*written for another place"):
             filled(tmp_path / "a", model)
+
+
+def test_a_checkpoint_is_in_memory_once_beside_the_model(tmp_path: Path) -> None:
+    """What torch makes of 8 MB, and no copy of it."""
+    model = torch.nn.Linear(1024, 2048)
+    optimizer, scaler = torch.optim.SGD(model.parameters()), torch.amp.GradScaler("cpu", enabled=False)
+    tracemalloc.start()
+    _save(tmp_path, model, optimizer, scaler, {}, [])
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    size = (tmp_path / "last.pt").stat().st_size
+    assert size > 8e6
+    assert most < 1.5 * size, f"{most} bytes for a file of {size}"
 
 
 def test_an_edited_log_is_restored_from_the_checkpoint(tmp_path: Path) -> None:

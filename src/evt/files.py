@@ -64,14 +64,15 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def write(path: Path, content: str | bytes) -> None:
-    """Write a file as a whole.
+def write(path: Path, *content: str | bytes | memoryview) -> None:
+    """Write a file as a whole, of one or more parts.
 
     Raises:
         OSError: see `replacing`.
     """
-    with replacing(path) as part:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+    with replacing(path) as part, part.open("wb") as file:
+        for x in content:
+            file.write(x.encode() if isinstance(x, str) else x)
 
 
 def write_together(files: Mapping[Path, str]) -> None:
@@ -147,7 +148,12 @@ def sentence(error: Exception) -> str:
 
 def sealed(content: bytes) -> bytes:
     """Content with its hash behind it."""
-    return content + _SEAL + hashlib.sha256(content).hexdigest().encode()
+    return content + seal(content)
+
+
+def seal(content: bytes | memoryview) -> bytes:
+    """What stands behind sealed content."""
+    return _SEAL + hashlib.sha256(content).hexdigest().encode()
 
 
 def unsealed(content: bytes) -> bytes | None:

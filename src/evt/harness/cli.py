@@ -26,11 +26,12 @@ import evt
 from evt.data.video import DataError
 from evt.files import sentence, write_together
 from evt.harness import settings
-from evt.harness.lock import is_first, locked
+from evt.harness.lock import locked
 from evt.harness.settings import escape_interpolation, help_of, unknown_setting
 from evt.harness.setup import ConfigError
 from evt.harness.sweep import Failed, take_hydras_place
 from evt.harness.train import TrainingError
+from evt.harness.workers import is_first
 from evt.interrupt import imports_are_done
 from evt.models.checkpoints import CheckpointError
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from evt.harness.setup import ConfigError
+from evt.harness.workers import is_first
 
 
 @contextmanager
@@ -52,8 +53,3 @@ def _leave_locks() -> None:
 
 
 os.register_at_fork(after_in_child=_leave_locks)
-
-
-def is_first() -> bool:
-    """Whether this is the first of torchrun's processes, or the only one: the one that writes."""
-    return int(os.environ.get("RANK", "0")) == 0

@@ -19,10 +19,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from evt.files import write_together
-from evt.harness.lock import is_first, locked
+from evt.harness.lock import locked
 from evt.harness.report import align
 from evt.harness.settings import unknown_setting
 from evt.harness.setup import ConfigError
+from evt.harness.workers import is_first
 
 
 @dataclass(frozen=True)

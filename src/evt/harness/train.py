@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from evt.data.video import DataError
-from evt.files import append, sealed, unsealed, write
+from evt.files import append, seal, unsealed, write
 from evt.harness.muon import Muon
-from evt.harness.workers import LOOK_EVERY, Watch, on_failure
+from evt.harness.workers import LOOK_EVERY, Watch, is_first, on_failure
 from evt.models.checkpoints import BROKEN, hash_of
 
 S = TypeVar("S")
@@ -392,10 +392,9 @@ def _resume(
     Raises:
         TrainingError: see `train`.
     """
-    first = int(os.environ.get("RANK", "0")) == 0
     path, log = folder / "last.pt", folder / "log.jsonl"
     if not path.exists():
-        if first:
+        if is_first():
             log.unlink(missing_ok=True)
         return 0, []
     try:
@@ -419,7 +418,7 @@ def _resume(
     optimizer.load_state_dict(last["optimizer"])
     scaler.load_state_dict(last["scaler"])
     logged: list[str] = last["log"]
-    if first:
+    if is_first():
         # What was logged after the last checkpoint will be done, and logged, again.
         write(log, "".join(f"{line}\n" for line in logged))
     return len(logged), logged
@@ -443,4 +442,5 @@ def _save(
     }
     content = io.BytesIO()  # torch ends the process where it cannot write to a file
     torch.save(state, content)
-    write(folder / "last.pt", sealed(content.getvalue()))
+    view = content.getbuffer()  # a copy would be as large again
+    write(folder / "last.pt", view, seal(view))

@@ -1,4 +1,4 @@
-"""The processes that a run starts: none outlives it, and none that is stopped keeps it waiting for ever."""
+"""The processes of a run: which one writes; none that it starts outlives it, or keeps it waiting when stopped."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ LOOK_EVERY = 2.0
 """Seconds between two looks at workers that a run waits for."""
 GRACE = 6.0
 """Seconds that a worker may be stopped: after Ctrl-Z and fg all of a run wake up, but not at the same moment."""
+
+
+def is_first() -> bool:
+    """Whether this is the first of torchrun's processes, or the only one: the one that writes."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 @contextmanager
