@@ -314,6 +314,14 @@ def finish(pid: int, folder: Path, started: float) -> tuple[str, str] | None:
     return ("traceback", said) if "Traceback" in said else (outcome, text)
 
 
+def wait_for(pid: int, folder: Path) -> tuple[str, str]:
+    """What became of a case, once it has ended or has taken too long."""
+    started = time.monotonic()
+    while (found := finish(pid, folder, started)) is None:
+        time.sleep(0.005)
+    return found
+
+
 def cases(numbers: list[int], seed: int, whole: Path, work: Path) -> Iterator[tuple[int, str, str, str]]:
     """Number, description, outcome and text of each, some at a time."""
     waiting = list(numbers)
@@ -350,9 +358,7 @@ def main() -> int:
             with redirect_stderr(io.StringIO()):  # progress bars
                 x.make(whole / kind)
             shutil.copytree(whole / kind, work / kind)
-            pid = launch(kind, work / kind)
-            while (found := finish(pid, work / kind, time.monotonic())) is None:
-                time.sleep(0.005)
+            found = wait_for(launch(kind, work / kind), work / kind)
             if found[0] != "read":
                 sys.exit(f"whole files of {kind} cannot be read: {found}")
             expected[kind] = found[1]
