@@ -15,6 +15,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
+from evt.data.containers import declared_end, track_lasts
 from evt.data.h264 import FrameNumbers
 from evt.data.video import DataError
 
@@ -49,6 +50,9 @@ by the lists of the frames that a picture is built on, which the decoder holds a
 STORED_TIMES = EXACT_TIMES | {"asf", "mpeg", "mpegts"}
 """The containers in which the time of a packet does not depend on whether those before it are there."""
 
+MAX_RATE = 1000
+"""Frames a second; a header that claims more is taken for a damaged one."""
+
 MAX_GAPS = 3
 """In the times of frames at a steady rate; a video with more of them has just no steady rate."""
 
@@ -56,14 +60,17 @@ av.logging.set_level(None)  # ffmpeg's own lines are not for the user
 
 
 class PacketInfo(NamedTuple):
-    """Of a packet: its time, whether frames can be read from here, whether the container says so, how long it lasts,
-    whether it is not shown, and whether none is known to be missing before it."""
+    """Of a packet: when it is shown and decoded, whether frames can be read from here, whether the container says so,
+    how long it lasts, whether it is not shown, whether it is cut off, and whether none is known to be missing before
+    it."""
 
     pts: int | None
+    dts: int | None
     key: bool
     flagged: bool
     duration: int
     discard: bool
+    cut: bool
     follows: bool
 
 
@@ -104,7 +111,7 @@ class VideoFile:
         known = all(packet.pts is not None for packet in packets)
         shown = [packet.pts for packet in packets if not packet.discard and packet.pts is not None]
         codec = self._codec
-        exact = self._container.format.name.split(",")[0] in EXACT_TIMES
+        exact = self._in in EXACT_TIMES
         known = known and len(set(shown)) == len(shown)
         if known and shown and (codec in NO_REORDERING or (exact and codec in ONE_FRAME_A_PACKET)):
             pts = sorted(shown)
@@ -116,6 +123,8 @@ class VideoFile:
                 f"{path}: no frame of the {codec} video in it can be decoded; at least 1 is needed"
             )
         self._pts = pts
+        if self._in == "mov":
+            self._check_times(packets, len(shown))
         self._place = {at: i for i, at in enumerate(pts)} if self._by_time else {}
         # A jump is safe where packets are known by their times, in a container that stores them.
         self._keys = [
@@ -278,6 +287,11 @@ class VideoFile:
     def _codec(self) -> str:
         return self._stream.codec_context.codec.canonical_name
 
+    @property
+    def _in(self) -> str:
+        """The container, by ffmpeg's first name of it."""
+        return self._container.format.name.split(",")[0]
+
     def _read_packets(self) -> list[PacketInfo]:
         packets = []
         codec = self._codec
@@ -293,10 +307,12 @@ class VideoFile:
                 packets.append(
                     PacketInfo(
                         packet.pts,
+                        packet.dts,
                         key,
                         packet.is_keyframe,
                         packet.duration or 0,
                         packet.is_discard,
+                        packet.is_corrupt,
                         follows,
                     )
                 )
@@ -343,7 +359,7 @@ class VideoFile:
                 if packet.pts in self._place:
                     unsure.add(self._place[packet.pts])
             return unsure
-        stored = self._container.format.name.split(",")[0] in STORED_TIMES
+        stored = self._in in STORED_TIMES
         times = np.array([packet.pts for packet in packets if packet.pts is not None])
         if self._codec in NOTICED_IF_MISSING or not stored or not len(times):
             return unsure
@@ -362,9 +378,8 @@ class VideoFile:
         return unsure
 
     def _not_plain(self, packets: list[PacketInfo]) -> str | None:
-        container = self._container.format.name.split(",")[0]
-        if self._codec != "h264" or container not in EXACT_TIMES:
-            return f"its video is {self._codec} in {container}, not H.264 in mp4, mov or mkv"
+        if self._codec != "h264" or self._in not in EXACT_TIMES:
+            return f"its video is {self._codec} in {self._in}, not H.264 in mp4, mov or mkv"
         if any(packet.discard for packet in packets):
             return "it has an edit list that leaves out frames"
         if any(packet.flagged != packet.key for packet in packets):
@@ -377,7 +392,7 @@ class VideoFile:
         """Seconds, and whether they can be true."""
         base = float(self._stream.time_base or 0)
         rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
-        if self._pts == list(range(len(self._pts))) and rate:
+        if not self._by_time and self._pts == list(range(len(self._pts))) and rate:
             base = 1 / rate
         self.times = (np.array(self._pts, np.float64) - self._pts[0]) * base
         lasts = {packet.pts: packet.duration * base for packet in packets}
@@ -386,35 +401,103 @@ class VideoFile:
             last = float(self.times[-1] - self.times[-2]) if len(self) > 1 else 1 / (rate or 25)
         self.end = float(self.times[-1]) + last
         self.fps = len(self) / self.end
-        if self._seconds is None:
-            return
-        if self._container.format.name == "avi" and rate:
-            # ffmpeg's duration is that of what is there, and the header has the number of all frames.
-            self._seconds = max(self._seconds, self._stream.frames / rate)
-        if self._container.format.name.split(",")[0] in EXACT_TIMES and self.end > 1.5 * self._seconds + 1:
-            raise DataError(
-                f"{self.path}: its frames last {self.end:.1f} s by their times and {self._seconds:.1f} s by the "
-                "header; the header is damaged"
-            )
-        expected = self._stream.frames
-        short = expected > len(packets) if expected else self._cut_off()
-        if short and self.end < self._seconds - 0.5:
-            self.truncated = f"truncated at {self.end:.1f} s of {self._seconds:.1f} s"
+        if self._in == "avi" and rate and self._stream.frames:
+            # ffmpeg's duration is that of what is there, sound too, and the header has the number of all frames.
+            self._seconds = self._stream.frames / rate
+        if self._cut_off(packets, last):
+            of = f"{self._seconds:.1f} s" if self._seconds else "more"
+            self.truncated = f"truncated at {self.end:.1f} s of {of}"
+        self._check_end(base, any(packet.discard for packet in packets))
 
-    def _cut_off(self) -> bool:
-        """Whether a file without a count of its frames ends before its longest stream should, in all streams."""
-        if self._container.format.name.split(",")[0] != "matroska":
+    def _check_times(self, packets: list[PacketInfo], n_shown: int) -> None:
+        """Refuse an mp4 or mov in which frames are lost to times that cannot be true."""
+        discarded = any(packet.discard for packet in packets)
+        one_each = self._codec in ONE_FRAME_A_PACKET
+        if one_each and (len(self._pts) < n_shown or (discarded and not self._by_time)):
+            raise DataError(
+                f"{self.path}: several of its frames are to be shown at once; the header is damaged"
+            )
+        if self._stream.frames and self._seconds is None:
+            raise DataError(f"{self.path}: its header does not say how long it lasts, and is damaged")
+        # Frames at a steady rate, decoded without a gap, are shown without a gap; else one was given another time.
+        dts = np.array([packet.dts for packet in packets if packet.dts is not None])
+        if one_each and self._by_time and _gaps(np.array(self._pts)) and len(dts) > 3:
+            steps = np.diff(dts)
+            if np.abs(steps - np.median(steps)).max() <= max(1, np.median(steps) // 4):
+                raise DataError(
+                    f"{self.path}: frames are missing where those around them are decoded without a gap; the header "
+                    "is damaged"
+                )
+
+    def _check_end(self, base: float, discarded: bool) -> None:
+        """Refuse a file whose frames last longer or shorter than the header says they do.
+
+        base: seconds of a unit of time.
+        discarded: whether packets are not shown.
+        """
+        seconds, low, high = self._seconds, 0.0, float("inf")
+        longest = float(np.diff(self.times).max(initial=0))
+        if self._in == "mov" and self._stream.frames and not self.truncated:
+            found = track_lasts(self.path)
+            seconds, sure = found or (self._seconds, False)
+            if seconds is not None:
+                low = 0.9 * seconds - 0.5 if sure else seconds / 1.5 - 1 if found else 0.0
+                high = 1.1 * seconds + 0.5 if sure else 1.5 * seconds + 1
+                if sure and (discarded or len(self._stream.index_entries) < self._stream.frames):
+                    low = (
+                        seconds - longest / 2
+                    )  # an edit list leaves out what is before and after it, and no more
+        elif seconds is not None:
+            high = 1.5 * seconds + 1
+        end = self.end + max(0.0, self._pts[0] * base)
+        if self._in in EXACT_TIMES and not low - longest <= end <= high + longest:
+            raise DataError(
+                f"{self.path}: its frames last {self.end:.1f} s by their times and {seconds:.1f} s by the header; "
+                "the header is damaged"
+            )
+        if self.fps > MAX_RATE:
+            raise DataError(
+                f"{self.path}: has {self.fps:.0f} frames a second by its header; at most {MAX_RATE} are allowed"
+            )
+
+    def _cut_off(self, packets: list[PacketInfo], last: float) -> bool:
+        """Whether frames are missing at the end.
+
+        last: seconds that the last frame is shown.
+        """
+        size = self.path.stat().st_size
+        if self._in == "mov":
+            index = self._stream.index_entries
+            return len(index) > len(packets) or any(entry.pos + entry.size > size for entry in index)
+        cut = (declared_end(self.path) or 0) > size
+        if cut and (self._in == "matroska" or self._seconds is None):
+            return True
+        if self._seconds is None:
             return False
+        missing = self._seconds - self.end
+        if self._in == "avi":
+            return (cut and packets[-1].cut) or (
+                self._stream.frames > len(packets) and missing > (last / 2 if cut else 0.5)
+            )
+        if cut:
+            return missing > last / 2
+        longest = float(np.diff(self.times).max(initial=last))
+        # The file may be as long as the sound alone.
+        return (
+            self._in == "matroska"
+            and missing > 1.5 * longest
+            and self._seconds - self._last_end() > 1.5 * longest
+        )
+
+    def _last_end(self) -> float:
+        """When the longest of all streams ends, in seconds."""
         container, _ = self._open()
         end = 0.0
-        with container:
-            try:
-                for packet in container.demux():
-                    if packet.pts is not None and packet.time_base is not None:
-                        end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            except av.error.FFmpegError:
-                pass
-        return self._seconds is not None and end < self._seconds - 0.5
+        with container, contextlib.suppress(av.error.FFmpegError):
+            for packet in container.demux():
+                if packet.pts is not None and packet.time_base is not None:
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        return end
 
 
 def _gaps(pts: np.ndarray) -> list[tuple[int, int]]:
