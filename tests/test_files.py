@@ -20,7 +20,7 @@ from evt import bench, claims, reproduce, train
 from evt.data.sprites import SpriteClips, SpriteVideos
 from evt.data.sprites.writing import write_kinetics, write_vid
 from evt.data.video import DataError
-from evt.files import append, check_writable, replacing, sealed, unsealed, write
+from evt.files import append, check_writable, replacing, sealed, unsealed, write, write_together
 from evt.harness.ledger import Ledger
 from evt.harness.spatial_cache import SpatialCache
 from evt.harness.train import _save
@@ -168,6 +168,16 @@ def test_names_are_on_the_disk_as_well_as_files(monkeypatch: pytest.MonkeyPatch,
     append(tmp_path / "log.jsonl", "x")
     append(tmp_path / "log.jsonl", "y")
     assert events == ["file", "folder", "file"]
+
+
+def test_files_that_belong_together_are_replaced_together(tmp_path: Path, small_files: None) -> None:
+    both = tmp_path / "a.json", tmp_path / "b.json"
+    write_together(dict.fromkeys(both, "before"))
+    for large in both:
+        with pytest.raises(OSError, match=rf"too large.*/{large.name}'$"):
+            write_together({path: "0" * (30_000 if path == large else 1) for path in both})
+        assert [path.read_text() for path in both] == ["before", "before"]
+    assert parts(tmp_path) == []
 
 
 def test_a_line_is_added_whole_or_not(tmp_path: Path, small_files: None) -> None:

@@ -76,7 +76,7 @@ def write(path: Path, *content: str | bytes | memoryview) -> None:
 
 
 def write_together(files: Mapping[Path, str]) -> None:
-    """Write files that belong together: those of before are replaced only when all are written.
+    """Write files that belong together: those of before are replaced only when all are written, the first last.
 
     Raises:
         OSError: see `replacing`.
@@ -133,7 +133,7 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None:
+        if error.errno is None or isinstance(error.__cause__, OSError):  # named already, in a block within
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
 

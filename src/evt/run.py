@@ -109,8 +109,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     else:
         metrics, files = classify_one(job, model, data), {}  # type: ignore[arg-type]  # build_clips gave it
     metrics |= {"peak_memory_bytes": peak_memory(), "weights": str(weights)}
-    files["metrics.json"] = json.dumps(metrics, indent=2) + "\n"
     # Only now do the results of an earlier run in this folder go.
+    files = {"metrics.json": json.dumps(metrics, indent=2) + "\n", **files}
     write_together({folder / name: text for name, text in files.items()})
     for name in {"detections.jsonl", "left_out.txt"} - files.keys():
         (folder / name).unlink(missing_ok=True)

@@ -149,9 +149,9 @@ def _config_kept(cfg: DictConfig, folder: Path) -> Iterator[None]:
     whole = HydraConfig.get()
     parts = {"config": cfg, "hydra": OmegaConf.create({"hydra": whole}), "overrides": whole.overrides.task}
     texts = {folder / ".hydra" / f"{name}.yaml": OmegaConf.to_yaml(part) for name, part in parts.items()}
-    first = not (folder / ".hydra").exists()
+    first = not (folder / ".hydra/config.yaml").exists()
+    (folder / ".hydra").mkdir(exist_ok=True)
     if first:
-        (folder / ".hydra").mkdir()
         write_together(texts)
     try:
         yield
