@@ -210,17 +210,19 @@ class VideoFile:
             self._container, self._stream = self._open()
             key_pts = None
         started = key_pts is None
-        self._stream.codec_context.options = {"err_detect": "crccheck+explode"}
         damaged: set[int | None] = set()
         whole = True
         count = 0
+        begun_anew, in_doubt = -(2**63), 0
         for packet in self._container.demux(self._stream):
             if not started:
                 # Where the container has jumped to an earlier packet, what comes before the key frame is passed by.
                 if packet.pts != key_pts:
                     continue
                 started = True
-            whole = whole or (packet.pts is not None and packet.pts in self._clean)
+            if not whole and packet.pts is not None and packet.pts in self._clean:
+                # What is shown before it may still be built on what is damaged; at most 16 frames wait to be shown.
+                whole, begun_anew, in_doubt = True, packet.pts, count + 16
             whole = whole and not packet.is_corrupt  # cut off, or with a gap within it
             frames: list[av.VideoFrame] = []
             try:
@@ -228,7 +230,7 @@ class VideoFile:
             except av.error.FFmpegError:
                 # What was cut at its start has packets without a frame before the first one.
                 whole = whole and not count and not self._by_time
-            if not whole:
+            if not whole or (packet.pts is not None and packet.pts < begun_anew):
                 # In the order of decoding, all from here to the next key frame may be built on what is damaged.
                 damaged.add(packet.pts)
             for frame in frames:
@@ -237,7 +239,7 @@ class VideoFile:
                 if (
                     at is not None
                     and not frame.is_corrupt
-                    and (frame.pts not in damaged if self._by_time else whole)
+                    and (frame.pts not in damaged if self._by_time else whole and at >= in_doubt)
                 ):
                     yield at, frame
 
@@ -281,6 +283,7 @@ class VideoFile:
                 f"{MAX_PIXELS} pixels are allowed"
             )
         stream.thread_type = "NONE"
+        context.options = {"err_detect": "crccheck+explode"}  # of no effect after the first packet
         return container, stream
 
     @property
@@ -325,12 +328,13 @@ class VideoFile:
 
         exact: the container stores them. Then those that come in another order do so for a packet that is missing.
         """
-        self._container.close()
-        self._container, self._stream = self._open()
         times: list[int | None] = []
-        for packet in self._container.demux(self._stream):
-            with contextlib.suppress(av.error.FFmpegError):
-                times += [frame.pts for frame in self._stream.codec_context.decode(packet)]
+        container, stream = self._open()
+        stream.codec_context.options = {}  # damaged frames have times, too
+        with container:
+            for packet in container.demux(stream):
+                with contextlib.suppress(av.error.FFmpegError):
+                    times += [frame.pts for frame in stream.codec_context.decode(packet)]
         known = [at for at in times if at is not None]
         if len(set(known)) == len(times) and (exact or known == sorted(known)):
             return sorted(known), True
