@@ -24,6 +24,7 @@ def write_frames(folder: Path, names: list[str], sizes: list[tuple[int, int]] | 
 def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     folder = write_frames(tmp_path, ["f10.png", "f2.png", "f1.png"])
     (tmp_path / "notes.txt").write_text("not a frame")
+    (tmp_path / "._f1.png").write_bytes(b"what macOS keeps of f1.png beside it")
     assert [Path(frame.name).name for frame in FrameFolder(folder)] == ["f1.png", "f2.png", "f10.png"]
 
 

@@ -23,6 +23,8 @@ _NUMBER = re.compile(r"((?<!\d)(?<!\d\.)\d+\.\d+(?!\.?\d)|\d+)")
 class FrameFolder:
     """The pictures of a folder, in the order of the numbers in their names, decimal fractions too.
 
+    Hidden files, as some systems put beside each picture, are none of them.
+
     Args:
         path: the folder.
         start, stride, n_frames: the first frame, the step from frame to frame, and how many at most.
@@ -38,7 +40,11 @@ class FrameFolder:
         folder = Path(path)
         if not folder.is_dir():
             raise DataError(f"data.path is {path}, which is not a folder; a folder of pictures is needed")
-        files = _in_order(file for file in folder.iterdir() if file.name.lower().endswith(ENDINGS))
+        files = _in_order(
+            file
+            for file in folder.iterdir()
+            if file.name.lower().endswith(ENDINGS) and not file.name.startswith(".")
+        )
         if not files:
             raise DataError(f"{path} has no frames; files that end in {', '.join(ENDINGS)} are needed")
         self.name = folder.resolve().name
