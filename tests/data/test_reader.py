@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import random
 import re
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -23,7 +25,7 @@ from evt.data.clips import Clip
 from evt.data.epic_kitchens import EpicKitchens
 from evt.data.h264 import FrameNumbers
 from evt.data.kinetics import Kinetics
-from evt.data.reader import VideoFile
+from evt.data.reader import Reader, VideoFile
 from evt.data.something import SomethingSomething
 from evt.data.video import DataError
 from tests.common import ROOT, SHARED
@@ -584,3 +586,31 @@ def test_check_videos_says_which_are_wrong(
     assert "WRONG" in out
     assert "ffmpeg cannot open" in out
     assert re.search(r"WRONG .*c\.webm: .*truncated at \d\.\d s of 1\.3 s", out)
+
+
+@pytest.mark.parametrize("reader", ["av", "decord"])
+def test_a_video_opened_before_a_fork_is_read_by_all_children_at_once(tmp_path: Path, reader: Reader) -> None:
+    """A file has one place for all that share it."""
+    if reader == "decord":
+        pytest.importorskip("decord", reason="decord is not installed")
+    path = write_numbered(tmp_path / "a.mp4", *KINDS["h264_b.mp4"])
+    video = open_video(path, reader)
+    whole = [video[i].numpy().tobytes() for i in range(N)]  # torch's own threads are not for children
+    children = []
+    for seed in range(4):
+        if not (child := os.fork()):
+            status = 1
+            with contextlib.suppress(BaseException):
+                places = random.Random(seed).choices(range(N), k=40)
+                status = int(any(video[i].numpy().tobytes() != whole[i] for i in places))
+            os._exit(status)
+        children.append(child)
+    assert [video[i].numpy().tobytes() == whole[i] for i in (60, 3, 33)] == [True] * 3
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+
+
+def test_threads_take_turns_in_a_video(tmp_path: Path) -> None:
+    video = open_video(write_numbered(tmp_path / "a.mp4", *KINDS["h264_b.mp4"]))
+    places = [random.Random(seed).choices(range(N), k=3) for seed in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda some: numbers(video[some]), places)) == places

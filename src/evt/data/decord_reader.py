@@ -44,19 +44,25 @@ class DecordFile(VideoFile):
             ) from error
         decord.logging.set_level(decord.logging.FATAL)
         self._decord_error = decord.DECORDError
+        self._open_decord = lambda: decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
         try:
-            self._decord = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+            self._decord = self._open_decord()
             begin = self._decord.get_frame_timestamp(list(range(len(self._decord))))[:, 0]
         except (RuntimeError, self._decord_error) as error:
             raise self._refused("decord cannot open it") from error
         if len(begin) != len(self) or np.abs(begin - begin[0] - self.times).max() > 1e-3:
             raise self._refused("decord finds other frames in it than PyAV")
         for i in {0, len(self) // 2, len(self) - 1}:
-            if not torch.equal(self[i], super()._read(i)):
+            if not torch.equal(self._read(i), super()._read(i)):
                 raise self._refused(f"decord's frame {i} is another than PyAV's")
 
     def _refused(self, reason: str) -> DataError:
         return DataError(f"{self.path}: data.reader is decord, but {reason}; data.reader=av reads the file")
+
+    def _reopen(self) -> None:
+        super()._reopen()
+        self._of_parent = self._decord  # whose threads are not here to be ended
+        self._decord = self._open_decord()
 
     def _read(self, i: int) -> Tensor:
         return self._read_all([i])[0]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -56,6 +58,16 @@ MAX_RATE = 1000
 MAX_GAPS = 3
 """In the times of frames at a steady rate; a video with more of them has just no steady rate."""
 
+_after_fork = threading.Lock()
+
+
+def _make_lock() -> None:
+    """The parent may have held it."""
+    global _after_fork
+    _after_fork = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_make_lock)
 av.logging.set_level(None)  # ffmpeg's own lines are not for the user
 
 
@@ -137,8 +149,7 @@ class VideoFile:
         self._unsure = self._after_missing(packets)
         self._set_times(packets)
         self.not_plain = self._not_plain(packets)
-        self._frames: Iterator[tuple[int, av.VideoFrame]] = iter(())
-        self._next = len(pts) + 1  # nothing is open yet
+        self._own()
         first = VideoFile._read(self, 0)
         self.size = (first.shape[-2], first.shape[-1])
 
@@ -156,10 +167,16 @@ class VideoFile:
         Raises:
             DataError: a frame cannot be decoded; the message names it. Frames at several places differ in size.
         """
+        if self._process != os.getpid():
+            with _after_fork:
+                if self._process != os.getpid():
+                    self._reopen()
         if not isinstance(i, Sequence):
-            return self._read(operator.index(i))
+            with self._lock:
+                return self._read(operator.index(i))
         places = sorted(set(i))
-        frames = dict(zip(places, self._read_all(places), strict=True))
+        with self._lock:
+            frames = dict(zip(places, self._read_all(places), strict=True))
         sizes = sorted({tuple(frame.shape[-2:]) for frame in frames.values()})
         if len(sizes) > 1:
             raise DataError(
@@ -167,6 +184,18 @@ class VideoFile:
                 "must be of one size"
             )
         return torch.stack([frames[at] for at in i])
+
+    def _reopen(self) -> None:
+        """A file that was opened before a fork is at one place for parent and children; this is for a child alone."""
+        self._container, self._stream = self._open()
+        self._own()
+
+    def _own(self) -> None:
+        """Begin to read anew, in this process; its threads take turns."""
+        self._lock = threading.Lock()
+        self._frames: Iterator[tuple[int, av.VideoFrame]] = iter(())
+        self._next = len(self._pts) + 1  # nothing is open yet
+        self._process = os.getpid()
 
     def _read_all(self, places: Sequence[int]) -> list[Tensor]:
         """Frames at rising places."""
