@@ -7,6 +7,7 @@ import os
 import random
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -284,3 +285,31 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
         file.truncate(2**30 + 1)
     with pytest.raises(DataError, match=r"large\.png: a picture of 1073741825 bytes; at most"):
         read_image(tmp_path / "large.png")
+
+
+def test_scans_of_previews_and_of_further_pictures_are_not_its_own(tmp_path: Path) -> None:
+    """A header of 60 KB with what would be beginnings of scans, and as many after the end."""
+    picture = encoded(Image.new("RGB", (16, 16), (200, 30, 60)), "JPEG", progressive=True)
+    preview = b"\xff\xda\0\2" * 15000
+    segment = b"\xff\xe5" + (len(preview) + 2).to_bytes(2, "big") + preview
+    (tmp_path / "a.jpg").write_bytes(picture[:2] + segment + picture[2:] + preview)
+    (tmp_path / "b.jpg").write_bytes(picture)
+    assert torch.equal(read_image(tmp_path / "a.jpg"), read_image(tmp_path / "b.jpg"))
+
+
+def test_threads_and_programs_without_stderr_read_tiffs(tmp_path: Path) -> None:
+    """The terminal is there afterwards, and a picture is not broken for want of one."""
+    path = tmp_path / "a.tif"
+    path.write_bytes(encoded(Image.new("RGB", (64, 64), (200, 30, 60)), "TIFF", compression="tiff_lzw"))
+    before = os.fstat(2)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(x[0].eq(200).all() for x in pool.map(read_image, [path] * 400))
+    assert os.path.samestat(before, os.fstat(2))
+    kept = os.dup(2)
+    os.close(2)
+    try:
+        picture = read_image(path)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    assert picture[0].eq(200).all()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import struct
+import threading
 import warnings
 import zlib
 from contextlib import suppress
@@ -35,6 +37,12 @@ MAX_BYTES = 2**30
 
 MAX_SCANS = 100
 """Of a progressive JPEG, each of which takes a pass over all pixels; encoders write about 10."""
+
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
+"""Of a JPEG; FF 00, FF D0 to FF D7 are within a scan, and others have no length."""
+
+_stderr = threading.Lock()
+"""While it goes nowhere for all threads."""
 
 _8_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
 _16_BITS = ("I;16", "I;16B")
@@ -130,12 +138,25 @@ def _check(path: str | os.PathLike[str], picture: Image.Image, content: bytes) -
     if picture.format == "TIFF":
         _check_tags(path, picture)
     if picture.format in ("JPEG", "MPO"):
-        if (scans := content.count(b"\xff\xda")) > MAX_SCANS:
+        if (scans := _scans(content)) > MAX_SCANS:
             raise DataError(f"{path}: a JPEG picture of {scans} scans; at most {MAX_SCANS} are allowed")
     else:
         with suppress(EOFError):
             picture.seek(1)
             raise DataError(f"{path}: a {picture.format} file of several pictures; a frame must be one")
+
+
+def _scans(content: bytes) -> int:
+    """Of the first picture of a JPEG; those of the previews in its headers, and of what follows it, are others'.
+
+    Markers are FF and another byte, and all but those within a scan are followed by the length of what belongs to
+    them (ITU-T T.81, B.1.1).
+    """
+    scans, at = 0, 2
+    while (found := _MARKER.search(content, at)) and found[0][-1] != 0xD9:  # the picture's end
+        scans += found[0][-1] == 0xDA
+        at = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+    return scans
 
 
 def _check_chunks(path: str | os.PathLike[str], content: bytes) -> None:
@@ -185,14 +206,19 @@ def _decode(picture: Image.Image) -> None:
     if picture.format != "TIFF":
         picture.load()
         return
-    stderr = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        picture.load()
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
+    with _stderr:
+        try:
+            stderr = os.dup(2)
+        except OSError:  # it is closed, so nothing reaches a terminal
+            picture.load()
+            return
+        try:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+            picture.load()
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _turned(picture: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import operator
 import os
@@ -214,7 +215,8 @@ class VideoFile:
 
     def _read(self, i: int) -> Tensor:
         self._check(i)
-        key, key_pts = max((k for k in self._keys if k[0] <= i), default=(0, None))
+        before = bisect.bisect(self._keys, i, key=operator.itemgetter(0))
+        key, key_pts = self._keys[before - 1] if before else (0, None)
         ahead = i - self._next
         if ahead < 0 or (ahead > NEAR and key > self._next):
             self._frames, self._next = self._decode(key_pts), key
