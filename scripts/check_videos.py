@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from evt.data import open_video
-from evt.data.video import DataError
+from evt.errors import DataError
 
 
 def check(path: Path) -> tuple[bool, str]:

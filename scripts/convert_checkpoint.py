@@ -11,14 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from evt.errors import CheckpointError
 from evt.files import check_writable, sentence
-from evt.models.checkpoints import (
-    CheckpointError,
-    classes_in,
-    read_checkpoint,
-    read_class_names,
-    save_checkpoint,
-)
+from evt.models.checkpoints import classes_in, read_checkpoint, read_class_names, save_checkpoint
 
 
 def main() -> None:

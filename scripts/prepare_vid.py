@@ -47,7 +47,7 @@ from evt.data.vid_annotations import (
     labels_of_tree,
 )
 from evt.data.vid_coco import CocoTargets, CocoWriter
-from evt.data.video import DataError
+from evt.errors import DataError
 from evt.files import check_writable, sentence
 
 

@@ -37,24 +37,22 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
+from evt import cli, settings, setup
 from evt.data.epic_kitchens import EpicKitchens
 from evt.data.kinetics import Kinetics
 from evt.data.something import SomethingSomething
 from evt.data.vid import VID
-from evt.data.video import DataError
-from evt.harness import cli, settings, setup
-from evt.harness.ledger import Ledger
-from evt.harness.setup import ConfigError
-from evt.harness.train import TrainingError
+from evt.errors import CheckpointError, ConfigError, DataError, TrainingError
+from evt.evaluate.ledger import Ledger
 from evt.models import shipped
-from evt.models.checkpoints import CheckpointError, classes_in, hash_of, read_checkpoint, save_checkpoint
+from evt.models.checkpoints import classes_in, hash_of, read_checkpoint, save_checkpoint
 from evt.run import run
+from tests.commands import SMALL_RUN
 from tests.common import ROOT
 from tests.data.test_something import write as write_something
 from tests.data.vid_tree import coco_json, write_json, write_tree
-from tests.harness.test_finetune import filled
-from tests.harness.test_run import SMALL_RUN
-from tests.harness.test_train import trained
+from tests.training.test_finetune import filled
+from tests.training.test_train import trained
 from tests.videos import write_video
 from tests.vivit import small_vivit
 

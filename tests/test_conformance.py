@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evt import conformance
-from evt.harness.replay import CaseError, replay
+import evt.conformance.__main__ as conformance
+from evt.conformance.replay import CaseError, replay
 from tests.common import CONFORMANCE
 
 CASES = sorted(case.parent for case in CONFORMANCE.glob("*/case.json"))

@@ -19,18 +19,18 @@ import torch
 from evt import bench, claims, reproduce, train
 from evt.data.sprites import SpriteClips, SpriteVideos
 from evt.data.sprites.writing import write_kinetics, write_vid
-from evt.data.video import DataError
+from evt.errors import CheckpointError, DataError
+from evt.evaluate.ledger import Ledger
 from evt.files import append, check_writable, replacing, sealed, unsealed, write, write_together
-from evt.harness.ledger import Ledger
-from evt.harness.spatial_cache import SpatialCache
-from evt.harness.train import _save
-from evt.models.checkpoints import CheckpointError, read_checkpoint, save_checkpoint
+from evt.models.checkpoints import read_checkpoint, save_checkpoint
 from evt.run import run
+from evt.training.loop import _save
+from evt.training.spatial_cache import SpatialCache
+from tests.commands import SMALL_RUN, command, error, run_small
 from tests.common import ROOT
 from tests.data.test_frames import write_frames
-from tests.harness.test_finetune import filled
-from tests.harness.test_run import SMALL_RUN, command, error, run_small
-from tests.harness.test_train import trained
+from tests.training.test_finetune import filled
+from tests.training.test_train import trained
 from tests.vivit import small_vivit
 
 
@@ -219,7 +219,7 @@ def test_training_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path, smal
 def test_the_cache_on_a_full_disk_goes_on_when_there_is_room(
     monkeypatch: pytest.MonkeyPatch, small_disk: Path
 ) -> None:
-    monkeypatch.setattr("evt.harness.spatial_cache.CLIPS_PER_SHARD", 4)
+    monkeypatch.setattr("evt.training.spatial_cache.CLIPS_PER_SHARD", 4)
     space = fill(small_disk, but=16_384)
     with pytest.raises(OSError, match=r"No space left on device: '.*/disk/cache/00\d+\.safetensors'$"):
         filled(small_disk / "cache", small_vivit())
@@ -237,7 +237,9 @@ def test_a_run_whose_metrics_cannot_be_written_goes_on_after_its_videos(
         told = error(monkeypatch, capsys, *SMALL_RUN, f"hydra.run.dir={tmp_path}")
     assert told == "error: /dev/full/metrics.json: not a directory"
     assert (tmp_path / "videos.jsonl").exists()
-    monkeypatch.setattr("evt.harness.measure._measure_video", lambda *_: pytest.fail("it was measured again"))
+    monkeypatch.setattr(
+        "evt.evaluate.measure._measure_video", lambda *_: pytest.fail("it was measured again")
+    )
     assert run_small(monkeypatch, tmp_path)["later"]["frames"] == 2
     assert not (tmp_path / "videos.jsonl").exists()
 
@@ -246,7 +248,7 @@ def test_what_cannot_be_written_is_told_before_the_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], read_only: Path
 ) -> None:
     """Every command: its folder, and the folder of the tables."""
-    monkeypatch.setattr("evt.harness.setup.build_model", lambda *_: pytest.fail("a model was built"))
+    monkeypatch.setattr("evt.setup.build_model", lambda *_: pytest.fail("a model was built"))
     for folder in (read_only, read_only / "new", read_only / "old"):
         told = error(monkeypatch, capsys, *SMALL_RUN, f"hydra.run.dir={folder}")
         assert told.startswith(f"error: {folder}")
@@ -340,7 +342,7 @@ def test_a_cache_of_a_damaged_origin_is_refused(tmp_path: Path, content: str) ->
 def test_shards_of_other_places_and_caches_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evt.harness.spatial_cache.CLIPS_PER_SHARD", 4)
+    monkeypatch.setattr("evt.training.spatial_cache.CLIPS_PER_SHARD", 4)
     model = small_vivit()
     filled(tmp_path / "a", model)
     filled(tmp_path / "b", model, r=6)
@@ -378,7 +380,7 @@ def test_a_refused_run_leaves_all_of_the_first(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Hydra's files, too; a sweep likewise."""
-    from evt.harness.lock import locked
+    from evt.lock import locked
 
     sweep = ["-m", *SMALL_RUN, f"hydra.sweep.dir={tmp_path}"]
     command(monkeypatch, run, *sweep, "model.seed=1")

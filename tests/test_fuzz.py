@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evt.data.video import DataError
+from evt.errors import DataError
 from tests import fuzz
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from evt.data.actions import LabelledClip
-from evt.data.video import DataError
+from evt.errors import DataError
 from evt.eventful import init_weights
 from evt.models.vivit import ViViT
 

@@ -15,14 +15,15 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from evt import setup
+from evt.cli import run_command
+from evt.errors import ConfigError
+from evt.evaluate.race import machine, milliseconds_of_parts, race
+from evt.evaluate.speed import DTYPES, Contestant, inputs_of, operations, record_of
 from evt.eventful import VARIANTS
 from evt.files import check_writable, write
-from evt.harness import setup
-from evt.harness.cli import run_command
-from evt.harness.race import machine, milliseconds_of_parts, race
-from evt.harness.report import align
-from evt.harness.speed import DTYPES, Contestant, inputs_of, operations, record_of
 from evt.models.vivit import ViViT
+from evt.report import align
 
 FRAMES = 8
 """That ViTDet is timed on where `data.n_frames` gives no number: a flush and later ones."""
@@ -41,15 +42,13 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     setup.check_flags(cfg, "fast", "parts")
     setup.check_counts(cfg, "", "repeats")
     if cfg.model.name == "videomae":
-        raise setup.ConfigError(
+        raise ConfigError(
             "model is videomae, which has no later frames to race; it must be a ViTDet or a ViViT "
             "(`python -m evt.run model=videomae variant=rlt data=video data.path=FILE` times a clip)"
         )
     variant = setup.build_variant(cfg.variant, cfg.model.name)
     if variant.rows and not cfg.fast:
-        raise setup.ConfigError(
-            "fast is false, but the variant rows is of the fast path alone; leave fast true"
-        )
+        raise ConfigError("fast is false, but the variant rows is of the fast path alone; leave fast true")
     model, weights = setup.build_model(cfg.model, device)
     setup.check_fits(variant, model)
     policy = setup.build_policy(cfg.policy, variant, model.n_tokens)

@@ -13,17 +13,17 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from evt.cli import run_command
+from evt.errors import ConfigError
 from evt.files import check_writable
-from evt.harness.cli import run_command
-from evt.harness.detection_table import fill_detection_table
-from evt.harness.mini_clip_table import fill_mini_clip_table
-from evt.harness.mini_table import fill_mini_tables
-from evt.harness.recognition_table import fill_recognition_table
-from evt.harness.report import write_table
-from evt.harness.rlt_table import fill_rlt_table
-from evt.harness.rlt_tokens import fill_rlt_tokens
-from evt.harness.setup import ConfigError
-from evt.harness.speed_table import fill_speed_table
+from evt.report import write_table
+from evt.tables.detection import fill_detection_table
+from evt.tables.mini import fill_mini_tables
+from evt.tables.mini_clips import fill_mini_clip_table
+from evt.tables.recognition import fill_recognition_table
+from evt.tables.rlt import fill_rlt_table
+from evt.tables.rlt_tokens import fill_rlt_tokens
+from evt.tables.speed import fill_speed_table
 
 DIGITS = {"gflops": 1, "map50": 2, "tflops": 3, "top1": 2}
 """Of numbers in the Markdown tables; the CSV tables have all."""

@@ -22,23 +22,24 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 import evt
+from evt import setup
+from evt.cli import run_command
 from evt.data.actions import ActionData
 from evt.data.clips import Pictures, PicturesAt
 from evt.data.vid import VID
 from evt.data.video import Video
+from evt.errors import ConfigError
+from evt.evaluate.ledger import Ledger
+from evt.evaluate.measure import Run, measure, peak_memory
+from evt.evaluate.measure_clip import measure_clip
+from evt.evaluate.measure_tokens import measure_tokens
+from evt.evaluate.recognise import recognise
 from evt.eventful import Policy, Variant
 from evt.files import write_together
-from evt.harness import setup
-from evt.harness.cli import run_command
-from evt.harness.ledger import Ledger
-from evt.harness.measure import Run, measure, peak_memory
-from evt.harness.measure_clip import measure_clip
-from evt.harness.measure_tokens import measure_tokens
-from evt.harness.recognise import recognise
-from evt.harness.report import detection_lines, main_figures, summary_table
 from evt.models.videomae import VideoMAE
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
+from evt.report import detection_lines, main_figures, summary_table
 from evt.tokens.reduction import Reduction
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     policy = None
     if cfg.model.name == "videomae":
         if cfg.fast:
-            raise setup.ConfigError("fast is true, but videomae has one path alone; leave fast false")
+            raise ConfigError("fast is true, but videomae has one path alone; leave fast false")
         variant = setup.build_reduction(cfg)
         model, weights = setup.build_videomae(cfg.model, device)
         label = f"{cfg.variant.name} {variant or ''}".strip()

@@ -17,14 +17,20 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from evt import setup
+from evt.cli import run_command
 from evt.data.samples import FrameSamples, IndexedVideo
 from evt.data.sprites import SpriteClips, SpriteVideos
 from evt.data.video import Frame
+from evt.errors import ConfigError
 from evt.eventful import VARIANTS
 from evt.files import check_writable, write
-from evt.harness import setup
-from evt.harness.cli import run_command
-from evt.harness.dense_signals import (
+from evt.models.boxes import Targets
+from evt.models.checkpoints import save_checkpoint
+from evt.models.vitdet import ViTDet
+from evt.models.vivit_weights import published_name
+from evt.tokens.reduction import RunLength
+from evt.training.dense_signals import (
     CellClassifier,
     CellSamples,
     MotionLearner,
@@ -32,14 +38,9 @@ from evt.harness.dense_signals import (
     cell_losses,
     motion_losses,
 )
-from evt.harness.finetune import fine_tune
-from evt.harness.spatial_cache import fill_cache
-from evt.harness.train import Losses, processes, train
-from evt.models.boxes import Targets
-from evt.models.checkpoints import save_checkpoint
-from evt.models.vitdet import ViTDet
-from evt.models.vivit_weights import published_name
-from evt.tokens.reduction import RunLength
+from evt.training.finetune import fine_tune
+from evt.training.loop import Losses, processes, train
+from evt.training.spatial_cache import fill_cache
 
 Named = tuple[dict[str, Tensor], Sequence[str] | None]
 """Parameters, and the names of the classes that they tell apart."""
@@ -55,7 +56,7 @@ def train_task(cfg: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if cfg.task.startswith("vivit_temporal"):
         if world > 1:
-            raise setup.ConfigError("torchrun started several processes; this task runs in one")
+            raise ConfigError("torchrun started several processes; this task runs in one")
         path = fine_tune_vivit(cfg, device, folder)
     else:
         tasks = {
@@ -126,7 +127,7 @@ def train_videomae(cfg: DictConfig, device: torch.device, folder: Path, rank: in
     assert isinstance(data, SpriteClips)
     reduction = setup.build_reduction(cfg)
     if reduction is not None and not isinstance(reduction, RunLength):
-        raise setup.ConfigError(f"variant is {cfg.variant.name}; to train it must be base or rlt")
+        raise ConfigError(f"variant is {cfg.variant.name}; to train it must be base or rlt")
     model, _ = setup.build_videomae(cfg.model, device)
     setup.check_classes(model, data)
     with torch.random.fork_rng(), torch.device(device):
@@ -152,10 +153,10 @@ def fine_tune_vivit(cfg: DictConfig, device: torch.device, folder: Path) -> Path
     """Fine-tune ViViT's temporal sub-model; what the spatial one makes of the clips is kept in the run folder."""
     recipe = setup.build_recipe(cfg.train)
     if not isinstance(cfg.dropout, float | int) or not 0 <= cfg.dropout < 1:
-        raise setup.ConfigError(f"dropout is {cfg.dropout!r}; it must be at least 0 and below 1")
+        raise ConfigError(f"dropout is {cfg.dropout!r}; it must be at least 0 and below 1")
     data = setup.build_clips(cfg.data)
     if not isinstance(data, setup.LABELLED):
-        raise setup.ConfigError(
+        raise ConfigError(
             f"data is {cfg.data.name}, which has no labels; it must be epic, kinetics or sprite_clips"
         )
     model, weights = setup.build_vivit(cfg.model, device)

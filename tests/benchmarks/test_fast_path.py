@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from evt import setup
+from evt.evaluate.speed import inputs_of
 from evt.eventful import VARIANTS, TopR, fused
 from evt.eventful.policy import Selection
-from evt.harness import setup
-from evt.harness.settings import CONFIG_DIR
-from evt.harness.speed import inputs_of
 from evt.metrics.agreement import relative_l2
 from evt.models.vitdet import ViTDet
+from evt.settings import CONFIG_DIR
 from tests.eventful.test_fused import REFERENCE
 
 CLIP = Path("../shared/data/clips/flipping_a_pancake.mkv")

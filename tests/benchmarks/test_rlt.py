@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evt.evaluate.measure import timed
 from evt.eventful import count_ops, init_weights
-from evt.harness.measure import timed
 from evt.models.videomae import VideoMAE
 from evt.tokens.reduction import RunLength
 from evt.tokens.run_length import keep_mask

@@ -18,11 +18,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from evt import setup
+from evt.evaluate.measure import timed
+from evt.evaluate.speed import DTYPES, Contestant, inputs_of
 from evt.eventful import VARIANTS, TopR
-from evt.harness import setup
-from evt.harness.measure import timed
-from evt.harness.settings import CONFIG_DIR
-from evt.harness.speed import DTYPES, Contestant, inputs_of
+from evt.settings import CONFIG_DIR
 
 FRAMES = Path("../shared/data/vid/ILSVRC2015/Data/VID/val/ILSVRC2015_val_00007010")
 

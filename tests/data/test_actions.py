@@ -12,7 +12,7 @@ import torch
 from evt.data.actions import Segment, find_videos
 from evt.data.epic_kitchens import EpicKitchens, read_segments
 from evt.data.kinetics import Kinetics
-from evt.data.video import DataError
+from evt.errors import DataError
 from tests.common import CLIP, SHARED, needs_clip
 from tests.videos import frame_numbers, write_video
 

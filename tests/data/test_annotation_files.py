@@ -14,7 +14,7 @@ from evt.data.kinetics import Kinetics
 from evt.data.something import SomethingSomething
 from evt.data.vid import VID
 from evt.data.vid_annotations import labels_of_tree, read_annotation
-from evt.data.video import DataError
+from evt.errors import DataError
 from tests.data.vid_tree import CAR, coco_json, write_tree, write_xml
 
 Reader = Callable[[Path], object]

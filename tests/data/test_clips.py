@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from evt.data.clips import Clip
-from evt.data.video import DataError
+from evt.errors import DataError
 from tests.common import CLIP, needs_clip
 
 

@@ -12,7 +12,7 @@ import torch
 
 from evt.data import open_video
 from evt.data.decord_reader import DecordFile
-from evt.data.video import DataError
+from evt.errors import DataError
 from tests.data.test_reader import KINDS, VIDEOS, N, write_numbered
 
 ORDERS = (range(N)[::-7], range(0, N, 8), random.Random(0).sample(range(N), 12), range(N))

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from evt.data.frames import FrameFolder
-from evt.data.video import DataError
+from evt.errors import DataError
 
 
 def write_frames(folder: Path, names: list[str], sizes: list[tuple[int, int]] | None = None) -> Path:

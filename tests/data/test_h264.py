@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evt.data import open_video
-from evt.data.video import DataError
+from evt.errors import DataError
 from tests.data.test_reader import KINDS, write_numbered
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from evt.data.images import read_image
-from evt.data.video import DataError
+from evt.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)  # (H, W, 3)
 

@@ -27,7 +27,7 @@ from evt.data.h264 import FrameNumbers
 from evt.data.kinetics import Kinetics
 from evt.data.reader import Reader, VideoFile
 from evt.data.something import SomethingSomething
-from evt.data.video import DataError
+from evt.errors import DataError
 from tests.common import ROOT, SHARED
 from tests.videos import write_video
 

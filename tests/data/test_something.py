@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from evt.data.something import SomethingSomething
-from evt.data.video import DataError
+from evt.errors import DataError
 from tests.videos import frame_numbers, write_video
 
 LABELS = {"Holding something": "1", "Putting something similar to other things": "0"}

@@ -15,7 +15,8 @@ from PIL import Image
 from evt.data.vid import VID, VIDVideo
 from evt.data.vid_annotations import CLASSES, LABEL_OF_SYNSET, SYNSETS, read_annotation
 from evt.data.vid_coco import CocoWriter, read_coco
-from evt.data.video import DataError, Frame
+from evt.data.video import Frame
+from evt.errors import DataError
 from tests.common import VID_FRAMES, needs_vid_frames
 from tests.data.vid_tree import (
     CAR,

@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from evt.data.samples import FrameSamples
 from evt.data.vid import VID
 from evt.data.vid_coco import CocoWriter, read_coco
-from evt.data.video import DataError
+from evt.errors import DataError
 from evt.metrics.detection import DetectionMetrics
 from tests.data.vid_tree import coco_json, write_json, write_tree
 

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from evt.errors import CheckpointError
 from evt.models.checkpoints import (
-    CheckpointError,
     classes_in,
     load_backbone,
     load_checkpoint,

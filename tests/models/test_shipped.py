@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from evt.errors import CheckpointError
 from evt.models import shipped
-from evt.models.checkpoints import CheckpointError
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from evt.data.reader import Reader, open_video
-from evt.data.video import DataError
+from evt.errors import DataError
 
 VIDEO_SUFFIXES = frozenset(
     (

@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from evt.data.video import DataError
+from evt.errors import DataError
 
 DIGITS = 308
 """The most digits of a whole number; with more it is beyond the largest float."""

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from evt.data.reader import Reader, open_video
-from evt.data.video import DataError, Frame
+from evt.data.video import Frame
+from evt.errors import DataError
 
 log = logging.getLogger(__name__)
 

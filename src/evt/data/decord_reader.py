@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from evt.data.reader import VideoFile
-from evt.data.video import DataError
+from evt.errors import DataError
 
 
 class DecordFile(VideoFile):

@@ -10,7 +10,7 @@ from typing import Literal
 from evt.data.actions import LabelledClip, Segment, find_videos
 from evt.data.annotation_files import read_csv, shown
 from evt.data.reader import Reader
-from evt.data.video import DataError
+from evt.errors import DataError
 
 N_VERBS = 97
 VERB_CLASSES = "EPIC_100_verb_classes.csv"

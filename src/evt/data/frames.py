@@ -14,7 +14,8 @@ from torch import Tensor
 
 from evt.data.clips import as_sequences, chosen_positions
 from evt.data.images import ENDINGS, read_image
-from evt.data.video import DataError, Frame
+from evt.data.video import Frame
+from evt.errors import DataError
 
 # A decimal fraction, unless more points and digits are around it, as in dates and versions; else a whole number.
 _NUMBER = re.compile(r"((?<!\d)(?<!\d\.)\d+\.\d+(?!\.?\d)|\d+)")

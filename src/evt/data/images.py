@@ -18,7 +18,7 @@ import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from evt.data.video import DataError
+from evt.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 """Those of Pillow's that may be opened; among the others is EPS, which starts another program."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from evt.data.actions import LabelledClip, Segment, find_videos
 from evt.data.annotation_files import read_csv, shown
 from evt.data.reader import Reader
-from evt.data.video import DataError
+from evt.errors import DataError
 
 FPS = 25.0
 """The frame rate at which the published evaluation decodes the videos."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from evt.data.containers import declared_end, track_lasts
 from evt.data.h264 import FrameNumbers
-from evt.data.video import DataError
+from evt.errors import DataError
 
 Reader = Literal["auto", "av", "decord"]
 

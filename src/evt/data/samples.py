@@ -8,7 +8,8 @@ from typing import Protocol
 
 import torch
 
-from evt.data.video import Boxes, DataError, Frame
+from evt.data.video import Boxes, Frame
+from evt.errors import DataError
 
 
 class IndexedVideo(Protocol):

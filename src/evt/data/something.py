@@ -9,7 +9,7 @@ from pathlib import Path
 from evt.data.actions import LabelledClip, Segment, find_videos
 from evt.data.annotation_files import read_json, shown
 from evt.data.reader import Reader
-from evt.data.video import DataError
+from evt.errors import DataError
 
 
 class SomethingSomething:

@@ -33,7 +33,8 @@ from evt.data.vid_annotations import (
     read_annotation,
 )
 from evt.data.vid_coco import CocoTargets, read_coco
-from evt.data.video import DataError, Frame
+from evt.data.video import Frame
+from evt.errors import DataError
 
 SPLITS = {"val": "VID/val", "train": "VID/train", "det": "DET/train"}
 

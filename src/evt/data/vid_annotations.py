@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 import torch
 
 from evt.data.annotation_files import read_text, read_xml, shown
-from evt.data.video import Boxes, DataError
+from evt.data.video import Boxes
+from evt.errors import DataError
 
 # In the order of the class indices that detectors of this data set predict.
 LABELLED_SYNSETS = {

@@ -16,7 +16,8 @@ import torch
 
 from evt.data.annotation_files import read_json, shown
 from evt.data.vid_annotations import CLASSES, SYNSETS, Annotation, box_problem, by_number
-from evt.data.video import Boxes, DataError
+from evt.data.video import Boxes
+from evt.errors import DataError
 from evt.files import write
 
 _Kind = tuple[tuple[type, ...], str]  # of a json's values: the types that are allowed, and these in words

@@ -9,10 +9,6 @@ from typing import Protocol
 from torch import Tensor
 
 
-class DataError(ValueError):
-    """A file or folder that cannot be used; the message names it, says what is wrong and what is allowed."""
-
-
 @dataclass(frozen=True)
 class Boxes:
     """The objects of one frame.

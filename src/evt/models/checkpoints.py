@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from evt.errors import CheckpointError
 from evt.files import write
 
 _SUFFIXES = (".pth", ".pyth", ".pt", ".pkl", ".safetensors")
@@ -59,10 +60,6 @@ BROKEN = (
 
 SHA256, CLASSES = "evt.sha256", "evt.classes"
 """What written weights say of themselves; under names that files of others do not use for something else."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or does not fit; the message names the file and what is wrong with it."""
 
 
 def read_checkpoint(path: str | Path, allow_pickle: bool = False) -> dict[str, Tensor]:

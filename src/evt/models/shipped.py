@@ -6,7 +6,7 @@ import hashlib
 from importlib import resources
 from pathlib import Path
 
-from evt.models.checkpoints import CheckpointError
+from evt.errors import CheckpointError
 
 PREFIX = "shipped:"
 """What the name of such weights begins with where a checkpoint is expected."""

@@ -13,7 +13,7 @@ from evt.data.sprites import ACTIONS, DISTURBANCES, SpriteClip, SpriteClips, act
 from evt.data.sprites.action import Act, act_out
 from evt.data.sprites.rendering import Pose
 from evt.data.sprites.shapes import Sprite
-from evt.data.video import DataError
+from evt.errors import DataError
 
 SIZE = (128, 128)
 ACT = Act(speed=2, turn=np.pi, sense=1, growth=np.log(2), height=20, phase=0)

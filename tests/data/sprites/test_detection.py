@@ -12,7 +12,8 @@ from PIL import Image
 from evt.data.sprites import CLASSES, DISTURBANCES, MIXED, SpriteVideos, detection
 from evt.data.sprites.rendering import Pose, paste
 from evt.data.sprites.shapes import Sprite
-from evt.data.video import DataError, Frame
+from evt.data.video import Frame
+from evt.errors import DataError
 
 SIZE = (128, 160)
 

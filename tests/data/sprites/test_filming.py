@@ -11,7 +11,7 @@ from evt.data.sprites import DISTURBANCES, MIXED, SpriteVideos
 from evt.data.sprites.detection import SpriteVideo
 from evt.data.sprites.filming import Camera
 from evt.data.sprites.settings import Disturbance, Recipe, disturbance_of
-from evt.data.video import DataError
+from evt.errors import DataError
 
 SIZE = (128, 128)
 

@@ -13,7 +13,7 @@ from evt.data.sprites import ACTIONS, SpriteClips, SpriteVideos
 from evt.data.sprites.__main__ import main
 from evt.data.sprites.writing import write_kinetics, write_vid
 from evt.data.vid import VID
-from evt.data.video import DataError
+from evt.errors import DataError
 
 SIZE = ("--size", "96", "128")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import evt
 from evt.data.sprites import DISTURBANCES, MIXED, SPLITS, SpriteClips, SpriteVideos
 from evt.data.sprites.writing import FORMATS, write_kinetics, write_vid
-from evt.data.video import DataError
+from evt.errors import DataError
 from evt.files import sentence
 from evt.interrupt import imports_are_done
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evt.data.video import DataError
+from evt.errors import DataError
 
 
 @dataclass(frozen=True)

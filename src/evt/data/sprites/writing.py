@@ -18,7 +18,8 @@ from evt.data.sprites.action import ACTIONS, SpriteClip
 from evt.data.sprites.detection import SpriteVideo
 from evt.data.sprites.shapes import CLASSES
 from evt.data.vid_annotations import CLASSES_FILE
-from evt.data.video import Boxes, DataError, Frame
+from evt.data.video import Boxes, Frame
+from evt.errors import DataError
 from evt.files import append, check_writable, naming, write
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {

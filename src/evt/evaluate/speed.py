@@ -1,0 +1,119 @@
+"""What saved operations are worth in time: variants against the dense model, on the same frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from evt import setup
+from evt.data.clips import PicturesAt
+from evt.errors import ConfigError, DataError
+from evt.evaluate.race import Laps
+from evt.eventful import Policy, Stream, Variant, count_ops
+from evt.models.vitdet import ViTDet
+from evt.models.vivit import ViViT
+from evt.settings import changed
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """What runs: a variant with its policy, on the fast path or on the reference path."""
+
+    variant: Variant
+    policy: Policy | None = None
+
+    def on(self, model: ViTDet | ViViT, fast: bool) -> Stream:
+        """A new stream; ViViT's runs its spatial sub-model."""
+        return Stream(_network(model), replace(self.variant, fused=fast or self.variant.rows), self.policy)
+
+
+@torch.no_grad()
+def inputs_of(
+    model: ViTDet | ViViT,
+    data: DictConfig,
+    n_frames: int | None,
+    dtype: torch.dtype,
+    setting: str = "data.n_frames",
+) -> list[Tensor]:
+    """The first frames of the data as a stream takes them: pictures for ViTDet, steps of all views for ViViT.
+
+    Of several videos or clips it is the first.
+
+    Args:
+        model, dtype: what they are for.
+        data: the settings below `data`.
+        n_frames: so many; None is all.
+        setting: the one that says so, for messages.
+
+    Raises:
+        ConfigError: n_frames is less than 3.
+        DataError: the data have fewer frames.
+    """
+    if n_frames is not None and (not isinstance(n_frames, int) or n_frames < 3):
+        raise ConfigError(
+            f"{setting} is {n_frames!r}; to see later frames it must be a whole number of at least 3"
+        )
+    if isinstance(model, ViViT):
+        if data.name == "sprites":
+            data = changed(data, n_videos=1)
+        clips = setup.build_clips(data)
+        clip: Any = clips[0] if isinstance(clips, setup.LABELLED) else PicturesAt(clips)  # type: ignore[arg-type]
+        steps = model.steps_of(model.preprocess(clip))
+        inputs = [model.patch_embed(x).squeeze(1).to(dtype) for x in islice(steps, n_frames)]
+    else:
+        video = setup.build_data(data)[0]
+        inputs = [model.preprocess(frame.image).to(dtype) for frame in islice(video, n_frames)]
+    if len(inputs) < (n_frames or 3):
+        asked = f"{setting} is {n_frames}" if n_frames else "at least 3 frames are needed"
+        raise DataError(f"{asked}, but there are {len(inputs)} frames to run")
+    return inputs
+
+
+def operations(
+    contestant: Contestant, model: ViTDet | ViViT, cfg: DictConfig, inputs: Sequence[Tensor]
+) -> int:
+    """Operations of a later frame as the paper counts them, which are those of the reference path.
+
+    With pooling, and for `rows`, they depend on the frames, and it runs on them; else torch's meta device is enough.
+    """
+    variant = contestant.variant
+    if variant.gate is None or (variant.pool == 1 and not variant.rows):
+        without_weights = {
+            name: None if name in ("checkpoint", "fine_tuned") else x for name, x in cfg.items()
+        }
+        model = setup.build_model(DictConfig(without_weights), torch.device("meta"))[0]
+        inputs = [x.to("meta", torch.float32) for x in inputs]
+    stream = contestant.on(model, fast=False)
+    for x in inputs[:3]:
+        with count_ops() as ops:
+            stream(x)
+    return ops.total()
+
+
+def record_of(laps: Laps, dense: Laps, op_ratio: float) -> dict[str, Any]:
+    """The figures of a contestant beside the dense model."""
+    low, high = laps.spread()
+    speed_up = dense.later_ms / laps.later_ms
+    return {
+        "first_ms": laps.first_ms,
+        "later_ms": laps.later_ms,
+        "later_ms_25": low,
+        "later_ms_75": high,
+        "speed_up": speed_up,
+        "op_ratio": op_ratio,
+        "efficiency": speed_up / op_ratio,
+        "ops_run_ratio": dense.ops.total() / laps.ops.total(),
+        "state_mb": laps.nbytes / 1e6,
+    }
+
+
+def _network(model: ViTDet | ViViT) -> Any:
+    return model.spatial if isinstance(model, ViViT) else model.net

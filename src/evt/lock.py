@@ -1,0 +1,55 @@
+"""A folder for one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from evt.errors import ConfigError
+from evt.workers import is_first
+
+
+@contextmanager
+def locked(folder: Path, setting: str = "hydra.run.dir") -> Iterator[None]:
+    """Keep a folder to this run, so that two at once do not write over each other's results.
+
+    Args:
+        folder: which exists.
+        setting: the one that names it, for the message.
+
+    Raises:
+        ConfigError: another process has it.
+        OSError: it cannot be written to.
+    """
+    if not is_first():  # of torchrun's processes, which has it for all
+        yield
+        return
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    _locks.add(lock)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another run is writing to {folder}; wait for it, or give another {setting}"
+            ) from None
+        yield
+    finally:
+        _locks.remove(lock)
+        os.close(lock)
+
+
+_locks: set[int] = set()
+
+
+def _leave_locks() -> None:
+    """A forked worker that outlives a killed run would keep the run's folder locked."""
+    for lock in _locks:
+        os.close(lock)
+    _locks.clear()
+
+
+os.register_at_fork(after_in_child=_leave_locks)

@@ -1,0 +1,177 @@
+"""Measurements as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from evt.evaluate.ledger import Ledger
+from evt.files import write
+from evt.metrics.detection import DetectionMetrics
+
+
+def summary_table(metrics: dict[str, Any]) -> str:
+    """The table that ends a run, from what it leaves in metrics.json."""
+    if "first" in metrics:
+        rows = _frames_rows(metrics)
+    else:
+        rows = (
+            _tokens_rows(metrics["tokens"])
+            if "tokens" in metrics
+            else _recognition_rows(metrics["recognition"])
+        )
+    if "tflops" in metrics:
+        rows.append(["TFlops of the clip", "", "", f"{metrics['tflops']:.3g}"])
+    if "op_ratio" in metrics:
+        rows.append(["dense / this, operations", "", "", f"{metrics['op_ratio']:.2f}"])
+        rows.append(["dense / this, time of the spatial sub-model", "", "", f"{metrics['time_ratio']:.2f}"])
+    detection = metrics.get("detection")
+    if detection is not None:
+        rows.append(["detections", "", "", str(detection["n_detections"])])
+        map50 = detection["map50"]
+        rows.append(["mAP50", "", "", f"none: {detection['reason']}" if map50 is None else f"{map50:.2f}"])
+    rows.append(["peak memory in MB", "", "", f"{metrics['peak_memory_bytes'] / 1e6:.0f}"])
+    return align(rows, " ", "  ")
+
+
+def main_figures(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of metrics.json that a sweep's table has for each point: means over all frames or clips."""
+    parts = (metrics[part] for part in ("all", "tokens", "recognition") if part in metrics)
+    found = {name: x for name, x in next(parts).items() if isinstance(x, int | float)}
+    found |= {name: metrics[name] for name in ("tflops", "op_ratio", "time_ratio") if name in metrics}
+    if metrics.get("state_bytes"):
+        found["state_mb"] = metrics["state_bytes"] / 1e6
+    if "detection" in metrics:
+        found["map50"] = metrics["detection"]["map50"]
+    return found
+
+
+def _frames_rows(metrics: dict[str, Any]) -> list[list[str]]:
+    parts = [metrics["first"], metrics["later"], metrics["all"]]
+
+    def row(title: str, key: str, form: str) -> list[str]:
+        return [title, *(format(part[key], form) if key in part else "-" for part in parts)]
+
+    rows = [
+        row("frames", "frames", "d"),
+        row("GFlops", "gflops", ".3f"),
+        row("ms a frame (median)", "ms", ".1f"),
+        row("ms of the dense model", "dense_ms", ".1f"),
+        row("ms of the detector", "detector_ms", ".1f"),
+        row("relative L2 error", "relative_l2_error", ".2e"),
+    ]
+    return [
+        ["", "first frames", "later frames", "all frames"],
+        *(cells for cells in rows if set(cells[1:]) != {"-"}),
+        ["state in MB", "", "", f"{metrics['state_bytes'] / 1e6:.1f}"],
+    ]
+
+
+def _tokens_rows(figures: dict[str, Any]) -> list[list[str]]:
+    titles = {
+        "views": ("views", "d"),
+        "kept": ("share of the tokens kept", ".3f"),
+        "tflops": ("TFlops of the clip", ".3g"),
+        "dense_tflops": ("TFlops of the dense model", ".3g"),
+        "ms": ("ms (median)", ".1f"),
+        "dense_ms": ("ms of the dense model", ".1f"),
+        "op_ratio": ("dense / this, operations", ".2f"),
+        "time_ratio": ("dense / this, time", ".2f"),
+    }
+    return _rows_of(figures, titles)
+
+
+def _recognition_rows(figures: dict[str, Any]) -> list[list[str]]:
+    titles = {
+        "clips": ("clips", "d"),
+        "skipped": ("clips that cannot be read", "d"),
+        "missing": ("clips that are not on disk", "d"),
+        "short": ("clips shorter than a view", "d"),
+        "top1": ("top-1 in percent", ".2f"),
+        "top5": ("top-5 in percent", ".2f"),
+        "kept": ("share of the tokens kept", ".3f"),
+        "tflops": ("TFlops a clip", ".3g"),
+        "seconds": ("seconds a clip", ".3g"),
+    }
+    return _rows_of(figures, titles)
+
+
+def _rows_of(figures: dict[str, Any], titles: dict[str, tuple[str, str]]) -> list[list[str]]:
+    return [
+        [title, "", "", format(figures[key], form)] for key, (title, form) in titles.items() if key in figures
+    ]
+
+
+def detection_lines(detections: DetectionMetrics, classes: Sequence[str]) -> str:
+    """A JSON line a frame: its name and its detections, best first, boxes x0 y0 x1 y1 in pixels."""
+    lines = (
+        {
+            "frame": frame,
+            "boxes": [[round(x, 2) for x in box] for box in boxes.tolist()],
+            "scores": [round(score, 4) for score in scores.tolist()],
+            "classes": [classes[label] for label in labels.tolist()],
+        }
+        for frame, boxes, scores, labels in detections.detections()
+    )
+    return "".join(f"{json.dumps(line)}\n" for line in lines)
+
+
+@dataclass(frozen=True)
+class FilledTable:
+    """A table of the paper, filled.
+
+    name, title: of its file, and above it.
+    records: the rows, all with the same columns.
+    notes: what qualifies them, for below the table.
+    missing: what would fill the cells that are empty, for the terminal.
+    ledger: what was measured for it; to be finished when the table is written.
+    """
+
+    name: str
+    title: str
+    records: Sequence[dict[str, Any]]
+    notes: Sequence[str]
+    missing: Sequence[str]
+    ledger: Ledger
+
+
+def write_table(path: Path, table: FilledTable, digits: dict[str, int]) -> Path:
+    """Write a table as CSV, in full precision, and as Markdown beside it, for reading.
+
+    Args:
+        path: of the CSV file.
+        table: what is written.
+        digits: of the numbers in columns of the Markdown table, by their names.
+
+    Returns:
+        The path.
+    """
+    write(path, pd.DataFrame(table.records).to_csv(index=False))
+
+    def cell(name: str, x: Any) -> str:
+        return f"{x:.{digits[name]}f}" if isinstance(x, float) else str(x)
+
+    rows = [list(table.records[0])]
+    rows += [[cell(*item) for item in record.items()] for record in table.records]
+    head, *body = align(rows, "| ", " | ", " |").splitlines()
+    rule = "".join("|" if c == "|" else "-" for c in head)
+    lines = [f"# {table.title}", "", head, rule, *body, "", *(f"- {note}" for note in table.notes)]
+    write(path.with_suffix(".md"), "\n".join(lines) + "\n")
+    return path
+
+
+def align(rows: Sequence[Sequence[str]], left: str, between: str, right: str = "") -> str:
+    """Columns of text, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        cells[0] = row[0].ljust(widths[0])
+        return left + between.join(cells) + right
+
+    return "\n".join(map(line, rows))

@@ -1,0 +1,227 @@
+"""Sweeps: points that differ in their settings, run one after another, and one table of all of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import ConfigCompositionException
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from evt.errors import ConfigError
+from evt.files import write_together
+from evt.lock import locked
+from evt.report import align
+from evt.settings import unknown_setting
+from evt.workers import is_first
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What a point that could not be run returns in the place of its figures: why, in a sentence."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a sweep.
+
+    given: its settings, as on the command line.
+    config: what they compose to.
+    left_out: those that were given and that it has no use for.
+    """
+
+    given: list[Override]
+    config: DictConfig
+    left_out: list[str]
+
+
+class PointByPoint(Sweeper):
+    """Runs all combinations of what the command line gives, as Hydra's basic sweeper does.
+
+    But what a point has no use for is left out of it, and a table of all points is kept.
+
+    Args:
+        max_batch_size: of the basic sweeper, whose place this takes; points are launched one by one.
+        params: `hydra.sweeper.params`: settings of the sweep besides those of the command line.
+    """
+
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None) -> None:
+        self.params = [f"{name}={values}" for name, values in (params or {}).items()]
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra hands to its sweepers."""
+        self.context, self.whole = hydra_context, config
+        self.launch = (
+            Plugins.instance()
+            .instantiate_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
+            .launch
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run all points of the command line; sweep.csv, in the sweep's folder, is whole after each of them.
+
+        It takes the place of an earlier sweep's, and multirun.yaml with it, once a point could be run.
+
+        Raises:
+            ConfigError: a setting is of use to no point, some points could not be run, or another sweep has the
+                folder.
+            OSError: the folder cannot be written to.
+        """
+        points = self._points(arguments)
+        folder = Path(self.whole.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        table: list[dict[str, Any]] = []
+        broken = None
+        with locked(folder, "hydra.sweep.dir"):
+            for number, point in enumerate(points):
+                (job,) = self.launch([_lines(point.given)], initial_job_idx=number)
+                try:
+                    found = job.return_value
+                except Exception as error:  # of the program's: the other points may still be run
+                    broken = broken or error
+                    found = Failed(f"{type(error).__name__}: {error}")
+                figures = {"error": found.sentence} if isinstance(found, Failed) else found or {}
+                table.append({"point": number, **_values(point), **figures})
+                if is_first() and not all("error" in row for row in table):
+                    frame, whole = _frame(table, points), OmegaConf.to_yaml(self.whole)
+                    write_together(
+                        {folder / "multirun.yaml": whole, folder / "sweep.csv": frame.to_csv(index=False)}
+                    )
+        failed = sum("error" in row for row in table)
+        if is_first():
+            written = f"\nwritten to {folder}/sweep.csv" if failed < len(table) else ""
+            print(f"\n{_text(_frame(table, points), points)}{written}")
+        if broken is not None:
+            raise broken
+        if failed:
+            raise ConfigError(
+                f"{failed} of the sweep's {len(table)} points could not be run; the table says why"
+            )
+
+    def _points(self, arguments: Sequence[str]) -> list[Point]:
+        """All points, without those that are the same as one before once what they have no use for is left out."""
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        given = parser.parse_overrides([*self.params, *arguments])
+        (batch,) = BasicSweeper.split_arguments(given, None)
+        points = [self._point(parser.parse_overrides(lines)) for lines in batch]
+        # Variants without gates bring a policy of their own, and one that was given is for the others.
+        suits = [self._suits(point) for point in points]
+        if any(suits):
+            points = [
+                point if suit else self._point(point.given, [*point.left_out, "policy"])
+                for point, suit in zip(points, suits, strict=True)
+            ]
+        for override in given:
+            name = override.key_or_group
+            if all(name in point.left_out for point in points):
+                example = next((point for point in points if _has_gates(point.config)), points[0])
+                raise ConfigError(unknown_setting(name, example.config))
+        distinct: list[Point] = []
+        for point in points:
+            if not point.left_out or point.config not in [other.config for other in distinct]:
+                distinct.append(point)
+        _say_what_is_left_out(distinct)
+        return distinct
+
+    def _point(self, given: Sequence[Override], left_out: Sequence[str] = ()) -> Point:
+        """The point that some settings make, without those to leave out and those that it has no use for."""
+        left_out = list(left_out)
+        while True:
+            kept = [override for override in given if override.key_or_group not in left_out]
+            try:
+                config = self.context.config_loader.load_sweep_config(self.whole, _lines(kept))
+            except ConfigCompositionException as error:
+                unknown = re.match(r"Could not override '([^']+)'", str(error))
+                if unknown is None or unknown[1] in left_out:
+                    raise
+                left_out.append(unknown[1])
+            else:
+                own = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
+                return Point(kept, own, left_out)
+
+    def _suits(self, point: Point) -> bool:
+        """Whether a policy that was given may be meant for this point: it has gates, or has this policy anyway."""
+        if _has_gates(point.config) or all(override.key_or_group != "policy" for override in point.given):
+            return True
+        own = self._point(point.given, [*point.left_out, "policy"]).config.policy.name
+        return bool(own == point.config.policy.name)
+
+
+def take_hydras_place() -> None:
+    """Let `-m` run points by this sweeper: Hydra takes others by name from the package hydra_plugins alone."""
+    name = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
+    Plugins.instance().class_name_to_class[name] = PointByPoint
+
+
+def _has_gates(config: DictConfig) -> bool:
+    return OmegaConf.select(config, "variant.gate") is not None
+
+
+def _lines(given: Sequence[Override]) -> list[str]:
+    """Settings as Hydra takes them."""
+    return [override.input_line for override in given if override.input_line is not None]
+
+
+def _values(point: Point) -> dict[str, str]:
+    return {override.get_key_element(): str(override.value()) for override in point.given}
+
+
+def _varying(points: Sequence[Point]) -> list[str]:
+    """The settings that are not the same in all points."""
+    values = [_values(point) for point in points]
+    names = dict.fromkeys(name for settings in values for name in settings)
+    return [name for name in names if len({settings.get(name) for settings in values}) > 1]
+
+
+def _say_what_is_left_out(points: Sequence[Point]) -> None:
+    """A line for each setting that some points have no use for."""
+    left_out = dict.fromkeys(name for point in points for name in point.left_out)
+    varying = [name for name in _varying(points) if name not in left_out]
+    for name in left_out:
+        where = []
+        for point in points:
+            if name in point.left_out:
+                own = {key: value for key, value in _values(point).items() if key in varying}
+                where.append(" ".join(f"{key}={value}" for key, value in own.items()))
+        print(f"{name} is left out where it has no use: {', '.join(dict.fromkeys(where))}")
+
+
+def _frame(table: Sequence[dict[str, Any]], points: Sequence[Point]) -> pd.DataFrame:
+    """The table: point, settings, figures, and the error where a point could not be run."""
+    settings = [name for point in points for name in _values(point)]
+    figures = [name for row in table for name in row if name not in {"point", "error", *settings}]
+    columns = dict.fromkeys(["point", *settings, *figures, "error"])
+    return pd.DataFrame(table, columns=list(columns), dtype=object)
+
+
+def _text(frame: pd.DataFrame, points: Sequence[Point]) -> str:
+    """The table for a terminal: of the settings those that vary, errors last."""
+    settings = {name for point in points for name in _values(point)}
+    same = [name for name in settings if name not in _varying(points)]
+    frame = frame.drop(columns=same).dropna(axis="columns", how="all")
+    rows = [
+        list(frame.columns),
+        *([_cell(x) for x in row] for row in frame.itertuples(index=False, name=None)),
+    ]
+    if "error" in frame:
+        width = max(len(row[-1]) for row in rows)
+        rows = [[*row[:-1], ("" if row[-1] == "-" else row[-1]).ljust(width)] for row in rows]
+    return "\n".join(line.rstrip() for line in align(rows, " ", "  ").splitlines())
+
+
+def _cell(x: object) -> str:
+    if isinstance(x, float):
+        return "-" if pd.isna(x) else f"{x:.4g}"
+    return str(x)

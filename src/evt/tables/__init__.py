@@ -1,0 +1,1 @@
+"""The paper's tables and the small ones, beside what this code gives."""

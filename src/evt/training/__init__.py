@@ -1,0 +1,1 @@
+"""Training, its recipes and objectives, and what is kept of it."""

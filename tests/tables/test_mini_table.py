@@ -1,0 +1,198 @@
+"""The small tables: what they measure must not depend on how many processes measure it, nor on being killed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from evt import reproduce, run
+from evt.evaluate.ledger import Ledger
+from evt.eventful import init_weights
+from evt.models.checkpoints import save_checkpoint
+from evt.models.vitdet import ViTDet
+from evt.models.vivit import ViViT
+from evt.models.vivit_weights import fine_tuned_weights, published_name
+from tests.commands import command, error
+
+TINY: dict[str, Any] = {"dim": 16, "depth": 3, "num_heads": 2, "fpn_channels": 16, "fc_dim": 16}
+TINY_CLIPS: dict[str, Any] = {"dim": 16, "num_heads": 2, "spatial_depth": 2, "temporal_depth": 1}
+
+
+def given(settings: dict[str, int]) -> list[str]:
+    return [f"model.{name}={value}" for name, value in settings.items()]
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Arguments for a tiny detector that finds many things."""
+    torch.manual_seed(0)
+    model = ViTDet(
+        size=128, patch_size=8, window_size=8, window_blocks=[0, 1], pretrain_grid=16, rel_pos_grid=16,
+        n_classes=8, short_edge=1.0, **TINY,
+    )  # fmt: skip
+    model.net.apply(init_weights)
+    torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.5)
+    torch.nn.init.normal_(model.proposal_generator.rpn_head.objectness_logits.weight, std=0.1)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_checkpoint(model.state_dict(), path)
+    return [*given(TINY), "model.window_blocks=[0,1]", f"model.checkpoint={path}"]
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Arguments for a tiny ViViT, and the same with a temporal sub-model for r = 25."""
+    folder = tmp_path_factory.mktemp("weights")
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = ViViT(
+            size=80, classes=12, temporal_stride=1, view_frames=16, temporal_views=1, spatial_views=1,
+            tubelet=(2, 8, 8), **TINY_CLIPS,
+        )  # fmt: skip
+        model.apply(init_weights)
+        torch.nn.init.normal_(model.head.weight)
+        if seed == 0:
+            save_checkpoint(
+                {published_name(name): x for name, x in model.state_dict().items()}, folder / "a.safetensors"
+            )
+    save_checkpoint(fine_tuned_weights(model), folder / "r25.safetensors")
+    tuned = [f"table.fine_tuned='{folder}/r{{r}}.safetensors'", "table.tuned=[25]"]
+    return [*given(TINY_CLIPS), f"model.checkpoint={folder}/a.safetensors", *tuned]
+
+
+def made(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, table: str, *arguments: str, workers: int = 1
+) -> pd.DataFrame:
+    places = [f"out={folder}/out", f"hydra.run.dir={folder}/run", f"workers={workers}"]
+    command(monkeypatch, reproduce.reproduce, f"table={table}", *places, *arguments)
+    return read(folder, "table_1_mini" if table == "mini" else table)
+
+
+def read(folder: Path, table: str) -> pd.DataFrame:
+    return pd.read_csv(folder / "out" / f"{table}.csv")
+
+
+FEW = [
+    *("data.n_videos=3", "data.n_frames=8", "table.batch=1", "table.tables.table_b_mini.h=[1]"),
+    *("table.tables.table_c_mini.r=[64]", "table.tables.table_1_mini.r=[64]"),
+]
+
+
+def test_two_processes_measure_what_one_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detector: list[str]
+) -> None:
+    arguments = [*detector, *FEW]
+    one = made(monkeypatch, tmp_path / "one", "mini", *arguments)
+    made(monkeypatch, tmp_path / "two", "mini", *arguments, workers=2)
+    for table in ("table_c_mini", "table_1_mini", "table_b_mini"):
+        one_file, two_file = (tmp_path / name / f"out/{table}.csv" for name in ("one", "two"))
+        assert one_file.read_bytes() == two_file.read_bytes()
+    assert list(one.variant) == ["base", "spatial", "temporal", "spatiotemporal"]
+    assert one.op_ratio[0] == 1
+    assert one.gflops.is_monotonic_decreasing
+    assert (one.frames == 24).all()
+    assert list(read(tmp_path / "one", "table_b_mini").h[1:]) == [1]
+
+
+def test_a_row_is_what_a_run_over_the_same_videos_gives(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detector: list[str]
+) -> None:
+    """Streams of a batch must not touch each other, and both ways to measure must agree for tables to be believed."""
+    table = made(monkeypatch, tmp_path, "mini", *detector, *FEW, "table.detect_every=1", "table.batch=3")
+    folder = tmp_path / "alone"
+    videos = ["data.n_videos=3", "data.n_frames=8", "policy.r=64", "compare=false"]
+    command(monkeypatch, run.run, "model=vitdet_mini", *detector, *videos, f"hydra.run.dir={folder}")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    row = table[table.variant == "temporal"].iloc[0]
+    assert row.map50 == pytest.approx(metrics["detection"]["map50"], abs=1e-6)
+    first, later = metrics["first"]["gflops"], metrics["later"]["gflops"]
+    assert row.gflops == pytest.approx(0.0037 * first + 0.9963 * later)
+
+
+def test_a_killed_table_goes_on_after_its_last_videos(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detector: list[str]
+) -> None:
+    """Half an hour of measuring must not be done again, and the tables must come out the same."""
+    arguments = [*detector, *FEW]
+    made(monkeypatch, tmp_path / "whole", "mini", *arguments)
+    put = Ledger.put
+    done: list[str] = []
+
+    def put_two(ledger: Ledger, key: str, value: object) -> None:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(key)
+        put(ledger, key, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "put", put_two)
+        with pytest.raises(SystemExit):
+            made(monkeypatch, tmp_path / "parts", "mini", *arguments)
+    measured: list[str] = []
+
+    def put_and_tell(ledger: Ledger, key: str, value: object) -> None:
+        measured.append(key)
+        put(ledger, key, value)
+
+    monkeypatch.setattr(Ledger, "put", put_and_tell)
+    made(monkeypatch, tmp_path / "parts", "mini", *arguments, workers=2)
+    assert len(measured) == 1
+    for table in ("table_c_mini", "table_1_mini", "table_b_mini"):
+        whole, parts = (tmp_path / name / f"out/{table}.csv" for name in ("whole", "parts"))
+        assert whole.read_bytes() == parts.read_bytes()
+
+
+def test_parts_are_of_the_length_of_the_videos(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detector: list[str]
+) -> None:
+    few = ["data.n_videos=1", "data.n_frames=8", "table.tables.table_drift_mini.gated=[]", "table.parts=2"]
+    table = made(monkeypatch, tmp_path, "table_drift_mini", *detector, *few)
+    assert {"map50_part1", "map50_part2"} < set(table.columns)
+    assert table.frames[0] == 8
+
+
+def test_clips_are_classified_by_each_temporal_sub_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, classifier: list[str]
+) -> None:
+    """A row for each budget without tuning, and one for each at which the tuned one is tested."""
+    table = made(monkeypatch, tmp_path, "table_d_mini", *classifier, "data.n_clips=10")
+    assert list(table.r[1:6]) == [35, 30, 25, 20, 15] == list(table.r[6:])
+    assert table.tuned_r[:6].isna().all()
+    assert (table.tuned_r[6:] == 25).all()
+    assert (table.clips == 10).all()
+    assert list(table.gflops[1:6]) == list(table.gflops[6:])
+    # 10 clips: whole tenths; and the two temporal sub-models are not the same.
+    assert ((table.top1 * 0.1) % 1 == 0).all()
+    assert list(table.top1[1:6]) != list(table.top1[6:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["table=table_c", "quick=true"], "only small tables have a quick form"),
+        (["table=mini", "quick=2"], "quick is 2; it must be true or false"),
+        (["table=mini", "quick=true", "data.n_videos=3"], "quick=true makes data.n_videos 24"),
+        (["table=mini", "workers=0"], "workers is 0; it must be a whole number from 1 to"),
+        (["table=mini", "table.tables.table_c_mini.r=[300]"], "policy.r is 300, but a frame has 256 tokens"),
+        (["table=mini", "table.tables.table_b_mini.h=[-1]"], "policy.h is -1; it must be a finite number, 0 or more"),
+        (["table=mini", "table.tables.table_c_mini.gated=[none]"], "variant none is unknown"),
+        (["table=mini", "model=vitdet"], "model is vitdet, but mini is of vitdet_mini"),
+        (["table=mini", "model.n_classes=7"], "they must be as many"),
+        (["table=mini", "data=video"], "data is video; the small tables are of generated videos"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_measured_is_refused_before_anything_is(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    detector: list[str],
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    weights = [] if {"model=vitdet", "model.n_classes=7", "table=table_c"} & set(arguments) else detector
+    places = [f"out={tmp_path}", f"hydra.run.dir={tmp_path}/run", "model.checkpoint=null"]
+    assert sentence in error(monkeypatch, capsys, *places, *weights, *arguments, task=reproduce.reproduce)

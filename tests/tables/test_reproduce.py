@@ -1,0 +1,176 @@
+"""The tables beside the paper's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from evt import reproduce
+from evt.evaluate.ledger import Ledger
+from evt.models.vitdet import ViTDet
+from evt.tables import detection as detection_table
+from evt.tables import rows as tables
+from tests.commands import SMALL, command
+
+
+def test_table_c_equals_the_paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All 38 GFlops to the printed digit, in the paper's order."""
+    command(
+        monkeypatch,
+        reproduce.reproduce,
+        "table=table_c",
+        f"out={tmp_path}",
+        f"hydra.run.dir={tmp_path}/run",
+    )
+    table = pd.read_csv(tmp_path / "table_c.csv", dtype=str, keep_default_na=False)
+    assert list(table.columns[:7]) == [
+        "size",
+        "variant",
+        "r",
+        "gflops",
+        "gflops_paper",
+        "map50",
+        "map50_paper",
+    ]
+    assert list(table.columns[7:11]) == ["frames", "data", "checkpoint", "interval"]
+    assert len(table) == 38
+    for ours, paper in zip(table["gflops"], table["gflops_paper"], strict=True):
+        assert f"{float(ours):.1f}" == paper
+    assert set(table["map50"]) == {""}
+    assert set(table["variant"]) == {"base", "temporal", "tokenwise", "stgt"}
+    markdown = (tmp_path / "table_c.md").read_text()
+    assert markdown.count("\n| ") == 39
+    assert "0.0037 flushes a frame" in markdown
+
+
+@pytest.mark.parametrize(("table", "size"), [("table_1", 1024), ("table_e", 672)])
+def test_base_and_spatial_rows_equal_the_paper(table: str, size: int) -> None:
+    with torch.device("meta"):
+        counter = tables.ShapeCounter(ViTDet(size))
+    rows = tables.paper_table(table)
+    assert len(rows) == 8
+    for row in rows:
+        assert row.size == size
+        assert row.depends_on_frames == (row.variant == "spatiotemporal")
+        if not row.depends_on_frames:
+            gflops = counter.cells(row).gflops(0.0037)
+            assert gflops is not None
+            assert tables.equal_as_printed(gflops, row.gflops)
+
+
+def test_rows_that_depend_on_frames_are_measured_and_say_on_which(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = [
+        tables.Row(128, "spatial", "r", "", "1.0", "50.0"),
+        tables.Row(128, "spatiotemporal", "r", "16", "1.0", "50.0"),
+        tables.Row(128, "spatiotemporal", "r", "32", "1.0", "50.0"),
+    ]
+    monkeypatch.setattr(detection_table, "paper_table", lambda name: rows)
+    arguments = [
+        "table=table_1",
+        f"out={tmp_path}",
+        f"hydra.run.dir={tmp_path}/run",
+        "data.n_frames=3",
+        *SMALL,
+    ]
+    command(monkeypatch, reproduce.reproduce, *arguments)
+    table = pd.read_csv(tmp_path / "table_1.csv", keep_default_na=False, dtype=str)
+    assert list(table["frames"]) == ["", "3", "3"]
+    assert list(table["data"]) == ["", "sprites_val_000000", "sprites_val_000000"]
+    assert float(table["gflops"][1]) < float(table["gflops"][2])
+
+
+def test_a_killed_table_resumes_at_its_last_finished_row(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else an hour of rows would be lost; and the resumed table is the same as one in a single run."""
+    rows = tables.paper_table("table_c")[:5]
+    monkeypatch.setattr(detection_table, "paper_table", lambda name: rows)
+    arguments = ["table=table_c", f"hydra.run.dir={tmp_path}/run"]
+    counted: list[tables.Row] = []
+    count = tables.ShapeCounter.cells
+
+    def count_until_killed(counter: tables.ShapeCounter, row: tables.Row) -> tables.Cells:
+        if len(counted) == 3:
+            raise KeyboardInterrupt
+        counted.append(row)
+        return count(counter, row)
+
+    monkeypatch.setattr(tables.ShapeCounter, "cells", count_until_killed)
+    with pytest.raises(SystemExit) as end:
+        command(monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/a")
+    assert end.value.code == 130
+    with (tmp_path / "run/rows.jsonl").open("a") as file:
+        file.write('["cut sho')
+
+    def count_the_rest(counter: tables.ShapeCounter, row: tables.Row) -> tables.Cells:
+        assert row not in counted
+        return count(counter, row)
+
+    monkeypatch.setattr(tables.ShapeCounter, "cells", count_the_rest)
+    command(monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/a")
+    monkeypatch.setattr(tables.ShapeCounter, "cells", count)
+    command(monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/b")
+    assert (tmp_path / "a/table_c.csv").read_bytes() == (tmp_path / "b/table_c.csv").read_bytes()
+
+
+def test_a_table_is_of_its_own_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Else another model's numbers would stand under the paper's title."""
+    with pytest.raises(SystemExit):
+        command(monkeypatch, reproduce.reproduce, "model=vitdet_mini", f"out={tmp_path}")
+    assert "model is vitdet_mini, but table_c is of vitdet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["table=table_1", "model.window_size=1"],
+            "variant.pool is 2, but the smallest grid or window of the model",
+        ),
+        (["table=table_c", "model.patch_size=32"], "policy.r is 2048, but a frame has 1024 tokens"),
+        (["table=table_2", "model.patch_size=64"], "policy.r is 512, but a frame has 256 tokens"),
+        (["table=mini", "model.window_size=1", "model.checkpoint=null"], "variant.pool is 2"),
+    ],
+)
+def test_rows_that_cannot_be_are_refused_before_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    with pytest.raises(SystemExit):
+        command(
+            monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/a", f"hydra.run.dir={tmp_path}"
+        )
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_ledger_drops_a_line_that_a_kill_cut_short(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "folder" / "parts.jsonl")
+    ledger.put("a", {"x": 0.1})
+    ledger.put("b", [1])
+    path = tmp_path / "folder" / "parts.jsonl"
+    path.write_bytes(path.read_bytes()[:-4])
+    again = Ledger(path)
+    assert "a" in again
+    assert again["a"] == {"x": 0.1}
+    assert "b" not in again
+    again.put("c", 3)
+    assert [json.loads(line)[0] for line in path.read_text().splitlines()] == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("value", "printed", "equal"),
+    [(467.4399, "467.4", True), (467.45001, "467.4", False), (82.0, "82.00", True)],
+)
+def test_values_are_compared_at_the_papers_digits(value: float, printed: str, equal: bool) -> None:
+    assert tables.equal_as_printed(value, printed) == equal

@@ -1,0 +1,134 @@
+"""Timing commands: what they print must be of what was asked for, and wrong questions must be refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from evt import bench, reproduce
+from evt.evaluate.race import race
+from evt.settings import CONFIG_DIR
+from evt.tables import speed as speed_table
+from tests.commands import command, error
+from tests.data.test_frames import write_frames
+
+FEW = ["repeats=1", "threads=1"]
+
+
+@pytest.mark.parametrize(
+    ("model", "frames", "timed"),
+    [
+        ("vitdet_mini", ["data.n_frames=3"], 3),
+        ("vivit_mini", [], 8),  # all steps of two frames
+    ],
+)
+def test_a_bench_needs_no_data(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    model: str,
+    frames: list[str],
+    timed: int,
+) -> None:
+    """The default data of each model are enough, and all figures are in the file."""
+    arguments = [f"model={model}", "policy.r=16", *frames, *FEW, f"hydra.run.dir={tmp_path}"]
+    command(monkeypatch, bench.bench, *arguments)
+    printed = capsys.readouterr().out
+    figures = json.loads((tmp_path / "bench.json").read_text())
+    this = figures["records"]["this"]
+    assert f"; {timed} frames, 1 times" in printed
+    assert f"speed-up {this['speed_up']:.2f}" in printed
+    assert this["op_ratio"] > 3
+    assert this["later_ms_25"] <= this["later_ms"] <= this["later_ms_75"]
+    assert figures["records"]["dense"]["state_mb"] == 0 < this["state_mb"]
+    assert figures["parts"]["dense"]["gate"] == 0 < figures["parts"]["this"]["gate"]
+    assert figures["parts"]["this"]["mlp"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["data.n_frames=2"],
+            "data.n_frames is 2; to see later frames it must be a whole number of at least 3",
+        ),
+        (["n_frames=5"], "n_frames is not a setting; those of the command are"),
+        (["repeats=0"], "repeats is 0; it must be a whole number of at least 1"),
+        (["dtype=float64"], "dtype is float64; allowed are bfloat16, float32"),
+        (["parts=2"], "parts is 2; it must be true or false"),
+        (["variant=rows", "fast=false"], "the variant rows is of the fast path alone"),
+        (["policy.r=257"], "policy.r is 257"),
+        (
+            ["variant=spatial", "variant.pool=9", "policy=none"],
+            "variant.pool is 9, but the smallest grid or window of the model has 8 tokens on a side",
+        ),
+        (["model=videomae"], "model is videomae, which has no later frames to race"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    places = ["model=vitdet_mini", f"hydra.run.dir={tmp_path}"]
+    assert sentence in error(monkeypatch, capsys, *places, *arguments, task=bench.bench)
+
+
+def test_a_bench_of_a_folder_takes_eight_frames_or_as_many_as_there_are_to_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = write_frames(tmp_path / "f", [f"{i}.png" for i in range(9)], [(32, 32)] * 9)
+    data = ["data=frames", f"data.path={folder}", f"hydra.run.dir={tmp_path}/run", "parts=false", *FEW]
+    command(monkeypatch, bench.bench, "model=vitdet_mini", *data)
+    assert "; 8 frames, 1 times" in capsys.readouterr().out
+    command(monkeypatch, bench.bench, "model=vitdet_mini", *data, "data.n_frames=4")
+    assert "; 4 frames, 1 times" in capsys.readouterr().out
+    said = error(monkeypatch, capsys, "model=vitdet_mini", *data, "data.n_frames=10", task=bench.bench)
+    assert "data.n_frames is 10, but there are 9 frames to run" in said
+
+
+def test_table_2_goes_on_after_its_last_race(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With small models in the place of the large ones."""
+    small = {"vitdet": "vitdet_mini", "vivit": "vivit_mini"}
+    races: list[str] = []
+
+    def model_config(cfg: DictConfig, name: str, size: int) -> DictConfig:
+        found = OmegaConf.load(CONFIG_DIR / "model" / f"{small[name]}.yaml")
+        assert isinstance(found, DictConfig)
+        own = {key: value for key, value in found.items() if key != "defaults"}
+        detector: dict[Any, Any] = {"detector": "builtin"} if name == "vitdet" else {}
+        return DictConfig({**own, **detector, "size": size, "checkpoint": None})
+
+    def counted(streams: Any, inputs: Any, repeats: int) -> Any:
+        races.append(str(inputs[0].dtype))
+        if len(races) == 2:
+            raise KeyboardInterrupt
+        return race(streams, inputs, repeats)
+
+    rows = [
+        {"model": model, "size": size, "variant": variant, "r": r, "gpu_ms": "1", "cpu_ms": "16"}
+        for model, size in (("vitdet", "128"), ("vivit", "80"))
+        for variant, r in (("base", ""), ("temporal", "16"))
+    ]
+    monkeypatch.setattr(speed_table, "_paper_rows", lambda: rows)
+    monkeypatch.setattr(speed_table, "_model_config", model_config)
+    monkeypatch.setattr(speed_table, "race", counted)
+    places = [f"out={tmp_path}", f"hydra.run.dir={tmp_path}/run", "threads=1"]
+    few = ["table.frames={float32: 3, bfloat16: 3}", "table.repeats={float32: 1, bfloat16: 1}"]
+    with pytest.raises(SystemExit):
+        command(monkeypatch, reproduce.reproduce, "table=table_2", *places, *few)
+    command(monkeypatch, reproduce.reproduce, "table=table_2", *places, *few)
+    assert len(races) == 5  # the first of the four is not run again
+    table = pd.read_csv(tmp_path / "table_2.csv")
+    assert list(table.variant) == ["base", "temporal"] * 4
+    assert list(table.dtype) == ["float32"] * 4 + ["bfloat16"] * 4
+    assert (table.speed_up[table.variant == "base"] == 1).all()
+    assert (table.paper_ms == [16, 16, 1, 1] * 2).all()
+    assert (table.efficiency - table.speed_up / table.op_ratio).abs().max() < 1e-9
