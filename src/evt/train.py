@@ -37,6 +37,7 @@ from evt.harness.spatial_cache import fill_cache
 from evt.harness.train import Losses, processes, train
 from evt.models.boxes import Targets
 from evt.models.checkpoints import save_checkpoint
+from evt.models.videomae import published
 from evt.models.vitdet import ViTDet
 from evt.models.vivit_weights import published_name
 from evt.tokens.reduction import RunLength
@@ -120,7 +121,10 @@ def train_vivit(cfg: DictConfig, device: torch.device, folder: Path, rank: int) 
 
 
 def train_videomae(cfg: DictConfig, device: torch.device, folder: Path, rank: int) -> Named:
-    """Train a VideoMAE on all tokens or, where the policy says so, on those that do not repeat; its parameters."""
+    """Train a VideoMAE on all tokens or, where the policy says so, on those that do not repeat; its parameters.
+
+    Under their published names, as ViViT's.
+    """
     recipe = setup.build_recipe(cfg.train)
     data = setup.build_clips(DictConfig(cfg.data.clips))
     assert isinstance(data, SpriteClips)
@@ -134,7 +138,7 @@ def train_videomae(cfg: DictConfig, device: torch.device, folder: Path, rank: in
         learner = MotionLearner(model, reduction)
     origin = {**origin_of(cfg), "policy": str(reduction)}
     train(learner, MotionSamples(data, model), motion_losses, recipe, folder, device, origin)
-    return model.state_dict(), data.classes
+    return published(model), data.classes
 
 
 def origin_of(cfg: DictConfig) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from evt.models.checkpoints import (
     read_class_names,
 )
 from evt.models.shipped import checkpoint_path
-from evt.models.videomae import VideoMAE
+from evt.models.videomae import VideoMAE, published
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
 from evt.models.vivit_weights import load_fine_tuned, load_published
@@ -233,7 +233,7 @@ def build_videomae(cfg: DictConfig, device: torch.device) -> tuple[VideoMAE, Wei
         # Trained without one, as the official models are: it is zero, which changes nothing, until it is trained.
         tensors[LENGTH_EMBEDDING] = model.length_embed.weight.detach()
         lines = [f"zero, since it is not in the file: {LENGTH_EMBEDDING}"]
-    left_out = load_tensors(model, tensors, path)
+    left_out = load_tensors(published(model), tensors, path)
     _list_left_out(cfg, [*lines, *(f"not loaded: {name}" for name in left_out)])
     return model, _named(_weights_of(path), cfg, model.head.out_features)
 
