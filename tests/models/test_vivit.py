@@ -164,11 +164,12 @@ def test_r_of_all_tokens_is_the_dense_model_and_more_is_refused() -> None:
     """At r = 17 of 17 tokens nothing is reused; the paper's limits are 401 at 320 pixels and 197 at 224."""
     model = small_vivit()
     video = torch.randint(0, 256, (9, 3, 32, 48), dtype=torch.uint8)
-    dense = model.predict(video, VARIANTS["base"])
-    torch.testing.assert_close(model.predict(video, TEMPORAL, TopR(17)), dense, rtol=0, atol=1e-5)
-    assert not torch.allclose(model.predict(video, TEMPORAL, TopR(2)), dense, rtol=0, atol=1e-5)
+    views = model.preprocess(video)
+    dense = model.predict_views(views, VARIANTS["base"])
+    torch.testing.assert_close(model.predict_views(views, TEMPORAL, TopR(17)), dense, rtol=0, atol=1e-5)
+    assert not torch.allclose(model.predict_views(views, TEMPORAL, TopR(2)), dense, rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="r must be at most 17"):
-        model.predict(video, TEMPORAL, TopR(18))
+        model.predict_views(views, TEMPORAL, TopR(18))
     assert [full_size(dataset).n_tokens for dataset in ("epic", "k400")] == [401, 197]
 
 
@@ -186,8 +187,9 @@ def test_a_still_video_gives_the_dense_model_at_any_r() -> None:
     """Where nothing changes there is nothing to recompute."""
     model = small_vivit()
     video = torch.randint(0, 256, (1, 3, 32, 48), dtype=torch.uint8)
-    dense = model.predict(video, VARIANTS["base"])
-    torch.testing.assert_close(model.predict(video, TEMPORAL, TopR(0)), dense, rtol=0, atol=1e-5)
+    views = model.preprocess(video)
+    dense = model.predict_views(views, VARIANTS["base"])
+    torch.testing.assert_close(model.predict_views(views, TEMPORAL, TopR(0)), dense, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["vivit_b_epic_kitchens", "vivit_b_kinetics400"])

@@ -173,7 +173,3 @@ class ViViT(nn.Module):
         They are the softmax of the logits' mean over the views.
         """
         return self.classify(self.run_spatial(views, variant, policy)).mean(dim=0).softmax(dim=-1)
-
-    def predict(self, clip: Clip, variant: Variant, policy: Policy | None = None) -> Tensor:
-        """The probabilities of a video's classes from its frames, (classes,)."""
-        return self.predict_views(self.preprocess(clip), variant, policy)
