@@ -35,11 +35,10 @@ from evt.harness.dense_signals import (
 from evt.harness.finetune import fine_tune
 from evt.harness.spatial_cache import fill_cache
 from evt.harness.train import Losses, processes, train
+from evt.models import videomae, vivit_weights
 from evt.models.boxes import Targets
 from evt.models.checkpoints import save_checkpoint
-from evt.models.videomae import published
 from evt.models.vitdet import ViTDet
-from evt.models.vivit_weights import published_name
 from evt.tokens.reduction import RunLength
 
 Named = tuple[dict[str, Tensor], Sequence[str] | None]
@@ -117,7 +116,7 @@ def train_vivit(cfg: DictConfig, device: torch.device, folder: Path, rank: int) 
         torch.manual_seed(cfg.model.seed)
         learner = MotionLearner(model)
     train(learner, MotionSamples(data, model), motion_losses, recipe, folder, device, origin_of(cfg))
-    return {published_name(name): x for name, x in model.state_dict().items()}, data.classes
+    return vivit_weights.published(model), data.classes
 
 
 def train_videomae(cfg: DictConfig, device: torch.device, folder: Path, rank: int) -> Named:
@@ -138,7 +137,7 @@ def train_videomae(cfg: DictConfig, device: torch.device, folder: Path, rank: in
         learner = MotionLearner(model, reduction)
     origin = {**origin_of(cfg), "policy": str(reduction)}
     train(learner, MotionSamples(data, model), motion_losses, recipe, folder, device, origin)
-    return published(model), data.classes
+    return videomae.published(model), data.classes
 
 
 def origin_of(cfg: DictConfig) -> dict[str, Any]:

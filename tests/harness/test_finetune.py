@@ -149,7 +149,7 @@ def test_training_learns_and_its_weights_are_written(tmp_path: Path) -> None:
     assert sum(losses[-3:]) < sum(losses[:3]) / 1.5
     assert top1_on(model, cache) > max(before, 0.4)  # of 5 classes, so 0.2 by chance
     tuned = small_vivit()
-    load_fine_tuned(tuned, read_checkpoint(path))
+    load_fine_tuned(tuned, read_checkpoint(path), path)
     for name, x in tuned.state_dict().items():
         assert torch.equal(x, model.state_dict()[name]), name
 

@@ -14,7 +14,7 @@ from evt import reproduce, run, train
 from evt.harness import recognition_table
 from evt.harness.recognition_table import VideoRow
 from evt.models.vivit import ViViT
-from evt.models.vivit_weights import published_name
+from evt.models.vivit_weights import published
 from tests.harness.test_run import command, error
 from tests.videos import write_video
 
@@ -49,7 +49,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = ViViT(32, 97, 1, 4, 2, 3, (2, 8, 8), 24, 3, spatial_depth=2, temporal_depth=1)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    state = {published_name(name, "head.linear1."): x for name, x in model.state_dict().items()}
+    state = published(model, "head.linear1.")
     state |= {"head.linear2.weight": torch.zeros(300, 24), "head.linear2.bias": torch.zeros(300)}
     path = tmp_path_factory.mktemp("weights") / "vivit.pth"
     torch.save({"model_state": state}, path)

@@ -30,7 +30,7 @@ def rlt_outputs(case: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, T
     model = VideoMAE(**settings, view_frames=case["frames"], num_heads=case["heads"]).eval()
     prefix = "weights/"
     weights = {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
-    load_tensors(published(model), weights, "the case")
+    load_tensors(published(model), weights, "the case", only=True)
     clips = model.normalise(tensors["input/video"] / 255)
     rlt = RunLength(case["threshold"])
     keep = keep_mask(clips, model.tubelet, rlt.threshold)

@@ -32,7 +32,6 @@ from evt.data.video import DataError, Video
 from evt.eventful import VARIANTS, Policy, Threshold, TopR, Variant, init_weights
 from evt.harness.train import Recipe
 from evt.models.checkpoints import (
-    CheckpointError,
     classes_in,
     load_backbone,
     load_checkpoint,
@@ -371,14 +370,9 @@ def _list_left_out(cfg: DictConfig, sentences: Sequence[str]) -> None:
 def _load_vivit(model: ViViT, paths: Sequence[str], allow_pickle: bool) -> list[str]:
     """Load the published weights and, over them, fine-tuned ones if there are any; what was left out."""
     path, *fine_tuned = paths
-    try:
-        left_out = load_published(model, read_checkpoint(path, allow_pickle))
-        for path in fine_tuned:
-            load_fine_tuned(model, read_checkpoint(path))
-    except CheckpointError:
-        raise
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    left_out = load_published(model, read_checkpoint(path, allow_pickle), path)
+    for path in fine_tuned:
+        load_fine_tuned(model, read_checkpoint(path), path)
     return left_out
 
 

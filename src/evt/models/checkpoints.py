@@ -119,15 +119,24 @@ def load_backbone(model: nn.Module, path: str | Path, allow_pickle: bool = False
     return load_tensors(own, read_checkpoint(path, allow_pickle), path)
 
 
-def load_tensors(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: str | Path) -> list[str]:
-    """`load_checkpoint` of parameters that were read before, into a model's own as they are named in the file.
+def load_tensors(
+    own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: str | Path, only: bool = False
+) -> list[str]:
+    """Copy the parameters that were read from a file into a model's own, all or none.
 
     Args:
         own: the parameters of the model, or views of them, by the names that the file has for them.
         tensors: what was read.
         path: of the file, for messages.
+        only: refuse what the model does not have.
+
+    Returns:
+        What the model does not have, as "name (shape)".
+
+    Raises:
+        CheckpointError: see `load_checkpoint`.
     """
-    wrong = []
+    wrong = [f"{name} is not a parameter of this model" for name in tensors if only and name not in own]
     for name, x in own.items():
         if name not in tensors:
             wrong.append(f"{name} is missing, which must be of shape {_shape(x)}")
