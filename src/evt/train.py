@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from evt.data.samples import FrameSamples, IndexedVideo
 from evt.data.sprites import SpriteClips, SpriteVideos
-from evt.data.video import Frame
+from evt.data.video import Boxes, Frame
 from evt.eventful import VARIANTS
 from evt.files import check_writable, write
 from evt.harness import setup
@@ -36,7 +36,6 @@ from evt.harness.finetune import fine_tune
 from evt.harness.spatial_cache import fill_cache
 from evt.harness.train import Losses, processes, train
 from evt.models import videomae, vivit_weights
-from evt.models.boxes import Targets
 from evt.models.checkpoints import save_checkpoint
 from evt.models.vitdet import ViTDet
 from evt.tokens.reduction import RunLength
@@ -187,7 +186,7 @@ def detection_losses(model: nn.Module, batch: list[Frame]) -> Losses:
         height, width = frame.image.shape[-2:]
         scale = model.input_scale((height, width))
         targets.append(
-            Targets((frame.target.boxes * scale).to(images.device), frame.target.labels.to(images.device))
+            Boxes((frame.target.boxes * scale).to(images.device), frame.target.labels.to(images.device))
         )
     return model.losses(images, targets)
 
