@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from evt.data.actions import Frames
 from evt.models.checkpoints import read_checkpoint, save_checkpoint
 from evt.models.videomae import VideoMAE, published
-from evt.models.views import Clip
 from evt.run import run
 from evt.train import train_task
 from tests.data.test_something import write as write_something
@@ -117,7 +117,7 @@ def test_something_something_is_seen_as_in_its_published_evaluation(
     spread: list[list[int]] = []
     cut = VideoMAE.preprocess
 
-    def noting(model: VideoMAE, clip: Clip) -> torch.Tensor:
+    def noting(model: VideoMAE, clip: Frames) -> torch.Tensor:
         spread.extend(model.views.positions(len(clip)))
         assert len(model.views) == 6
         return cut(model, clip)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from evt.data.actions import Frames
 from evt.eventful import Block
 from evt.eventful.counting import add, linear
-from evt.models.views import Clip, Views
+from evt.models.views import Views
 from evt.models.vivit import TubeletEmbed
 from evt.tokens.merging import merge
 from evt.tokens.packed import attend_packed
@@ -84,7 +85,7 @@ class VideoMAE(nn.Module):
         """Tokens of a view, all of them."""
         return len(self.pos_embed)
 
-    def preprocess(self, clip: Clip) -> Tensor:
+    def preprocess(self, clip: Frames) -> Tensor:
         """Cut a video into normalised views, (V, T, 3, size, size) float32 on the model's device.
 
         Raises:
