@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from evt.models.checkpoints import save_checkpoint
-from evt.models.videomae import VideoMAE
-from evt.models.views import Clip
+from evt.data.actions import Frames
+from evt.models.checkpoints import read_checkpoint, save_checkpoint
+from evt.models.videomae import VideoMAE, published
 from evt.run import run
+from evt.train import train_task
 from tests.commands import command, error
 from tests.data.test_something import write as write_something
 from tests.videos import write_video
@@ -37,7 +38,7 @@ def test_clips_are_classified_with_official_weights(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str
 ) -> None:
     torch.manual_seed(0)
-    torch.save({key: VideoMAE(**SETTINGS).state_dict()}, tmp_path / "official.pth")
+    torch.save({key: published(VideoMAE(**SETTINGS))}, tmp_path / "official.pth")
     figures = ran(
         monkeypatch, tmp_path, "variant=rlt", *CLIPS, f"model.checkpoint={tmp_path}/official.pth"
     )["recognition"]  # fmt: skip
@@ -60,7 +61,7 @@ def test_a_clip_that_hardly_moves_costs_less_and_random_dropping_as_much(
 def test_a_threshold_of_nothing_is_the_dense_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     weights = tmp_path / "a.safetensors"
     torch.manual_seed(0)
-    save_checkpoint(VideoMAE(**SETTINGS).state_dict(), weights)
+    save_checkpoint(published(VideoMAE(**SETTINGS)), weights)
     clips = ["data=sprite_clips", "data.n_clips=4", "data.setting=noise", f"model.checkpoint={weights}"]
     dense = ran(monkeypatch, tmp_path / "dense", "variant=base", *clips)["recognition"]
     rlt = ran(monkeypatch, tmp_path / "rlt", "variant=rlt", "policy.threshold=0", *clips)["recognition"]
@@ -73,13 +74,29 @@ def test_official_weights_begin_with_an_embedding_of_run_lengths_that_is_zero(
 ) -> None:
     """So that it can be trained from them."""
     torch.manual_seed(0)
-    save_checkpoint(VideoMAE(**SETTINGS).state_dict(), tmp_path / "a.safetensors")
+    save_checkpoint(published(VideoMAE(**SETTINGS)), tmp_path / "a.safetensors")
     arguments = ["variant=rlt", *CLIPS, f"model.checkpoint={tmp_path}/a.safetensors"]
     with_lengths = ["model.length_embedding=true", "policy.lengths=true"]
     without = ran(monkeypatch, tmp_path / "without", *arguments)["recognition"]
     found = ran(monkeypatch, tmp_path / "with", *arguments, *with_lengths)["recognition"]
     assert "zero, since it is not in the file: length_embed.weight" in capsys.readouterr().err
     assert (found["top1"], found["top5"]) == (without["top1"], without["top5"])
+
+
+def test_what_was_trained_has_the_published_names_and_can_be_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    small = [*SMALL[1:], "model.tubelet=[2,16,16]"]
+    recipe = ["train.batch_size=2", "train.workers=0", "data.clips.n_clips=4"]
+    train = tmp_path / "train"
+    arguments = ["task=videomae_mini", "variant=rlt", *small, *recipe, f"hydra.run.dir={train}"]
+    command(monkeypatch, train_task, *arguments)
+    weights = read_checkpoint(train / "weights.safetensors")
+    assert weights.keys() == published(VideoMAE(**SETTINGS)).keys()
+    assert weights["blocks.0.attn.q_bias"].all()  # they have moved from zero
+    checkpoint = f"model.checkpoint={train}/weights.safetensors"
+    figures = ran(monkeypatch, tmp_path / "run", "variant=rlt", *CLIPS, checkpoint)["recognition"]
+    assert figures["clips"] == 6
 
 
 def test_a_clip_that_is_too_short_is_told(
@@ -100,7 +117,7 @@ def test_something_something_is_seen_as_in_its_published_evaluation(
     spread: list[list[int]] = []
     cut = VideoMAE.preprocess
 
-    def noting(model: VideoMAE, clip: Clip) -> torch.Tensor:
+    def noting(model: VideoMAE, clip: Frames) -> torch.Tensor:
         spread.extend(model.views.positions(len(clip)))
         assert len(model.views) == 6
         return cut(model, clip)

@@ -12,7 +12,7 @@ import torch
 
 from evt import reproduce, run, train
 from evt.models.vivit import ViViT
-from evt.models.vivit_weights import published_name
+from evt.models.vivit_weights import published
 from evt.tables import recognition as recognition_table
 from evt.tables.recognition import VideoRow
 from tests.commands import command, error
@@ -49,7 +49,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = ViViT(32, 97, 1, 4, 2, 3, (2, 8, 8), 24, 3, spatial_depth=2, temporal_depth=1)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    state = {published_name(name, "head.linear1."): x for name, x in model.state_dict().items()}
+    state = published(model, "head.linear1.")
     state |= {"head.linear2.weight": torch.zeros(300, 24), "head.linear2.bias": torch.zeros(300)}
     path = tmp_path_factory.mktemp("weights") / "vivit.pth"
     torch.save({"model_state": state}, path)

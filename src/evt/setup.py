@@ -29,7 +29,7 @@ from evt.data.sprites import ACTIONS, SpriteClips, SpriteVideos
 from evt.data.vid import VID
 from evt.data.vid_annotations import CLASSES
 from evt.data.video import Video
-from evt.errors import CheckpointError, ConfigError, DataError
+from evt.errors import ConfigError, DataError
 from evt.eventful import VARIANTS, Policy, Threshold, TopR, Variant, init_weights
 from evt.models.checkpoints import (
     classes_in,
@@ -40,7 +40,7 @@ from evt.models.checkpoints import (
     read_class_names,
 )
 from evt.models.shipped import checkpoint_path
-from evt.models.videomae import VideoMAE
+from evt.models.videomae import VideoMAE, published
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
 from evt.models.vivit_weights import load_fine_tuned, load_published
@@ -229,7 +229,7 @@ def build_videomae(cfg: DictConfig, device: torch.device) -> tuple[VideoMAE, Wei
         # Trained without one, as the official models are: it is zero, which changes nothing, until it is trained.
         tensors[LENGTH_EMBEDDING] = model.length_embed.weight.detach()
         lines = [f"zero, since it is not in the file: {LENGTH_EMBEDDING}"]
-    left_out = load_tensors(model, tensors, path)
+    left_out = load_tensors(published(model), tensors, path)
     _list_left_out(cfg, [*lines, *(f"not loaded: {name}" for name in left_out)])
     return model, _named(_weights_of(path), cfg, model.head.out_features)
 
@@ -367,14 +367,9 @@ def _list_left_out(cfg: DictConfig, sentences: Sequence[str]) -> None:
 def _load_vivit(model: ViViT, paths: Sequence[str], allow_pickle: bool) -> list[str]:
     """Load the published weights and, over them, fine-tuned ones if there are any; what was left out."""
     path, *fine_tuned = paths
-    try:
-        left_out = load_published(model, read_checkpoint(path, allow_pickle))
-        for path in fine_tuned:
-            load_fine_tuned(model, read_checkpoint(path))
-    except CheckpointError:
-        raise
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    left_out = load_published(model, read_checkpoint(path, allow_pickle), path)
+    for path in fine_tuned:
+        load_fine_tuned(model, read_checkpoint(path), path)
     return left_out
 
 

@@ -21,14 +21,13 @@ from evt import setup
 from evt.cli import run_command
 from evt.data.samples import FrameSamples, IndexedVideo
 from evt.data.sprites import SpriteClips, SpriteVideos
-from evt.data.video import Frame
+from evt.data.video import Boxes, Frame
 from evt.errors import ConfigError
 from evt.eventful import VARIANTS
 from evt.files import check_writable, write
-from evt.models.boxes import Targets
+from evt.models import videomae, vivit_weights
 from evt.models.checkpoints import save_checkpoint
 from evt.models.vitdet import ViTDet
-from evt.models.vivit_weights import published_name
 from evt.tokens.reduction import RunLength
 from evt.training.dense_signals import (
     CellClassifier,
@@ -117,11 +116,14 @@ def train_vivit(cfg: DictConfig, device: torch.device, folder: Path, rank: int) 
         torch.manual_seed(cfg.model.seed)
         learner = MotionLearner(model)
     train(learner, MotionSamples(data, model), motion_losses, recipe, folder, device, origin_of(cfg))
-    return {published_name(name): x for name, x in model.state_dict().items()}, data.classes
+    return vivit_weights.published(model), data.classes
 
 
 def train_videomae(cfg: DictConfig, device: torch.device, folder: Path, rank: int) -> Named:
-    """Train a VideoMAE on all tokens or, where the policy says so, on those that do not repeat; its parameters."""
+    """Train a VideoMAE on all tokens or, where the policy says so, on those that do not repeat; its parameters.
+
+    Under their published names, as ViViT's.
+    """
     recipe = setup.build_recipe(cfg.train)
     data = setup.build_clips(DictConfig(cfg.data.clips))
     assert isinstance(data, SpriteClips)
@@ -135,7 +137,7 @@ def train_videomae(cfg: DictConfig, device: torch.device, folder: Path, rank: in
         learner = MotionLearner(model, reduction)
     origin = {**origin_of(cfg), "policy": str(reduction)}
     train(learner, MotionSamples(data, model), motion_losses, recipe, folder, device, origin)
-    return model.state_dict(), data.classes
+    return videomae.published(model), data.classes
 
 
 def origin_of(cfg: DictConfig) -> dict[str, Any]:
@@ -185,7 +187,7 @@ def detection_losses(model: nn.Module, batch: list[Frame]) -> Losses:
         height, width = frame.image.shape[-2:]
         scale = model.input_scale((height, width))
         targets.append(
-            Targets((frame.target.boxes * scale).to(images.device), frame.target.labels.to(images.device))
+            Boxes((frame.target.boxes * scale).to(images.device), frame.target.labels.to(images.device))
         )
     return model.losses(images, targets)
 

@@ -13,12 +13,13 @@ from tqdm import tqdm
 
 from evt import setup
 from evt.evaluate.speed import inputs_of
-from evt.eventful import VARIANTS, TopR, fused
+from evt.eventful import VARIANTS, TopR
+from evt.eventful import fast as fast_module
 from evt.eventful.policy import Selection
 from evt.metrics.agreement import relative_l2
 from evt.models.vitdet import ViTDet
 from evt.settings import CONFIG_DIR
-from tests.eventful.test_fused import REFERENCE
+from tests.eventful.test_fast import REFERENCE
 
 CLIP = Path("../shared/data/clips/flipping_a_pancake.mkv")
 N_FRAMES = 300
@@ -58,7 +59,7 @@ def test_300_frames_of_real_video_are_those_of_the_reference_path(
     monkeypatch: pytest.MonkeyPatch, variant: str
 ) -> None:
     """Both select by their own errors; ties that fall otherwise are counted, and the reference's hold."""
-    monkeypatch.setattr(fused, "FEW_KEYS", 0)  # pooled keys are updated, too
+    monkeypatch.setattr(fast_module, "FEW_KEYS", 0)  # pooled keys are updated, too
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         cfg = hydra.compose("bench", ["model.size=448", "data=video", f"data.path={CLIP}"])
     model, _ = setup.build_model(cfg.model, setup.build_device(cfg))
@@ -66,7 +67,7 @@ def test_300_frames_of_real_video_are_those_of_the_reference_path(
     leader = Leader(112)
     follower = Follower(leader)
     reference = model.net.stream(REFERENCE[variant], leader)
-    fast = model.net.stream(replace(VARIANTS[variant], fused=True), follower)
+    fast = model.net.stream(replace(VARIANTS[variant], fast=True), follower)
     errors = []
     for x in tqdm(inputs_of(model, cfg.data, N_FRAMES, torch.float32), variant, unit="frame"):
         expected = reference(x)

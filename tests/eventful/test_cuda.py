@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from evt.eventful import VARIANTS, TopR
-from evt.eventful import fused as fused_module
+from evt.eventful import fast as fast_module
 from tests.common import small_frames, small_vit
-from tests.eventful.test_fused import REFERENCE
+from tests.eventful.test_fast import REFERENCE
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -20,11 +20,11 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 def test_both_paths_are_on_a_gpu_what_the_reference_is_on_the_cpu(
     monkeypatch: pytest.MonkeyPatch, name: str, few_keys: int
 ) -> None:
-    monkeypatch.setattr(fused_module, "FEW_KEYS", few_keys)
+    monkeypatch.setattr(fast_module, "FEW_KEYS", few_keys)
     frames, gated = small_frames(4, changed=4), VARIANTS[name].gate is not None
     policy = TopR(10) if gated else None
     cpu = small_vit().stream(REFERENCE[name], policy)
-    fast = small_vit().cuda().stream(replace(VARIANTS[name], fused=True), policy)
+    fast = small_vit().cuda().stream(replace(VARIANTS[name], fast=True), policy)
     reference = small_vit().cuda().stream(REFERENCE[name], policy)
     for frame in frames:
         expected = cpu(frame)

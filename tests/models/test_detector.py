@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evt.models.boxes import Targets, clip, decode, encode, giou_loss, pairwise_iou
+from evt.data.video import Boxes
+from evt.models.boxes import clip, decode, encode, giou_loss, pairwise_iou
 from evt.models.matching import IGNORED, match, sample
 from evt.models.roi_heads import pyramid_level
 from evt.models.rpn import anchors
@@ -187,7 +188,7 @@ def test_pictures_of_a_batch_do_not_mix() -> None:
 def test_losses_on_a_picture_without_objects() -> None:
     """Frames without objects are part of VID; they teach what background is, and nothing about boxes."""
     model = small_detector()
-    nothing = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
+    nothing = Boxes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
     losses = model.losses(torch.randn(1, 3, 64, 64), [nothing])
     assert losses["loss_rpn_loc"] == losses["loss_box_reg"] == 0
     # An untrained detector: log 2 for each of 256 anchors, and log 4 for four classes.
@@ -200,7 +201,7 @@ def test_losses_on_a_picture_without_objects() -> None:
 
 def test_losses_under_mixed_precision_are_near_those_in_float32() -> None:
     model, image = small_detector(), torch.randn(1, 3, 64, 64)
-    targets = [Targets(tensor([20, 10, 50, 40]), torch.tensor([2]))]
+    targets = [Boxes(tensor([20, 10, 50, 40]), torch.tensor([2]))]
     torch.manual_seed(1)
     full = model.losses(image, targets)
     torch.manual_seed(1)
@@ -215,7 +216,7 @@ def test_a_small_detector_learns_a_frame() -> None:
     model = small_detector()
     image = torch.randn(1, 3, 64, 64)
     image[..., 10:40, 20:50] += 2
-    targets = [Targets(tensor([20, 10, 50, 40]), torch.tensor([2]))]
+    targets = [Boxes(tensor([20, 10, 50, 40]), torch.tensor([2]))]
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     history = []
     for _ in range(60):
@@ -256,5 +257,5 @@ def test_detectron2s_heads_find_the_same() -> None:
     tokens = ours.net(image).detach()
     for a, b in zip(ours.detect(tokens, (64, 64)), theirs.detect(tokens, (64, 64)), strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=0)
-    targets = [Targets(tensor([20, 10, 50, 40]), torch.tensor([2]))]
+    targets = [Boxes(tensor([20, 10, 50, 40]), torch.tensor([2]))]
     assert theirs.losses(image, targets).keys() == ours.losses(image, targets).keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from evt.errors import CheckpointError
 from evt.eventful import VARIANTS, Policy, Threshold, TopR
 from evt.models.checkpoints import read_checkpoint
 from evt.models.views import Views
@@ -21,7 +23,7 @@ from evt.models.vivit_weights import (
     fine_tuned_weights,
     load_fine_tuned,
     load_published,
-    published_name,
+    published,
 )
 from tests.vivit import small_vivit
 
@@ -164,11 +166,12 @@ def test_r_of_all_tokens_is_the_dense_model_and_more_is_refused() -> None:
     """At r = 17 of 17 tokens nothing is reused; the paper's limits are 401 at 320 pixels and 197 at 224."""
     model = small_vivit()
     video = torch.randint(0, 256, (9, 3, 32, 48), dtype=torch.uint8)
-    dense = model.predict(video, VARIANTS["base"])
-    torch.testing.assert_close(model.predict(video, TEMPORAL, TopR(17)), dense, rtol=0, atol=1e-5)
-    assert not torch.allclose(model.predict(video, TEMPORAL, TopR(2)), dense, rtol=0, atol=1e-5)
+    views = model.preprocess(video)
+    dense = model.predict_views(views, VARIANTS["base"])
+    torch.testing.assert_close(model.predict_views(views, TEMPORAL, TopR(17)), dense, rtol=0, atol=1e-5)
+    assert not torch.allclose(model.predict_views(views, TEMPORAL, TopR(2)), dense, rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="r must be at most 17"):
-        model.predict(video, TEMPORAL, TopR(18))
+        model.predict_views(views, TEMPORAL, TopR(18))
     assert [full_size(dataset).n_tokens for dataset in ("epic", "k400")] == [401, 197]
 
 
@@ -186,38 +189,37 @@ def test_a_still_video_gives_the_dense_model_at_any_r() -> None:
     """Where nothing changes there is nothing to recompute."""
     model = small_vivit()
     video = torch.randint(0, 256, (1, 3, 32, 48), dtype=torch.uint8)
-    dense = model.predict(video, VARIANTS["base"])
-    torch.testing.assert_close(model.predict(video, TEMPORAL, TopR(0)), dense, rtol=0, atol=1e-5)
+    views = model.preprocess(video)
+    dense = model.predict_views(views, VARIANTS["base"])
+    torch.testing.assert_close(model.predict_views(views, TEMPORAL, TopR(0)), dense, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["vivit_b_epic_kitchens", "vivit_b_kinetics400"])
 def test_parameters_have_the_published_names_and_shapes(name: str) -> None:
     """Else no published checkpoint would load."""
-    published = dict(line.split("\t") for line in (CHECKPOINTS / f"{name}.txt").read_text().splitlines())
+    lines = (CHECKPOINTS / f"{name}.txt").read_text().splitlines()
     epic = "epic" in name
-    ours = {
-        published_name(key, "head.linear1." if epic else "head.linear."): "x".join(map(str, x.shape))
-        for key, x in full_size("epic" if epic else "k400").state_dict().items()
-    }
-    assert ours == published
+    ours = published(full_size("epic"), "head.linear1.") if epic else published(full_size("k400"))
+    shapes = {key: "x".join(map(str, x.shape)) for key, x in ours.items()}
+    assert shapes == dict(line.split("\t") for line in lines)
 
 
 def published_weights(model: ViViT, head: str) -> dict[str, Tensor]:
-    return {published_name(name, head): torch.randn_like(x) for name, x in model.state_dict().items()}
+    return {name: torch.randn_like(x) for name, x in published(model, head).items()}
 
 
 def test_published_weights_load_and_the_nouns_are_left_out_in_words() -> None:
     model = small_vivit()
     weights = published_weights(model, "head.linear1.")
     nouns = {"head.linear2.weight": torch.zeros(300, 24), "head.linear2.bias": torch.zeros(300)}
-    notes = load_published(model, {**weights, **nouns})
+    notes = load_published(model, {**weights, **nouns}, "a.pth")
     assert notes == [
         "head.linear2.bias and head.linear2.weight left out: they classify nouns, and the task is verbs"
     ]
     assert torch.equal(model.head.weight, weights["head.linear1.weight"])
     block = model.get_parameter("temporal.blocks.0.mlp.fc2.bias")
     assert torch.equal(block, weights["backbone.layers_temporal.0.ffn.net.3.bias"])
-    assert load_published(model, published_weights(model, "head.linear.")) == []
+    assert load_published(model, published_weights(model, "head.linear."), "a.pth") == []
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pyth"])
@@ -226,25 +228,44 @@ def test_a_published_file_loads(tmp_path: Path, suffix: str) -> None:
     model = small_vivit()
     weights = published_weights(model, "head.linear1.")
     torch.save({"epoch": 30, "model_state": weights, "optimizer_state": {}}, tmp_path / f"vivit{suffix}")
-    assert load_published(model, read_checkpoint(tmp_path / f"vivit{suffix}")) == []
+    path = tmp_path / f"vivit{suffix}"
+    assert load_published(model, read_checkpoint(path), path) == []
     assert torch.equal(model.temporal.pos_embed, weights["backbone.temp_embd"])
 
 
-def test_weights_that_do_not_fit_are_all_named_and_leave_the_model_as_it_was() -> None:
+@pytest.mark.parametrize(
+    ("name", "x", "fault"),
+    [
+        ("backbone.temp_embd", None, "is missing, which must be of shape 1x3x24"),
+        ("backbone.pos_embd", torch.zeros(1, 197, 24), "is of shape 1x197x24, and must be of shape 1x17x24"),
+        ("backbone.layers.2.norm.weight", torch.zeros(24), "is not a parameter of this model"),
+        (
+            "backbone.norm.bias",
+            torch.full((24,), torch.nan),
+            "has NaN or infinite values; all must be finite",
+        ),
+        (
+            "backbone.norm.bias",
+            torch.zeros(24, dtype=torch.int64),
+            "is of int64; it must be of floating-point",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_named_and_leave_the_model_as_it_was(
+    name: str, x: Tensor | None, fault: str
+) -> None:
     model = small_vivit()
-    before = {name: x.clone() for name, x in model.state_dict().items()}
+    before = {key: y.clone() for key, y in model.state_dict().items()}
     weights = published_weights(model, "head.linear.")
-    del weights["backbone.temp_embd"]
-    weights["backbone.pos_embd"] = torch.zeros(1, 197, 24)
-    weights["backbone.layers.2.norm.weight"] = torch.zeros(24)
-    weights["backbone.norm.bias"][3] = torch.nan
-    with pytest.raises(ValueError, match="do not fit the model") as error:
-        load_published(model, weights)
-    assert "backbone.temp_embd is missing" in str(error.value)
-    assert "backbone.pos_embd is 1x197x24 and must be 1x17x24" in str(error.value)
-    assert "backbone.layers.2.norm.weight is not a parameter" in str(error.value)
-    assert "backbone.norm.bias has NaN or infinite values" in str(error.value)
-    assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())
+    weights.pop(name, None)
+    if x is not None:
+        weights[name] = x
+    with pytest.raises(CheckpointError, match=re.escape(f"a.pth: {name} {fault}")):
+        load_published(model, weights, "a.pth")
+    del weights["backbone.layers.1.norm.weight"]
+    with pytest.raises(CheckpointError, match=r"\(and 1 more parameters do not fit\)$"):
+        load_published(model, weights, "a.pth")
+    assert all(torch.equal(before[key], y) for key, y in model.state_dict().items())
 
 
 def test_fine_tuned_weights_replace_the_temporal_part_only() -> None:
@@ -252,13 +273,13 @@ def test_fine_tuned_weights_replace_the_temporal_part_only() -> None:
     for parameter in tuned.parameters():
         torch.nn.init.normal_(parameter)
     weights = fine_tuned_weights(tuned)
-    load_fine_tuned(model, weights)
+    load_fine_tuned(model, weights, "r.pth")
     for name, x in model.state_dict().items():
         assert torch.equal(x, tuned.state_dict()[name]) == name.startswith(("temporal.", "head.")), name
-    with pytest.raises(ValueError, match=r"head.bias is missing"):
-        load_fine_tuned(model, {name: x for name, x in weights.items() if name != "head.bias"})
-    with pytest.raises(ValueError, match=r"spatial.norm.bias is not a parameter"):
-        load_fine_tuned(model, {**weights, "spatial.norm.bias": torch.zeros(24)})
+    with pytest.raises(CheckpointError, match=r"r\.pth: head\.bias is missing"):
+        load_fine_tuned(model, {name: x for name, x in weights.items() if name != "head.bias"}, "r.pth")
+    with pytest.raises(CheckpointError, match=r"r\.pth: spatial\.norm\.bias is not a parameter"):
+        load_fine_tuned(model, {**weights, "spatial.norm.bias": torch.zeros(24)}, "r.pth")
 
 
 def test_gradients_reach_the_temporal_part_through_given_outputs() -> None:

@@ -16,7 +16,7 @@ from evt.eventful import init_weights
 from evt.models.checkpoints import save_checkpoint
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
-from evt.models.vivit_weights import fine_tuned_weights, published_name
+from evt.models.vivit_weights import fine_tuned_weights, published
 from tests.commands import command, error
 
 TINY: dict[str, Any] = {"dim": 16, "depth": 3, "num_heads": 2, "fpn_channels": 16, "fc_dim": 16}
@@ -56,9 +56,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         model.apply(init_weights)
         torch.nn.init.normal_(model.head.weight)
         if seed == 0:
-            save_checkpoint(
-                {published_name(name): x for name, x in model.state_dict().items()}, folder / "a.safetensors"
-            )
+            save_checkpoint(published(model), folder / "a.safetensors")
     save_checkpoint(fine_tuned_weights(model), folder / "r25.safetensors")
     tuned = [f"table.fine_tuned='{folder}/r{{r}}.safetensors'", "table.tuned=[25]"]
     return [*given(TINY_CLIPS), f"model.checkpoint={folder}/a.safetensors", *tuned]

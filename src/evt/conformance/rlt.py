@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evt.models.videomae import PIXEL_MEAN, PIXEL_STD, VideoMAE
+from evt.models.checkpoints import load_tensors
+from evt.models.videomae import PIXEL_MEAN, PIXEL_STD, VideoMAE, published
 from evt.tokens.reduction import RunLength
 from evt.tokens.run_length import keep_mask, run_lengths
 
@@ -28,7 +29,8 @@ def rlt_outputs(case: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, T
     settings = {name: case[name] for name in names}
     model = VideoMAE(**settings, view_frames=case["frames"], num_heads=case["heads"]).eval()
     prefix = "weights/"
-    model.load_state_dict({k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)})
+    weights = {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
+    load_tensors(published(model), weights, "the case", only=True)
     clips = model.normalise(tensors["input/video"] / 255)
     rlt = RunLength(case["threshold"])
     keep = keep_mask(clips, model.tubelet, rlt.threshold)

@@ -38,9 +38,8 @@ def vivit_of(case: dict[str, Any], tensors: dict[str, Tensor]) -> ViViT:
         temporal_depth=case["temporal_depth"],
     )
     prefix = "weights/"
-    load_published(
-        model, {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
-    )
+    weights = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+    load_published(model, weights, "the case")
     return model.eval()
 
 

@@ -39,12 +39,12 @@ OVERHANG = 1.0
 
 
 class Frames(Protocol):
-    """The frames of a clip, decoded when they are read."""
+    """The frames of a clip: a tensor (t, 3, H, W), or what decodes those that are asked for when they are read."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, positions: list[int], /) -> Tensor:
-        """Frames by position, (n, 3, H, W) uint8, RGB."""
+        """Frames by position, each position once and rising, (n, 3, H, W) RGB in [0, 255]."""
 
 
 @dataclass(frozen=True)

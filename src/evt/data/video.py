@@ -13,7 +13,7 @@ from torch import Tensor
 class Boxes:
     """The objects of one frame.
 
-    boxes: (n, 4) float32, x0 y0 x1 y1 in pixels of the frame as stored.
+    boxes: (n, 4) float32, x0 y0 x1 y1 in pixels of the frame as stored, or of a model's input where it learns them.
     labels: (n,) int64, zero-based classes.
     crowd: (n,) bool, which boxes stand for a group of objects that are not told apart (COCO's `iscrowd`): what is
         found in there is neither right nor wrong. None where no box does.

@@ -218,7 +218,7 @@ def _input(model: ViTDet, frame: Frame) -> Tensor:
 
 def dense_rival(variant: Variant) -> Variant:
     """The dense model that a variant is compared with: on the fast path where the variant is."""
-    return replace(VARIANTS["base"], fused=variant.fused)
+    return replace(VARIANTS["base"], fast=variant.fast)
 
 
 def timed(run: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from evt.data.actions import Frames
 from evt.errors import DataError
 from evt.evaluate.measure import Measurement, dense_rival, timed
 from evt.eventful import Policy, Stream, Variant, count_ops
 from evt.metrics.agreement import relative_l2
-from evt.models.views import Clip
 from evt.models.vivit import ViViT
 
 
@@ -39,7 +39,7 @@ class ClipMeasurement:
 
 @torch.no_grad()
 def measure_clip(
-    model: ViViT, variant: Variant, policy: Policy | None, clip: Clip, compare: bool, describe: str
+    model: ViViT, variant: Variant, policy: Policy | None, clip: Frames, compare: bool, describe: str
 ) -> ClipMeasurement:
     """Run a clip's views as one batch of streams, with a progress bar over the steps.
 

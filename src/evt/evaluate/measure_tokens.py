@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from evt.data.actions import Frames
 from evt.errors import DataError
 from evt.evaluate.measure import timed
 from evt.eventful import count_ops
 from evt.models.videomae import VideoMAE
-from evt.models.views import Clip
 from evt.tokens.reduction import Reduction
 
 REPEATS = 3
@@ -20,7 +20,7 @@ REPEATS = 3
 
 @torch.no_grad()
 def measure_tokens(
-    model: VideoMAE, reduction: Reduction | None, clip: Clip, compare: bool
+    model: VideoMAE, reduction: Reduction | None, clip: Frames, compare: bool
 ) -> tuple[dict[str, Any], torch.Tensor]:
     """Run a clip's views as one batch.
 

@@ -10,14 +10,14 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 from tqdm import tqdm
 
-from evt.data.actions import ActionData
+from evt.data.actions import ActionData, Frames
 from evt.errors import DataError
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.measure import timed
 from evt.eventful import Policy, Variant, count_ops
 from evt.metrics.accuracy import Prediction, accuracy
 from evt.models.videomae import VideoMAE
-from evt.models.views import Clip, Views
+from evt.models.views import Views
 from evt.tokens.reduction import Reduction
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Recogniser(Protocol):
 
     views: Views
 
-    def preprocess(self, clip: Clip, /) -> Tensor:
+    def preprocess(self, clip: Frames, /) -> Tensor:
         """Cut a video into views."""
 
     def predict_views(self, views: Tensor, variant: Any, policy: Any, /) -> Tensor:

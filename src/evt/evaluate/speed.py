@@ -32,7 +32,7 @@ class Contestant:
 
     def on(self, model: ViTDet | ViViT, fast: bool) -> Stream:
         """A new stream; ViViT's runs its spatial sub-model."""
-        return Stream(_network(model), replace(self.variant, fused=fast or self.variant.rows), self.policy)
+        return Stream(_network(model), replace(self.variant, fast=fast or self.variant.rows), self.policy)
 
 
 @torch.no_grad()

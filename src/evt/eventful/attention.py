@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evt.eventful.counting import add, add_, einsum, matmul, record
 from evt.eventful.derived import Derived
-from evt.eventful.fused import FusedState, Layout, Window, pooled
+from evt.eventful.fast import FastState, Layout, Window, pooled
 from evt.eventful.gate import Buffer
 from evt.eventful.parts import part
 from evt.eventful.policy import Selection
@@ -24,10 +24,10 @@ class AttentionState:
     """What attention keeps between the frames of one batch of streams; nothing where it is dense."""
 
     def __init__(self, variant: Variant) -> None:
-        self.fused = FusedState(variant) if variant.fused else None
-        self.buffer = Buffer() if variant.gate is not None and not variant.fused else None
-        self.query_key = QueryKeyProduct() if variant.sparse_qk and not variant.fused else None
-        self.attention_value = AttentionValueProduct() if variant.sparse_av and not variant.fused else None
+        self.fast = FastState(variant) if variant.fast else None
+        self.buffer = Buffer() if variant.gate is not None and not variant.fast else None
+        self.query_key = QueryKeyProduct() if variant.sparse_qk and not variant.fast else None
+        self.attention_value = AttentionValueProduct() if variant.sparse_av and not variant.fast else None
 
 
 class Attention(nn.Module):
@@ -80,8 +80,8 @@ class Attention(nn.Module):
             variant: what is pooled.
             state: what is kept from the last frame, updated here.
         """
-        if state.fused is not None:
-            return self._fused(qkv, selection, variant, state.fused)
+        if state.fast is not None:
+            return self._fast(qkv, selection, variant, state.fast)
         if state.buffer is not None:
             with part("gate"):
                 qkv = state.buffer(qkv, selection)
@@ -129,18 +129,18 @@ class Attention(nn.Module):
             av = matmul(a, v)
         return av.transpose(1, 2).flatten(2)
 
-    def _fused(self, qkv: Tensor, selection: Selection | None, variant: Variant, state: FusedState) -> Tensor:
+    def _fast(self, qkv: Tensor, selection: Selection | None, variant: Variant, state: FastState) -> Tensor:
         """The fast path, (K, 3D) or (B, N, 3D) to (B, N, D)."""
         n_tokens = qkv.shape[1] if selection is None else selection.n_tokens
         layout = self._layout(n_tokens, variant.pool, qkv.device)
         with part("attention"):
-            out = self._attend_fused(qkv, selection, variant.pool, state, layout)
+            out = self._attend_fast(qkv, selection, variant.pool, state, layout)
             out = out.unflatten(1, (-1, layout.n)).permute(1, 2, 0, 3)  # (B, tokens as laid out, H, d)
         with part("windows"):
             return (out if layout.places is None else out.index_select(1, layout.places)).flatten(2)
 
-    def _attend_fused(
-        self, qkv: Tensor, selection: Selection | None, pool: int, state: FusedState, layout: Layout
+    def _attend_fast(
+        self, qkv: Tensor, selection: Selection | None, pool: int, state: FastState, layout: Layout
     ) -> Tensor:
         tables = None
         if self.rel_pos_h is not None and self.grid is not None:

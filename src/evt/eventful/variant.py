@@ -17,9 +17,9 @@ class Variant:
         or column that fills no square is left out, as published.
     gate_before_norm: the gates see tokens before the layer norm instead of after it (supplement, section B).
     rows: in global blocks only the queries that changed attend; the others keep their result until they change. An
-        approximation that the paper did not try; it needs fused. A class token's input is the same in every frame, so
-        tokens that stand for no place in the picture always pass the gates, within the budget.
-    fused: attention keeps each query's result and log-sum-exp instead of B and A (see `evt.eventful.fused`). Faster,
+        approximation that the paper did not try; it needs `fast`. A class token's input is the same in every frame,
+        so tokens that stand for no place in the picture always pass the gates, within the budget.
+    fast: attention keeps each query's result and log-sum-exp instead of B and A (see `evt.eventful.fast`). Faster,
         and exact in q, k and v, where equation 10 keeps what attends to unchanged keys as it was.
 
     Raises:
@@ -32,15 +32,15 @@ class Variant:
     pool: int = 1
     gate_before_norm: bool = False
     rows: bool = False
-    fused: bool = False
+    fast: bool = False
 
     def __post_init__(self) -> None:
         if self.gate is None and (self.sparse_qk or self.sparse_av or self.gate_before_norm):
             raise ValueError(
                 "a variant without a gate knows of no changed tokens: give it one, or no sparse product"
             )
-        if self.rows and not (self.fused and self.sparse_qk and self.sparse_av):
-            raise ValueError("rows leaves out what the sparse products update: it needs them, and fused")
+        if self.rows and not (self.fast and self.sparse_qk and self.sparse_av):
+            raise ValueError("rows leaves out what the sparse products update: it needs them, and `fast`")
         if self.pool < 1:
             raise ValueError(f"pool is {self.pool}; it must be at least 1")
 
@@ -60,6 +60,6 @@ VARIANTS = {
     "stgt": Variant(gate="previous"),
     "spatial": Variant(pool=2),
     "spatiotemporal": Variant(gate="reference", sparse_qk=True, sparse_av=True, pool=2),
-    "rows": Variant(gate="reference", sparse_qk=True, sparse_av=True, rows=True, fused=True),
+    "rows": Variant(gate="reference", sparse_qk=True, sparse_av=True, rows=True, fast=True),
 }
 """The paper's variants under the names of its tables, and `rows`, which is not the paper's."""

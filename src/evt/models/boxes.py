@@ -37,17 +37,6 @@ class Detections(NamedTuple):
     labels: Tensor
 
 
-class Targets(NamedTuple):
-    """The objects that are in one picture.
-
-    boxes: (n, 4) in pixels of the input.
-    labels: (n,) int64, zero-based classes.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-
-
 def area(boxes: Tensor) -> Tensor:
     """The areas of boxes, (..., 4) to (...)."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])

@@ -100,12 +100,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, allow_pickle: bool = Fal
         CheckpointError: the file cannot be read, or a parameter is missing, of another shape, not of floating-point
             numbers, or not finite; then the model is as it was.
     """
-    return load_tensors(model, read_checkpoint(path, allow_pickle), path)
-
-
-def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> list[str]:
-    """`load_checkpoint` of parameters that were read before; path is for its messages."""
-    return _load(model.state_dict(), tensors, Path(path))
+    return load_tensors(model.state_dict(), read_checkpoint(path, allow_pickle), path)
 
 
 def load_backbone(model: nn.Module, path: str | Path, allow_pickle: bool = False) -> list[str]:
@@ -118,7 +113,47 @@ def load_backbone(model: nn.Module, path: str | Path, allow_pickle: bool = False
         CheckpointError: as `load_checkpoint`, for the parameters of backbone and pyramid.
     """
     own = {name: x for name, x in model.state_dict().items() if name.startswith(_BACKBONE)}
-    return _load(own, read_checkpoint(path, allow_pickle), Path(path))
+    return load_tensors(own, read_checkpoint(path, allow_pickle), path)
+
+
+def load_tensors(
+    own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: str | Path, only: bool = False
+) -> list[str]:
+    """Copy the parameters that were read from a file into a model's own, all or none.
+
+    Args:
+        own: the parameters of the model, or views of them, by the names that the file has for them.
+        tensors: what was read.
+        path: of the file, for messages.
+        only: refuse what the model does not have.
+
+    Returns:
+        What the model does not have, as "name (shape)".
+
+    Raises:
+        CheckpointError: see `load_checkpoint`.
+    """
+    wrong = [f"{name} is not a parameter of this model" for name in tensors if only and name not in own]
+    for name, x in own.items():
+        if name not in tensors:
+            wrong.append(f"{name} is missing, which must be of shape {_shape(x)}")
+        elif tensors[name].shape != x.shape:
+            wrong.append(f"{name} is of shape {_shape(tensors[name])}, and must be of shape {_shape(x)}")
+            found, expected = len(tensors[name]) - 1, len(x) - 1
+            if name == _CLASSES and found != expected:
+                wrong.insert(0, f"{wrong.pop()}: it is for {found} classes, and the model has {expected}")
+        elif not tensors[name].is_floating_point():
+            kind = str(tensors[name].dtype).removeprefix("torch.")
+            wrong.append(f"{name} is of {kind}; it must be of floating-point numbers")
+        elif not tensors[name].to(x.dtype).isfinite().all():
+            wrong.append(f"{name} has NaN or infinite values; all must be finite numbers")
+    if wrong:
+        more = f" (and {len(wrong) - 1} more parameters do not fit)" if len(wrong) > 1 else ""
+        raise CheckpointError(f"{path}: {wrong[0]}{more}")
+    with torch.no_grad():
+        for name, x in own.items():
+            x.copy_(tensors[name])
+    return [f"{name} ({_shape(x)})" for name, x in tensors.items() if name not in own]
 
 
 def save_checkpoint(
@@ -210,31 +245,6 @@ def hash_of(tensors: Mapping[str, Tensor], classes: str = "") -> str:
         digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     digest.update(classes.encode())
     return digest.hexdigest()
-
-
-def _load(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: Path) -> list[str]:
-    """Copy tensors into a model's own, all or none; returns what was left over."""
-    wrong = []
-    for name, x in own.items():
-        if name not in tensors:
-            wrong.append(f"{name} is missing, which must be of shape {_shape(x)}")
-        elif tensors[name].shape != x.shape:
-            wrong.append(f"{name} is of shape {_shape(tensors[name])}, and must be of shape {_shape(x)}")
-            found, expected = len(tensors[name]) - 1, len(x) - 1
-            if name == _CLASSES and found != expected:
-                wrong.insert(0, f"{wrong.pop()}: it is for {found} classes, and the model has {expected}")
-        elif not tensors[name].is_floating_point():
-            kind = str(tensors[name].dtype).removeprefix("torch.")
-            wrong.append(f"{name} is of {kind}; it must be of floating-point numbers")
-        elif not tensors[name].to(x.dtype).isfinite().all():
-            wrong.append(f"{name} has NaN or infinite values; all must be finite numbers")
-    if wrong:
-        more = f" (and {len(wrong) - 1} more parameters do not fit)" if len(wrong) > 1 else ""
-        raise CheckpointError(f"{path}: {wrong[0]}{more}")
-    with torch.no_grad():
-        for name, x in own.items():
-            x.copy_(tensors[name])
-    return [f"{name} ({_shape(x)})" for name, x in tensors.items() if name not in own]
 
 
 def _shape(x: Tensor) -> str:

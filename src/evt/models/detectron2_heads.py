@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from evt.models.boxes import Detections, Proposals, Targets
+from evt.data import video
+from evt.models.boxes import Detections, Proposals
 from evt.models.pyramid import strides
 from evt.models.rpn import ASPECT_RATIOS
 
@@ -50,7 +51,7 @@ def classes() -> tuple[Any, Any]:
         # The pixels are not looked at.
         return ImageList(features[0], [input_size] * len(features[0]))
 
-    def instances(input_size: tuple[int, int], targets: Sequence[Targets]) -> list[Any]:
+    def instances(input_size: tuple[int, int], targets: Sequence[video.Boxes]) -> list[Any]:
         return [Instances(input_size, gt_boxes=Boxes(x.boxes), gt_classes=x.labels) for x in targets]
 
     def proposed(input_size: tuple[int, int], proposals: Sequence[Proposals]) -> list[Any]:
@@ -88,7 +89,7 @@ def classes() -> tuple[Any, Any]:
             return [Proposals(x.proposal_boxes.tensor, x.objectness_logits) for x in found]
 
         def training_losses(
-            self, features: Sequence[Tensor], input_size: tuple[int, int], targets: Sequence[Targets]
+            self, features: Sequence[Tensor], input_size: tuple[int, int], targets: Sequence[video.Boxes]
         ) -> tuple[list[Proposals], dict[str, Tensor]]:
             self.train()
             with EventStorage():  # detectron2 logs into it
@@ -154,7 +155,7 @@ def classes() -> tuple[Any, Any]:
             features: Sequence[Tensor],
             input_size: tuple[int, int],
             proposals: Sequence[Proposals],
-            targets: Sequence[Targets],
+            targets: Sequence[video.Boxes],
         ) -> dict[str, Tensor]:
             self.train()
             with EventStorage():

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evt.models.boxes import Detections, Proposals, Targets, area, clip, decode, giou_loss
+from evt.data.video import Boxes
+from evt.models.boxes import Detections, Proposals, area, clip, decode, giou_loss
 from evt.models.matching import match, sample
 from evt.models.ops import batched_nms, roi_align
 from evt.models.pyramid import ConvNorm, strides
@@ -130,7 +131,7 @@ class ROIHeads(nn.Module):
         features: Sequence[Tensor],
         input_size: tuple[int, int],
         proposals: Sequence[Proposals],
-        targets: Sequence[Targets],
+        targets: Sequence[Boxes],
     ) -> dict[str, Tensor]:
         """The losses of one batch.
 

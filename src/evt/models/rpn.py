@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evt.models.boxes import Proposals, Targets, clip, decode, encode
+from evt.data.video import Boxes
+from evt.models.boxes import Proposals, clip, decode, encode
 from evt.models.matching import match, sample
 from evt.models.ops import batched_nms
 from evt.models.pyramid import strides
@@ -87,7 +88,7 @@ class RPN(nn.Module):
         return self._propose(outputs, self._anchors(features), input_size, self.pre_nms_top)
 
     def training_losses(
-        self, features: Sequence[Tensor], input_size: tuple[int, int], targets: Sequence[Targets]
+        self, features: Sequence[Tensor], input_size: tuple[int, int], targets: Sequence[Boxes]
     ) -> tuple[list[Proposals], dict[str, Tensor]]:
         """The losses of one batch, and its proposals, through which no gradient flows.
 

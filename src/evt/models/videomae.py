@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evt.eventful.block import Mlp
-from evt.eventful.counting import add, linear, record
-from evt.models.views import Clip, Views
+from evt.data.actions import Frames
+from evt.eventful import Block
+from evt.eventful.counting import add, linear
+from evt.models.views import Views
 from evt.models.vivit import TubeletEmbed
 from evt.tokens.merging import merge
 from evt.tokens.packed import attend_packed
@@ -22,69 +22,10 @@ PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
 
 
-class Attention(nn.Module):
-    """Self-attention whose queries and values have biases of their own and whose keys have none."""
-
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"dim is {dim} and num_heads {num_heads}: dim must be a multiple of num_heads")
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.q_bias = nn.Parameter(torch.zeros(dim))
-        self.v_bias = nn.Parameter(torch.zeros(dim))
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Attend within clips, (K, D) to (K, D)."""
-        q, k, v = self._qkv(x).unbind(-3)  # (K, H, d) each
-        return linear(self.proj, attend_packed(q, k, v, lengths).flatten(1))
-
-    def with_sizes(self, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-        """Attend where tokens stand for several (ToMe, equation 1), (B, N, D); also what they are compared by.
-
-        Args:
-            x: (B, N, D).
-            size: (B, N), how many tokens each stands for.
-
-        Returns:
-            The result (B, N, D) and the mean of the keys over the heads (B, N, d).
-        """
-        q, k, v = (part.transpose(1, 2) for part in self._qkv(x).unbind(-3))  # (B, H, N, d) each
-        record("matmul", 2 * q.numel() * q.shape[2])
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=size.log()[:, None, None])
-        return linear(self.proj, out.transpose(1, 2).flatten(2)), k.mean(1)
-
-    def _qkv(self, x: Tensor) -> Tensor:
-        """Queries, keys and values, (..., D) to (..., 3, H, d)."""
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        return add(linear(self.qkv, x), bias).unflatten(-1, (3, self.num_heads, -1))
-
-
-class Block(nn.Module):
-    """norm1 -> attn -> norm2 -> mlp with two skip connections."""
-
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
-
-    def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Run the tokens of several clips laid end to end, (K, D) to (K, D)."""
-        x = add(self.attn(self.norm1(x), lengths), x)
-        return add(self.mlp(self.norm2(x)), x)
-
-    def merging(self, x: Tensor, size: Tensor, r: int) -> tuple[Tensor, Tensor]:
-        """Run tokens, (B, N, D), and merge r pairs of them between attention and MLP (ToMe, section 3)."""
-        attended, keys = self.attn.with_sizes(self.norm1(x), size)
-        x, size = merge(add(attended, x), size, keys, r)
-        return add(self.mlp(self.norm2(x)), x), size
-
-
 class VideoMAE(nn.Module):
-    """VideoMAE ViT-B as fine-tuned for classification, under the parameter names of its published checkpoints.
+    """VideoMAE ViT-B as fine-tuned for classification; `published` has its parameters as checkpoints hold them.
+
+    Its blocks are those of the other networks, run over clips laid end to end, each of which attends to itself.
 
     Args:
         size: side of a view in pixels.
@@ -129,7 +70,11 @@ class VideoMAE(nn.Module):
         n_tokens = self.steps * (size // h) * (size // w)
         self.register_buffer("pos_embed", sine_cosine(n_tokens, dim), persistent=False)
         self.length_embed = nn.Embedding(self.steps + 1, dim) if length_embedding else None
-        self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(depth))
+        blocks = [Block(dim, num_heads, mlp_ratio) for _ in range(depth)]
+        for block in blocks:
+            nn.init.zeros_(block.attn.qkv.bias)
+            block.attn.qkv.bias.register_hook(_of_no_keys)
+        self.blocks = nn.ModuleList(blocks)
         self.fc_norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, classes)
         if self.length_embed is not None:
@@ -140,7 +85,7 @@ class VideoMAE(nn.Module):
         """Tokens of a view, all of them."""
         return len(self.pos_embed)
 
-    def preprocess(self, clip: Clip) -> Tensor:
+    def preprocess(self, clip: Frames) -> Tensor:
         """Cut a video into normalised views, (V, T, 3, size, size) float32 on the model's device.
 
         Raises:
@@ -212,9 +157,15 @@ class VideoMAE(nn.Module):
                         "model.length_embedding must be true"
                     )
                 x = add(x, self.length_embed(run_lengths(keep, self.steps)[keep]))
+        return self.run_blocks(x, lengths), lengths, keep
+
+    def run_blocks(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Run the tokens of several clips laid end to end, so many of each, (K, D) to (K, D)."""
         for block in self.blocks:
-            x = block(x, lengths)
-        return x, lengths, keep
+            assert isinstance(block, Block)
+            x = add(_attention(block, x, lengths)[0], x)
+            x = add(block.mlp(block.norm2(x)), x)
+        return x
 
     def classify(self, pooled: Tensor) -> Tensor:
         """The logits of pooled tokens, (V, D) to (V, classes)."""
@@ -232,7 +183,12 @@ class VideoMAE(nn.Module):
     def _merged(self, x: Tensor, r: int) -> Tensor:
         size = x.new_ones(x.shape[:2])
         for block in self.blocks:
-            x, size = block.merging(x, size, r)  # type: ignore[operator]
+            assert isinstance(block, Block)
+            lengths = [x.shape[1]] * len(x)
+            attended, k = _attention(block, x.flatten(0, 1), lengths, size.flatten())
+            x = add(attended.view_as(x), x)
+            x, size = merge(x, size, k.mean(1).unflatten(0, x.shape[:2]), r)
+            x = add(block.mlp(block.norm2(x)), x)
         return self.classify((x * size.unsqueeze(-1)).sum(1) / size.sum(1, keepdim=True))
 
     @torch.no_grad()
@@ -249,3 +205,37 @@ def sine_cosine(n: int, dim: int) -> Tensor:
     pairs = 2 * (torch.arange(dim, dtype=torch.float64) // 2)
     angles = torch.arange(n, dtype=torch.float64)[:, None] / 10000 ** (pairs / dim)
     return torch.where(torch.arange(dim) % 2 == 0, angles.sin(), angles.cos()).float()
+
+
+def published(model: VideoMAE) -> dict[str, Tensor]:
+    """The parameters under the names of the published checkpoints, as views: what is copied there is the model's.
+
+    Queries and values have biases of their own in them, `q_bias` and `v_bias`, and keys have none.
+    """
+    tensors = model.state_dict()
+    for name in [name for name in tensors if name.endswith("qkv.bias")]:
+        bias, prefix = tensors.pop(name), name.removesuffix("qkv.bias")
+        tensors[f"{prefix}q_bias"], _, tensors[f"{prefix}v_bias"] = bias.chunk(3)
+    return tensors
+
+
+def _attention(
+    block: Block, x: Tensor, lengths: Sequence[int], size: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What a block's attention makes of packed tokens, (K, D) to (K, D), and their keys, (K, H, d).
+
+    lengths, size: see `attend_packed`.
+    """
+    attn = block.attn
+    qkv = linear(attn.qkv, block.norm1(x))
+    q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).unbind(-3)  # (K, H, d) each
+    return linear(attn.proj, attend_packed(q, k, v, lengths, size).flatten(1)), k
+
+
+def _of_no_keys(gradient: Tensor) -> Tensor:
+    """A gradient of `qkv.bias` without the keys'.
+
+    That is zero but for rounding, since softmax is the same with any bias of keys, and AdamW makes steps of rounding.
+    """
+    q, k, v = gradient.chunk(3)
+    return torch.cat([q, torch.zeros_like(k), v])

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from evt.data.actions import Frames
 
 READ_AT_ONCE = 16
 """Frames in memory at their stored size, which may be far larger than a view: 16 of 1920x1080 are 100 MB."""
 
 SETTINGS = {"frames": "view_frames", "temporal": "temporal_views", "spatial": "spatial_views"}
 """What the models call a number of their views, where they call it otherwise."""
-
-
-class Clip(Protocol):
-    """Frames that are read by position: a tensor (t, 3, H, W), or a reader that decodes only what is asked for."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, positions: list[int], /) -> Tensor:
-        """Frames by position, each position once and rising, (n, 3, H, W) RGB in [0, 255]."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +78,7 @@ class Views:
             for start in starts
         ]
 
-    def cut(self, clip: Clip) -> Tensor:
+    def cut(self, clip: Frames) -> Tensor:
         """Resize and cut a video, (temporal * spatial, frames, 3, size, size) float32 in [0, 1].
 
         All temporal views of the first square come first, then those of the second. Only the frames that some

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evt.models.boxes import Detections, Proposals, Targets
+from evt.data.video import Boxes
+from evt.models.boxes import Detections, Proposals
 from evt.models.pyramid import add_pyramid, pyramid
 from evt.models.roi_heads import ROIHeads
 from evt.models.rpn import RPN
@@ -183,7 +184,7 @@ class ViTDet(nn.Module):
         (found,) = self.classify(features, self.propose(features))
         return found._replace(boxes=found.boxes / self.input_scale(image_size).to(found.boxes))
 
-    def losses(self, images: Tensor, targets: Sequence[Targets]) -> dict[str, Tensor]:
+    def losses(self, images: Tensor, targets: Sequence[Boxes]) -> dict[str, Tensor]:
         """The losses of the whole model on a batch, densely computed; their sum is what training minimises.
 
         Args:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from evt.data.actions import Frames
 from evt.eventful import Block, BlockState, Policy, Stream, Variant
 from evt.eventful.counting import add, linear
-from evt.models.views import Clip, Views
+from evt.models.views import Views
 from evt.models.vit import check_shape
 from evt.tokens.run_length import checked_tubelet
 
@@ -135,7 +136,7 @@ class ViViT(nn.Module):
         """Tokens of the spatial sub-model at one step, the class token among them: 401 at 320, 197 at 224."""
         return self.spatial.pos_embed.shape[1]
 
-    def preprocess(self, clip: Clip) -> Tensor:
+    def preprocess(self, clip: Frames) -> Tensor:
         """Cut a video into normalised views, (V, t, 3, size, size) float32 on the model's device.
 
         Raises:
@@ -173,7 +174,3 @@ class ViViT(nn.Module):
         They are the softmax of the logits' mean over the views.
         """
         return self.classify(self.run_spatial(views, variant, policy)).mean(dim=0).softmax(dim=-1)
-
-    def predict(self, clip: Clip, variant: Variant, policy: Policy | None = None) -> Tensor:
-        """The probabilities of a video's classes from its frames, (classes,)."""
-        return self.predict_views(self.preprocess(clip), variant, policy)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from evt.models.checkpoints import load_tensors
 from evt.models.vivit import ViViT
 
 # Patterns of our names, and what the published checkpoints call these parts. All that match apply, in order.
@@ -31,30 +32,32 @@ _VERB_HEAD, _NOUN_HEAD = "head.linear1.", "head.linear2."
 _FINE_TUNED = ("temporal.", "head.")
 
 
-def published_name(ours: str, head: str = "head.linear.") -> str:
-    """What the published checkpoints call one of our parameters; `head` is their name for the classifier."""
+def published(model: ViViT, head: str = "head.linear.") -> dict[str, Tensor]:
+    """The parameters under the names of the published checkpoints; `head` is theirs for the classifier."""
+    return {_published_name(name, head): x for name, x in model.state_dict().items()}
+
+
+def _published_name(ours: str, head: str) -> str:
     ours = re.sub(r"^head\.", head, ours)
     for pattern, name in _PUBLISHED:
         ours = re.sub(pattern, name, ours)
     return ours
 
 
-def load_published(model: ViViT, weights: Mapping[str, Tensor]) -> list[str]:
-    """Load a published checkpoint (the tensors below its `model_state`).
+def load_published(model: ViViT, weights: Mapping[str, Tensor], path: str | Path) -> list[str]:
+    """Load a published checkpoint (the tensors below its `model_state`); path is for messages.
 
     Returns:
         What was left out, a sentence each: the nouns' classifier of EPIC-Kitchens, as the task is verbs.
 
     Raises:
-        ValueError: parameters are missing, of another shape, not finite, or not ViViT's; the message names them
-            as they are published. The model is then as it was.
+        CheckpointError: as `load_checkpoint`, and where there are parameters that are not ViViT's; the names are the
+            published ones.
     """
     nouns = sorted(name for name in weights if name.startswith(_NOUN_HEAD))
     verbs = any(name.startswith(_VERB_HEAD) for name in weights)
-    names = {
-        ours: published_name(ours, _VERB_HEAD if verbs else "head.linear.") for ours in model.state_dict()
-    }
-    _load(model, names, {name: x for name, x in weights.items() if name not in nouns})
+    own = published(model, _VERB_HEAD) if verbs else published(model)
+    load_tensors(own, {name: x for name, x in weights.items() if name not in nouns}, path, only=True)
     return [f"{' and '.join(nouns)} left out: they classify nouns, and the task is verbs"] if nouns else []
 
 
@@ -63,35 +66,10 @@ def fine_tuned_weights(model: ViViT) -> dict[str, Tensor]:
     return {name: x for name, x in model.state_dict().items() if name.startswith(_FINE_TUNED)}
 
 
-def load_fine_tuned(model: ViViT, weights: Mapping[str, Tensor]) -> None:
+def load_fine_tuned(model: ViViT, weights: Mapping[str, Tensor], path: str | Path) -> None:
     """Replace the temporal sub-model and the classifier by fine-tuned ones; the spatial sub-model stays.
 
     Raises:
-        ValueError: parameters are missing, of another shape, not finite, or none of these; the message names
-            them. The model is then as it was.
+        CheckpointError: as `load_checkpoint`, and where there are parameters of anything else.
     """
-    _load(model, {name: name for name in fine_tuned_weights(model)}, weights)
-
-
-@torch.no_grad()
-def _load(model: ViViT, names: Mapping[str, str], weights: Mapping[str, Tensor]) -> None:
-    """Copy weights into the parameters that `names` lists, ours to that in `weights`."""
-    parameters = {names[ours]: x for ours, x in model.state_dict().items() if ours in names}
-    wrong = [
-        *(f"{name} is missing" for name in parameters if name not in weights),
-        *(
-            f"{name} is {_shape(weights[name])} and must be {_shape(x)}"
-            for name, x in parameters.items()
-            if name in weights and weights[name].shape != x.shape
-        ),
-        *(f"{name} is not a parameter of this model" for name in weights if name not in parameters),
-        *(f"{name} has NaN or infinite values" for name, x in weights.items() if not torch.isfinite(x).all()),
-    ]
-    if wrong:
-        raise ValueError("the weights do not fit the model: " + "; ".join(wrong))
-    for name, x in parameters.items():
-        x.copy_(weights[name])
-
-
-def _shape(x: Tensor) -> str:
-    return "x".join(map(str, x.shape)) or "a number"
+    load_tensors(fine_tuned_weights(model), weights, path, only=True)

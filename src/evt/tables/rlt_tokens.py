@@ -99,9 +99,7 @@ def _operations(shapes: VideoMAE, lengths: list[int]) -> int:
     """Operations on so many tokens of each view, counted on torch's meta device."""
     x = torch.zeros(sum(lengths), shapes.head.in_features, device="meta")
     with count_ops() as ops:
-        for block in shapes.blocks:
-            x = block(x, lengths)
-        shapes.classify(x[: len(lengths)])
+        shapes.classify(shapes.run_blocks(x, lengths)[: len(lengths)])
     return ops.total()
 
 

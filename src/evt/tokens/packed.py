@@ -14,15 +14,22 @@ from torch import Tensor
 from evt.eventful.counting import record
 
 
-def attend_packed(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:
+def attend_packed(
+    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], size: Tensor | None = None
+) -> Tensor:
     """Attention of the tokens of each clip among themselves, (K, H, d) each to (K, H, d).
 
-    lengths: tokens of each clip; their sum is K.
+    Args:
+        q, k, v: of all clips.
+        lengths: tokens of each clip; their sum is K.
+        size: (K,), how many tokens each stands for, as so many keys of it (ToMe, equation 1); None where each
+            stands for itself. The clips then have as many tokens each.
     """
     record("matmul", sum(2 * n * n for n in lengths) * q.shape[1] * q.shape[2])
     if len(set(lengths)) == 1:
         q, k, v = (x.unflatten(0, (len(lengths), -1)).transpose(1, 2) for x in (q, k, v))  # (B, H, n, d)
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
+        bias = None if size is None else size.log().view(len(lengths), 1, 1, -1)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(0, 1)
     # On a GPU a call for each clip would leave most of it idle; there nested tensors take one kernel for all.
     return (attend_nested if q.is_cuda else attend_by_clip)(q, k, v, lengths)
 

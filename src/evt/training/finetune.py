@@ -64,18 +64,6 @@ def fine_tune(
     return weights
 
 
-@torch.no_grad()
-def top1_on(model: ViViT, outputs: SpatialCache) -> float:
-    """The share of clips, from 0 to 1, that the temporal sub-model classifies rightly from spatial outputs."""
-    part = TemporalPart(model, dropout=0)
-    device = model.head.weight.device
-    right = 0
-    for i in range(len(outputs)):
-        spatial, label = outputs[i]
-        right += int(part(spatial.unsqueeze(0).to(device)).argmax()) == label
-    return right / len(outputs)
-
-
 class TemporalPart(nn.Module):
     """What is trained of a ViViT, whose weights it shares, with dropout before the classifier."""
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from evt.eventful import VARIANTS, Threshold, TopR, Variant, count_ops, init_weights
-from evt.eventful import fused as fused_module
+from evt.eventful import fast as fast_module
 from evt.eventful.attention import Attention, AttentionState
 from evt.eventful.policy import Selection
 from tests.common import small_frames, small_vit
@@ -35,15 +35,15 @@ REFERENCE = {
 grids = st.sampled_from([(6, 6), (5, 7), (8, 4)])
 
 
-def fused(name: str) -> Variant:
-    return replace(VARIANTS[name], fused=True)
+def on_fast_path(name: str) -> Variant:
+    return replace(VARIANTS[name], fast=True)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _updates_of_few_keys() -> Iterator[None]:
     """The models of these tests are small, and would be computed anew."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused_module, "FEW_KEYS", 0)
+        patch.setattr(fast_module, "FEW_KEYS", 0)
         yield
 
 
@@ -61,7 +61,7 @@ def test_it_equals_dense_attention_on_the_buffered_tokens(
     """Else it would be another method, not a faster way to compute this one."""
     net, frames = small_vit(grid, seed), small_frames(5, grid, batch, changed=4, seed=seed)
     gated = VARIANTS[name].gate is not None
-    ours = run(net.stream(fused(name), policy if gated else None), frames)
+    ours = run(net.stream(on_fast_path(name), policy if gated else None), frames)
     theirs = run(net.stream(REFERENCE[name], policy if gated else None), frames)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
@@ -74,11 +74,11 @@ def random_attention(n: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
 
 def test_attention_is_torchs_own() -> None:
     q, k, v = random_attention(40)
-    out, lse = fused_module.attend(q, k, v, None, 1)
+    out, lse = fast_module.attend(q, k, v, None, 1)
     torch.testing.assert_close(out, F.scaled_dot_product_attention(q, k, v, scale=1))
     torch.testing.assert_close(lse, (q @ k.transpose(1, 2)).logsumexp(-1))
     turned_q, turned_k, turned_v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v))
-    torch.testing.assert_close(fused_module.attend(turned_q, turned_k, turned_v, None, 1)[0], out)
+    torch.testing.assert_close(fast_module.attend(turned_q, turned_k, turned_v, None, 1)[0], out)
 
 
 def test_an_update_is_attention_anew() -> None:
@@ -87,14 +87,14 @@ def test_an_update_is_attention_anew() -> None:
     generator = torch.Generator().manual_seed(1)
     by_row, by_column = (torch.randn(2, 300, n, dtype=torch.float64, generator=generator) for n in (15, 20))
     rel = by_row, by_column
-    out, lse = fused_module.attend(q, k, v, rel, 1)
+    out, lse = fast_module.attend(q, k, v, rel, 1)
     keys = torch.tensor([0, 7, 151, 299])
     new_k, new_v = k.clone(), v.clone()
     new_k[:, keys] += 0.5
     new_v[:, keys] -= 1
     old, new = (k[:, keys], v[:, keys]), (new_k[:, keys], new_v[:, keys])
-    lost = fused_module.update(out, lse, q, rel, old, new, keys, 1)
-    expected, expected_lse = fused_module.attend(q, new_k, new_v, rel, 1)
+    lost = fast_module.update(out, lse, q, rel, old, new, keys, 1)
+    expected, expected_lse = fast_module.attend(q, new_k, new_v, rel, 1)
     assert not lost.any()
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(lse, expected_lse)
@@ -107,15 +107,15 @@ def test_a_query_that_looked_at_what_changed_is_computed_afresh(size: float) -> 
     k[:, 3] = (
         size * q[:, 10] / q[:, 10].norm(dim=-1, keepdim=True)
     )  # query 10 looks at key 3 and nothing else
-    out, lse = fused_module.attend(q, k, v, None, 1)
+    out, lse = fast_module.attend(q, k, v, None, 1)
     new_k = k.clone()
     new_k[:, 3] = 0
     keys = torch.tensor([3])
-    lost = fused_module.update(
+    lost = fast_module.update(
         out, lse, q, None, (k[:, keys], v[:, keys]), (new_k[:, keys], v[:, keys]), keys, 1
     )
     assert lost[:, 10].all()
-    expected, _ = fused_module.attend(q, new_k, v, None, 1)
+    expected, _ = fast_module.attend(q, new_k, v, None, 1)
     reliable = ~lost
     torch.testing.assert_close(out[reliable], expected[reliable], atol=1e-4, rtol=1e-3)
 
@@ -123,7 +123,7 @@ def test_a_query_that_looked_at_what_changed_is_computed_afresh(size: float) -> 
 def test_errors_do_not_pile_up_over_many_frames() -> None:
     """1500 frames in which few tokens change, so that most results are only ever updated."""
     net = small_vit((6, 6), seed=3)
-    ours = net.stream(fused("temporal"), TopR(2))
+    ours = net.stream(on_fast_path("temporal"), TopR(2))
     theirs = net.stream(VARIANTS["tokenwise"], TopR(2))
     still = small_frames(1)[0]
     generator = torch.Generator().manual_seed(0)
@@ -137,10 +137,10 @@ def test_errors_do_not_pile_up_over_many_frames() -> None:
 def test_with_few_keys_nothing_is_kept_of_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else short sequences, as ViViT's, would be slower than without the fast path."""
     net, frames = small_vit((6, 6)), small_frames(3)
-    updated = net.stream(fused("temporal"), TopR(5))
+    updated = net.stream(on_fast_path("temporal"), TopR(5))
     expected = run(updated, frames)
-    monkeypatch.setattr(fused_module, "FEW_KEYS", 37)
-    anew = net.stream(fused("temporal"), TopR(5))
+    monkeypatch.setattr(fast_module, "FEW_KEYS", 37)
+    anew = net.stream(on_fast_path("temporal"), TopR(5))
     for a, b in zip(run(anew, frames), expected, strict=True):
         torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
     assert anew.nbytes < updated.nbytes
@@ -155,18 +155,18 @@ def test_half_precision_does_not_drift_before_it_is_refreshed(
     units: of the processor, for products of bfloat16; these are then not widened, which any processor can imitate.
     """
     if units:
-        monkeypatch.setattr(fused_module, "wide", lambda x: x)
+        monkeypatch.setattr(fast_module, "wide", lambda x: x)
     q, k, v = (x.to(torch.bfloat16) for x in random_attention(300))
-    out, lse = fused_module.attend(q, k, v, None, 1)
+    out, lse = fast_module.attend(q, k, v, None, 1)
     first = off(out, q, k, v)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(fused_module.REFRESH[torch.bfloat16]):
+    for _ in range(fast_module.REFRESH[torch.bfloat16]):
         keys = torch.randperm(300, generator=generator)[:10]
         old = k[:, keys], v[:, keys]
         for x in (k, v):
             x[:, keys] = torch.randn(2, 10, 8, generator=generator, dtype=torch.float64).to(x.dtype)
-        lost = fused_module.update(out, lse, q, None, old, (k[:, keys], v[:, keys]), keys, 1).any(0)
-        out[:, lost], lse[:, lost] = fused_module.attend(q[:, lost], k, v, None, 1)
+        lost = fast_module.update(out, lse, q, None, old, (k[:, keys], v[:, keys]), keys, 1).any(0)
+        out[:, lost], lse[:, lost] = fast_module.attend(q[:, lost], k, v, None, 1)
     assert off(out, q, k, v) < 12 * first < 0.05
     expected = (q.double() @ k.double().transpose(1, 2)).logsumexp(-1)
     # An error of the log is a relative one of every weight: a quarter of bfloat16's resolution where products are
@@ -203,7 +203,7 @@ def test_rows_leaves_queries_that_did_not_change_as_they_were(pool: int) -> None
 
 def test_a_window_in_which_nothing_changed_is_not_attended_again() -> None:
     """Else most of the time that windows take on a still camera would be wasted."""
-    variant = fused("temporal").windowed()
+    variant = on_fast_path("temporal").windowed()
     attention = Attention(24, 3, (8, 8), window_size=4, rel_pos_grid=4)
     torch.manual_seed(0)
     attention.apply(init_weights)
@@ -223,7 +223,7 @@ def test_a_window_in_which_nothing_changed_is_not_attended_again() -> None:
 def test_a_saved_stream_continues_where_it_stopped() -> None:
     """Also what was kept of results, and when they are due to be refreshed."""
     net, frames = small_vit(), small_frames(5, changed=10)
-    stream, copy = (net.stream(fused("temporal"), TopR(5)) for _ in range(2))
+    stream, copy = (net.stream(on_fast_path("temporal"), TopR(5)) for _ in range(2))
     run(stream, frames[:3])
     copy.load_state_dict(stream.state_dict())
     assert copy.nbytes == stream.nbytes
@@ -234,21 +234,21 @@ def test_a_saved_stream_continues_where_it_stopped() -> None:
 def test_a_saved_stream_can_be_a_file_and_is_of_its_variant(tmp_path: Path) -> None:
     """The fast path of another variant keeps the same tensors, and would go on with them to wrong results."""
     net = small_vit()
-    stream = net.stream(fused("temporal"), TopR(5))
+    stream = net.stream(on_fast_path("temporal"), TopR(5))
     run(stream, small_frames(2))
     save_file(stream.state_dict(), tmp_path / "stream.safetensors")
     saved = load_file(tmp_path / "stream.safetensors")
-    net.stream(fused("temporal"), TopR(5)).load_state_dict(saved)
+    net.stream(on_fast_path("temporal"), TopR(5)).load_state_dict(saved)
     with pytest.raises(ValueError, match="the saved stream is of another variant"):
-        net.stream(fused("spatiotemporal"), TopR(5)).load_state_dict(saved)
+        net.stream(on_fast_path("spatiotemporal"), TopR(5)).load_state_dict(saved)
     del saved["header"]
     with pytest.raises(ValueError, match="does not say what it is of"):
-        net.stream(fused("temporal"), TopR(5)).load_state_dict(saved)
+        net.stream(on_fast_path("temporal"), TopR(5)).load_state_dict(saved)
 
 
 def test_a_dense_model_keeps_nothing() -> None:
     net = small_vit()
-    stream = net.stream(fused("base"))
+    stream = net.stream(on_fast_path("base"))
     stream(small_frames(1)[0])
     assert stream.nbytes == 0
 
@@ -256,7 +256,10 @@ def test_a_dense_model_keeps_nothing() -> None:
 def test_it_keeps_no_matrix_of_all_tokens() -> None:
     """Else a stream at 1024 would need gigabytes."""
     net = small_vit((12, 12))
-    stream, reference = net.stream(fused("temporal"), TopR(5)), net.stream(VARIANTS["temporal"], TopR(5))
+    stream, reference = (
+        net.stream(on_fast_path("temporal"), TopR(5)),
+        net.stream(VARIANTS["temporal"], TopR(5)),
+    )
     for frame in small_frames(2, (12, 12)):
         stream(frame)
         reference(frame)

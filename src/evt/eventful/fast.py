@@ -1,4 +1,4 @@
-"""Self-attention without an N x N state: the fast path beside the paper's products.
+"""The fast path: self-attention without an N x N state, beside the paper's products.
 
 For every query the result and the log-sum-exp of its scores are kept, instead of B = q k^T and A. Then a query that
 changed is attended afresh, and from every other one the part of the keys that changed is taken away and put back with
@@ -236,7 +236,7 @@ class Layout:
         return held
 
 
-class FusedState:
+class FastState:
     """What attention keeps between the frames of one batch of streams on the fast path.
 
     Tokens are kept heads first, in the order of their layout, the streams' one after the other: T = B N.
