@@ -39,7 +39,7 @@ from evt.harness.report import detection_lines, main_figures, summary_table
 from evt.models.videomae import VideoMAE
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
-from evt.tokens.reduction import Reduction
+from evt.tokens import Reduction
 
 log = logging.getLogger(__name__)
 

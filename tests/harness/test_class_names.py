@@ -24,7 +24,7 @@ from evt.models.checkpoints import (
     save_checkpoint,
 )
 from evt.models.shipped import FOLDER
-from evt.tokens.reduction import Merge
+from evt.tokens import Merge
 from tests.common import ROOT
 
 CPU = torch.device("cpu")

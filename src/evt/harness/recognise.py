@@ -18,7 +18,7 @@ from evt.harness.measure import timed
 from evt.metrics.accuracy import Prediction, accuracy
 from evt.models.videomae import VideoMAE
 from evt.models.views import Views
-from evt.tokens.reduction import Reduction
+from evt.tokens import Reduction
 
 log = logging.getLogger(__name__)
 

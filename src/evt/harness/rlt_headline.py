@@ -18,7 +18,7 @@ from evt.harness.dense_signals import MotionLearner, MotionSamples, motion_losse
 from evt.harness.measure import timed
 from evt.harness.settings import CONFIG_DIR, changed
 from evt.harness.train import build_optimizer
-from evt.tokens.reduction import RunLength
+from evt.tokens import RunLength
 
 STEPS = 8
 """Training steps that are timed, on all tokens and on those that are kept by turns, after one of each that is not."""

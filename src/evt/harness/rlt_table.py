@@ -28,7 +28,7 @@ from evt.harness.settings import CONFIG_DIR, changed, config_of, job_of
 from evt.metrics.bootstrap import half_width, mean_of, resample
 from evt.models.videomae import VideoMAE
 from evt.models.vivit import ViViT
-from evt.tokens.reduction import Merge, RandomDrop, Reduction, RunLength
+from evt.tokens import Merge, RandomDrop, Reduction, RunLength
 
 SAMPLE = 480
 """Clips from which the cost of run-length tokenization is estimated, for Token Merging to have the same."""
