@@ -20,7 +20,7 @@ from evt.errors import CheckpointError, ConfigError
 from evt.eventful import Variant
 from evt.models.checkpoints import classes_in, read_class_names, save_checkpoint
 from evt.models.shipped import FOLDER
-from evt.tokens.reduction import Merge
+from evt.tokens import Merge
 from tests.common import ROOT
 
 CPU = torch.device("cpu")

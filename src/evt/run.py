@@ -40,7 +40,7 @@ from evt.models.videomae import VideoMAE
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
 from evt.report import detection_lines, main_figures, summary_table
-from evt.tokens.reduction import Reduction
+from evt.tokens import Reduction
 
 log = logging.getLogger(__name__)
 

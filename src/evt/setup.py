@@ -44,7 +44,7 @@ from evt.models.videomae import VideoMAE, published
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
 from evt.models.vivit_weights import load_fine_tuned, load_published
-from evt.tokens.reduction import Merge, RandomDrop, Reduction, RunLength
+from evt.tokens import Merge, RandomDrop, Reduction, RunLength
 from evt.tokens.run_length import check_threshold
 from evt.training.loop import Recipe
 
@@ -99,13 +99,7 @@ def build_reduction(cfg: DictConfig) -> Reduction | None:
         raise ConfigError(f"policy is {policy.name}, but variant {variant} takes {name}")
     if kind is None:
         return None
-    reduction = _call(kind, "policy", policy)
-    if isinstance(reduction, RunLength) and reduction.lengths and not cfg.model.length_embedding:
-        raise ConfigError(
-            "policy.lengths is true, but the model has no embedding of run lengths; model.length_embedding must be "
-            "true"
-        )
-    return reduction
+    return _call(kind, "policy", policy)
 
 
 def build_variant(cfg: DictConfig, model_name: str) -> Variant:
@@ -318,13 +312,13 @@ def check_fits(variant: Variant | Reduction | None, model: ViTDet | ViViT | Vide
     """Refuse what a variant is to do with tokens of which the model has too few.
 
     Raises:
-        ConfigError: more pairs are to merge than half of the tokens, or the pool is larger than grid or window.
+        ConfigError: the reduction cannot be done with the model, or the pool is larger than grid or window.
     """
-    if isinstance(variant, Merge) and variant.r > model.n_tokens // 2:
-        raise ConfigError(
-            f"policy.r is {variant.r}, but a block merges at most half of its tokens, of which a view has "
-            f"{model.n_tokens}; it must be at most {model.n_tokens // 2}"
-        )
+    if isinstance(variant, Reduction) and isinstance(model, VideoMAE):
+        try:
+            variant.check(model)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     if isinstance(variant, Variant) and isinstance(model, ViTDet) and variant.pool > 1:
         windows = [block.attn.window_size for block in model.net.blocks]  # type: ignore[union-attr]
         sides: list[int] = [*model.net.grid, *(x for x in windows if isinstance(x, int))]

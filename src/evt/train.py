@@ -28,7 +28,7 @@ from evt.files import check_writable, write
 from evt.models import videomae, vivit_weights
 from evt.models.checkpoints import save_checkpoint
 from evt.models.vitdet import ViTDet
-from evt.tokens.reduction import RunLength
+from evt.tokens import RunLength
 from evt.training.dense_signals import (
     CellClassifier,
     CellSamples,
@@ -132,6 +132,7 @@ def train_videomae(cfg: DictConfig, device: torch.device, folder: Path, rank: in
         raise ConfigError(f"variant is {cfg.variant.name}; to train it must be base or rlt")
     model, _ = setup.build_videomae(cfg.model, device)
     setup.check_classes(model, data)
+    setup.check_fits(reduction, model)
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(cfg.model.seed)
         learner = MotionLearner(model, reduction)

@@ -14,7 +14,7 @@ from torch import Tensor
 from evt.evaluate.measure import timed
 from evt.eventful import count_ops, init_weights
 from evt.models.videomae import VideoMAE
-from evt.tokens.reduction import RunLength
+from evt.tokens import RunLength
 from evt.tokens.run_length import keep_mask
 
 CLIPS, ROUNDS = 8, 5

@@ -13,7 +13,7 @@ from torch import Tensor
 from evt.errors import CheckpointError
 from evt.models.checkpoints import load_tensors
 from evt.models.videomae import VideoMAE, published, sine_cosine
-from evt.tokens.reduction import Merge
+from evt.tokens import Merge
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 

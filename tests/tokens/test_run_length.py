@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from evt.models.videomae import VideoMAE
+from evt.tokens import Merge, Packed, RandomDrop, Reduction, RunLength
 from evt.tokens.random_drop import random_mask
-from evt.tokens.reduction import Merge, RandomDrop, RunLength
 from evt.tokens.run_length import keep_mask, run_lengths
 
 TUBELET = (2, 8, 8)
@@ -156,10 +158,49 @@ def test_what_is_no_reduction_is_refused(kind: Any, settings: dict[str, Any], se
         kind(**settings)
 
 
+class EveryOther(Reduction):
+    """Drops every other token before the blocks, and after the first attention the last of each clip."""
+
+    def keep(self, views: Tensor, tubelet: tuple[int, int, int]) -> Tensor:
+        return (torch.arange(64) % 2 == 0).expand(len(views), -1)
+
+    def between(self, tokens: Packed, k: Tensor) -> Packed:
+        if sum(tokens.lengths) < len(tokens.lengths) * 32:
+            return tokens
+        x = torch.cat([part[:-1] for part in tokens.x.split(list(tokens.lengths))])
+        return Packed(x, [n - 1 for n in tokens.lengths])
+
+
+def test_a_reduction_of_ones_own_needs_nothing_but_itself() -> None:
+    """Of a clip whose odd tokens are dropped the model sees what it sees of one without their embeddings."""
+    model, views = tiny(), torch.randn(2, 8, 3, 32, 32)
+    first, second = cast(list[Any], model.blocks)
+    with torch.no_grad():
+        ours = model(views, EveryOther())
+        x = (model.patch_embed(views).flatten(1, 2) + model.pos_embed)[:, ::2]
+        qkv = first.attn.qkv(first.norm1(x)).unflatten(-1, (3, 3, 8)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(*qkv).transpose(1, 2).flatten(2)
+        x = (x + first.attn.proj(attended))[:, :-1]
+        x = second(x + first.mlp(first.norm2(x)))
+        torch.testing.assert_close(ours, model.head(model.fc_norm(x.mean(1))), atol=1e-5, rtol=1e-4)
+    assert model.share_kept(views, EveryOther()) == 0.5
+
+
+def test_what_a_model_cannot_do_is_refused() -> None:
+    Merge(32).check(tiny())
+    with pytest.raises(ValueError, match=r"policy\.r is 33, .* 64; it must be at most 32"):
+        Merge(33).check(tiny())
+    RunLength().check(tiny())
+    with pytest.raises(ValueError, match=r"model\.length_embedding must be true"):
+        RunLength(lengths=True).check(tiny())
+
+
 def test_a_model_takes_reductions_alone() -> None:
     """A name in the place of one would otherwise run the dense model."""
     with pytest.raises(TypeError, match="reduction is 'rlt'; it must be a RunLength"):
         tiny()(torch.zeros(1, 8, 3, 32, 32), "rlt")
+    with pytest.raises(TypeError, match="reduction is 'rlt'; it must be a RunLength"):
+        tiny().share_kept(torch.zeros(1, 8, 3, 32, 32), "rlt")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 3, 32, 32), (1, 8, 3, 32, 40), (0, 8, 3, 32, 32)])

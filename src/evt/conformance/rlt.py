@@ -9,8 +9,8 @@ from torch import Tensor
 
 from evt.models.checkpoints import load_tensors
 from evt.models.videomae import PIXEL_MEAN, PIXEL_STD, VideoMAE, published
-from evt.tokens.reduction import RunLength
-from evt.tokens.run_length import keep_mask, run_lengths
+from evt.tokens import RunLength
+from evt.tokens.run_length import run_lengths
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ def rlt_outputs(case: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, T
     load_tensors(published(model), weights, "the case", only=True)
     clips = model.normalise(tensors["input/video"] / 255)
     rlt = RunLength(case["threshold"])
-    keep = keep_mask(clips, model.tubelet, rlt.threshold)
+    keep = rlt.keep(clips, model.tubelet)
     # As recorded: of the kept tokens alone, clip by clip and place by place.
     lengths = run_lengths(keep, model.steps).unflatten(1, (model.steps, -1)).transpose(1, 2).flatten()
     return {

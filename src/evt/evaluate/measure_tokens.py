@@ -12,7 +12,7 @@ from evt.errors import DataError
 from evt.evaluate.measure import timed
 from evt.eventful import count_ops
 from evt.models.videomae import VideoMAE
-from evt.tokens.reduction import Reduction
+from evt.tokens import Reduction
 
 REPEATS = 3
 """Times that all views are run after one that is not timed, dense and reduced by turns."""

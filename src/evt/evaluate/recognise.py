@@ -18,7 +18,7 @@ from evt.eventful import Policy, Variant, count_ops
 from evt.metrics.accuracy import Prediction, accuracy
 from evt.models.videomae import VideoMAE
 from evt.models.views import Views
-from evt.tokens.reduction import Reduction
+from evt.tokens import Reduction
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,8 @@
 
 `with count_ops() as ops:` counts what runs inside it, by kind; outside of it nothing is counted and nothing is
 paid. A multiply-accumulate is one operation. Counts follow from shapes alone, so they are the same on torch's
-meta device. Layer norm, GELU, softmax, pooling and the selection itself are not counted.
+meta device. Layer norm, GELU, softmax, pooling and the selection itself are not counted, and neither is anything in
+what `torch.compile` made.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ def count_ops() -> Iterator[Counter[str]]:
 
 def record(kind: str, operations: int) -> None:
     """Tell the observers, if there are any, that `operations` of this kind ran."""
+    if torch.compiler.is_compiling():
+        return
     for ops in _observers.get():
         ops[kind] += operations
 

@@ -10,35 +10,39 @@ from torch import Tensor
 
 
 class Derived:
-    """Computes a tensor from a parameter and further arguments, and keeps it until the parameter changes.
+    """Computes a tensor from a parameter, and keeps it for as long as the parameter holds the same numbers.
 
-    While gradients are recorded it keeps nothing, because the result then belongs to a graph.
+    The numbers themselves are compared, since no counter tells of every way to change them: `weight.data.copy_` is
+    not seen in `weight._version`. That takes microseconds, where a table takes milliseconds.
+
+    It keeps nothing and computes anew in each call
+
+    - while gradients are recorded, because the result then belongs to a graph;
+    - in what `torch.compile` and `torch.export` record, so that this, too, follows its parameters;
+    - on other devices than the CPU, which a comparison would have to wait for.
 
     compute: from the parameter and further arguments, which can be hashed.
     """
 
     def __init__(self, compute: Callable[..., Tensor]) -> None:
         self.compute = compute
-        self._parameter: Tensor | None = None  # its memory; held, so that no other parameter is put there
-        self._version = -1  # which counts what is written to it
-        self._results: dict[tuple[Any, ...], Tensor] = {}
+        # A copy of the parameter, and what follows from it. Together, since threads may share a model.
+        self._kept: tuple[Tensor | None, dict[tuple[Any, ...], Tensor]] = (None, {})
 
     def __call__(self, parameter: Tensor, *args: Any) -> Tensor:
         """The tensor for a parameter; it is shared: read it, do not write to it."""
-        if parameter.is_inference() or (torch.is_grad_enabled() and parameter.requires_grad):
+        recorded = torch.is_grad_enabled() and parameter.requires_grad
+        if recorded or torch.compiler.is_compiling() or parameter.device.type != "cpu":
             return self.compute(parameter, *args)
-        parameter = parameter.detach()
-        if not self._is_of(parameter):
-            self._parameter, self._version, self._results = parameter, parameter._version, {}
-        if args not in self._results:
-            self._results[args] = self.compute(parameter, *args)
-        return self._results[args]
+        # Tensors made in inference mode could not be used in training later.
+        with torch.inference_mode(False), torch.no_grad():
+            source, results = self._kept
+            if source is None or not _same(source, parameter):
+                source, results = self._kept = parameter.detach().clone(), {}
+            if args not in results:
+                results[args] = self.compute(source, *args)
+            return results[args]
 
-    def _is_of(self, parameter: Tensor) -> bool:
-        kept = self._parameter
-        return (
-            kept is not None
-            and kept.data_ptr() == parameter.data_ptr()
-            and self._version == parameter._version
-            and (kept.dtype, kept.device, kept.shape) == (parameter.dtype, parameter.device, parameter.shape)
-        )
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return (a.dtype, a.device, a.shape) == (b.dtype, b.device, b.shape) and torch.equal(a, b)

@@ -12,14 +12,13 @@ from evt.eventful import Block
 from evt.eventful.counting import add, linear
 from evt.models.views import Views
 from evt.models.vivit import TubeletEmbed
-from evt.tokens.merging import merge
+from evt.tokens import Packed, Reduction
 from evt.tokens.packed import attend_packed
-from evt.tokens.random_drop import random_mask
-from evt.tokens.reduction import Merge, RandomDrop, Reduction, RunLength
-from evt.tokens.run_length import checked_tubelet, keep_mask, run_lengths
+from evt.tokens.run_length import checked_tubelet
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
+ALL_TOKENS = Reduction()
 
 
 class VideoMAE(nn.Module):
@@ -99,73 +98,51 @@ class VideoMAE(nn.Module):
         mean, std = (torch.tensor(x, device=views.device).view(3, 1, 1) for x in (PIXEL_MEAN, PIXEL_STD))
         return (views - mean) / std
 
-    def keep(self, views: Tensor, reduction: Reduction | None) -> Tensor | None:
-        """Which tokens of views the blocks see, (V, N) bool; None for all. See `keep_mask` for what is raised.
-
-        Raises:
-            TypeError: the reduction is none.
-        """
-        if reduction is None or isinstance(reduction, Merge):
-            return None
-        if not isinstance(reduction, RunLength | RandomDrop):
-            raise TypeError(
-                f"reduction is {reduction!r}; it must be a RunLength, a RandomDrop, a Merge or None"
-            )
-        mask = keep_mask(views, self.tubelet, reduction.threshold)
-        return random_mask(mask, reduction.seed) if isinstance(reduction, RandomDrop) else mask
-
     def share_kept(self, views: Tensor, reduction: Reduction | None) -> float | None:
         """The share of the tokens of views that the blocks see; None where the reduction drops none before them."""
-        keep = self.keep(views, reduction)
+        keep = _checked(reduction).keep(views, self.tubelet)
         return None if keep is None else float(keep.float().mean())
 
     def forward(self, views: Tensor, reduction: Reduction | None = None) -> Tensor:
         """The logits of views, (V, T, 3, size, size) as from `preprocess` to (V, classes).
 
         Raises:
-            ValueError: see `encode`.
+            TypeError, ValueError: see `encode`.
         """
-        if isinstance(reduction, Merge):
-            return self._merged(self._embed(views), reduction.r)
-        tokens, lengths, _ = self.encode(views, reduction)
-        return self.classify(torch.stack([part.mean(0) for part in tokens.split(lengths)]))
+        tokens, _ = self.encode(views, reduction)
+        return self.classify(tokens.means())
 
-    def encode(
-        self, views: Tensor, reduction: RunLength | RandomDrop | None = None
-    ) -> tuple[Tensor, list[int], Tensor | None]:
-        """Run the blocks over the tokens that are kept.
+    def encode(self, views: Tensor, reduction: Reduction | None = None) -> tuple[Packed, Tensor | None]:
+        """Run the blocks over the tokens that are kept; without a reduction over all.
 
         Returns:
-            What the last block makes of them, view after view, (K, D); how many each view has; and which they are,
-            (V, N) bool, None for all.
+            What the last block makes of them, view after view; and which the first one saw, (V, N) bool, or None
+            for all.
 
         Raises:
-            ValueError: the views are of another shape than the model's, or the reduction adds an embedding of run
-                lengths and the model has none.
+            TypeError: the reduction is none.
+            ValueError: the views are of another shape than the model's, or the reduction cannot be done with it.
         """
+        reduction = _checked(reduction)
         x = self._embed(views)
-        keep = self.keep(views, reduction)
+        keep = reduction.keep(views, self.tubelet)
         if keep is None:
-            lengths, x = [x.shape[1]] * len(x), x.flatten(0, 1)
+            tokens = Packed(x.flatten(0, 1), [x.shape[1]] * len(x))
         else:
-            lengths = keep.sum(1).tolist()
-            x = x[keep]
-            if isinstance(reduction, RunLength) and reduction.lengths:
-                if self.length_embed is None:
-                    raise ValueError(
-                        "policy.lengths is true, but the model has no embedding of run lengths: "
-                        "model.length_embedding must be true"
-                    )
-                x = add(x, self.length_embed(run_lengths(keep, self.steps)[keep]))
-        return self.run_blocks(x, lengths), lengths, keep
+            tokens = Packed(reduction.embed(x[keep], keep, self), keep.sum(1).tolist())
+        return self.run_blocks(tokens, reduction), keep
 
-    def run_blocks(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Run the tokens of several clips laid end to end, so many of each, (K, D) to (K, D)."""
+    def run_blocks(self, tokens: Packed, reduction: Reduction = ALL_TOKENS) -> Packed:
+        """Run all blocks, whose attention is each clip's own."""
         for block in self.blocks:
             assert isinstance(block, Block)
-            x = add(_attention(block, x, lengths)[0], x)
-            x = add(block.mlp(block.norm2(x)), x)
-        return x
+            attn, (x, lengths, size) = block.attn, tokens
+            qkv = linear(attn.qkv, block.norm1(x))  # (K, 3D)
+            q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).unbind(-3)  # (K, H, d) each
+            y = linear(attn.proj, attend_packed(q, k, v, lengths, size).flatten(1))
+            tokens = reduction.between(Packed(add(y, x), lengths, size), k)
+            tokens = tokens._replace(x=add(block.mlp(block.norm2(tokens.x)), tokens.x))
+        return tokens
 
     def classify(self, pooled: Tensor) -> Tensor:
         """The logits of pooled tokens, (V, D) to (V, classes)."""
@@ -179,17 +156,6 @@ class VideoMAE(nn.Module):
                 f"clips have shape {tuple(views.shape)}; it must be (B, {sizes}), with B at least 1"
             )
         return add(self.patch_embed(views).flatten(1, 2), self.pos_embed)  # (V, N, D)
-
-    def _merged(self, x: Tensor, r: int) -> Tensor:
-        size = x.new_ones(x.shape[:2])
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            lengths = [x.shape[1]] * len(x)
-            attended, k = _attention(block, x.flatten(0, 1), lengths, size.flatten())
-            x = add(attended.view_as(x), x)
-            x, size = merge(x, size, k.mean(1).unflatten(0, x.shape[:2]), r)
-            x = add(block.mlp(block.norm2(x)), x)
-        return self.classify((x * size.unsqueeze(-1)).sum(1) / size.sum(1, keepdim=True))
 
     @torch.no_grad()
     def predict_views(self, views: Tensor, variant: Reduction | None, policy: None = None) -> Tensor:
@@ -219,17 +185,11 @@ def published(model: VideoMAE) -> dict[str, Tensor]:
     return tensors
 
 
-def _attention(
-    block: Block, x: Tensor, lengths: Sequence[int], size: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """What a block's attention makes of packed tokens, (K, D) to (K, D), and their keys, (K, H, d).
-
-    lengths, size: see `attend_packed`.
-    """
-    attn = block.attn
-    qkv = linear(attn.qkv, block.norm1(x))
-    q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).unbind(-3)  # (K, H, d) each
-    return linear(attn.proj, attend_packed(q, k, v, lengths, size).flatten(1)), k
+def _checked(reduction: Reduction | None) -> Reduction:
+    """Refuse a name in the place of a reduction, which would otherwise be an error within a block."""
+    if reduction is not None and not isinstance(reduction, Reduction):
+        raise TypeError(f"reduction is {reduction!r}; it must be a RunLength, another Reduction or None")
+    return reduction or ALL_TOKENS
 
 
 def _of_no_keys(gradient: Tensor) -> Tensor:

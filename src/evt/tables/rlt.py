@@ -29,7 +29,7 @@ from evt.models.vivit import ViViT
 from evt.report import FilledTable
 from evt.settings import CONFIG_DIR, changed, config_of, job_of
 from evt.tables.rlt_headline import headline, training_seconds
-from evt.tokens.reduction import Merge, RandomDrop, Reduction, RunLength
+from evt.tokens import Merge, RandomDrop, Reduction, RunLength
 
 SAMPLE = 480
 """Clips from which the cost of run-length tokenization is estimated, for Token Merging to have the same."""

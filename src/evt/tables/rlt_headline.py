@@ -16,7 +16,7 @@ from evt import setup
 from evt.data.sprites import SpriteClips
 from evt.evaluate.measure import timed
 from evt.settings import CONFIG_DIR, changed
-from evt.tokens.reduction import RunLength
+from evt.tokens import RunLength
 from evt.training.dense_signals import MotionLearner, MotionSamples, motion_losses
 from evt.training.loop import build_optimizer
 

@@ -25,7 +25,7 @@ from evt.eventful import count_ops
 from evt.models.videomae import VideoMAE
 from evt.report import FilledTable
 from evt.settings import changed
-from evt.tokens.reduction import RunLength
+from evt.tokens import Packed, RunLength
 from evt.tokens.run_length import keep_mask
 
 
@@ -99,7 +99,7 @@ def _operations(shapes: VideoMAE, lengths: list[int]) -> int:
     """Operations on so many tokens of each view, counted on torch's meta device."""
     x = torch.zeros(sum(lengths), shapes.head.in_features, device="meta")
     with count_ops() as ops:
-        shapes.classify(shapes.run_blocks(x, lengths)[: len(lengths)])
+        shapes.classify(shapes.run_blocks(Packed(x, lengths)).x[: len(lengths)])
     return ops.total()
 
 

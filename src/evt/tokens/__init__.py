@@ -1,1 +1,9 @@
 """Which tokens of a clip a model of clips looks at: run-length tokenization and its rivals."""
+
+from evt.tokens.merging import Merge
+from evt.tokens.packed import Packed
+from evt.tokens.random_drop import RandomDrop
+from evt.tokens.reduction import Reduction
+from evt.tokens.run_length import RunLength
+
+__all__ = ["Merge", "Packed", "RandomDrop", "Reduction", "RunLength"]

@@ -2,9 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from evt.tokens.packed import Packed
+from evt.tokens.reduction import ClipModel, Reduction, check_whole
+
+
+@dataclass(frozen=True)
+class Merge(Reduction):
+    """Token Merging: r pairs of tokens become one in each block.
+
+    Raises:
+        ValueError: r is not a whole number of at least 0.
+    """
+
+    r: int
+
+    def __post_init__(self) -> None:
+        check_whole("policy.r", self.r)
+
+    def check(self, model: ClipModel) -> None:
+        """Refuse an r of more than half of a model's tokens, of which nothing would be seen."""
+        if self.r > model.n_tokens // 2:
+            raise ValueError(
+                f"policy.r is {self.r}, but a block merges at most half of its tokens, of which a view has "
+                f"{model.n_tokens}; it must be at most {model.n_tokens // 2}"
+            )
+
+    def between(self, tokens: Packed, k: Tensor) -> Packed:
+        """Merge (section 3). The clips have as many tokens each, before and after it."""
+        shape = (len(tokens.lengths), -1)
+        size = tokens.x.new_ones(len(tokens.x)) if tokens.size is None else tokens.size
+        x, size = merge(
+            tokens.x.unflatten(0, shape), size.unflatten(0, shape), k.mean(1).unflatten(0, shape), self.r
+        )
+        return Packed(x.flatten(0, 1), [x.shape[1]] * len(x), size.flatten())
 
 
 def merge(x: Tensor, size: Tensor, keys: Tensor, r: int) -> tuple[Tensor, Tensor]:

@@ -1,68 +1,59 @@
-"""What reduces the tokens of a clip, as values."""
+"""What makes the tokens of a clip fewer. Each way to it is a file of this package, and overrides what it changes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Protocol
 
-from evt.tokens.run_length import check_threshold
+from torch import Tensor, nn
+
+from evt.tokens.packed import Packed
 
 
-@dataclass(frozen=True)
-class RunLength:
-    """Run-length tokenization: tokens that repeat are dropped before the model runs.
+class ClipModel(Protocol):
+    """What a reduction may ask of its model.
 
-    threshold: of the mean absolute difference, in normalised pixel units.
-    lengths: the model adds its learned embedding of each token's run length; it must have been trained with one.
-
-    Raises:
-        ValueError: the threshold is not a finite number of at least 0.
+    tubelet: frames, rows and columns of pixels that make a token.
+    steps: tubelets of a view in time.
+    length_embed: of run lengths, learned; None where the model has none.
     """
 
-    threshold: float = 0.1
-    lengths: bool = False
+    tubelet: tuple[int, int, int]
+    steps: int
+    length_embed: nn.Embedding | None
 
-    def __post_init__(self) -> None:
-        check_threshold(self.threshold, "policy.threshold")
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of a view, all of them."""
 
 
-@dataclass(frozen=True)
-class RandomDrop:
-    """As many tokens as `RunLength(threshold)` keeps, drawn at random.
+class Reduction:
+    """Nothing is reduced: the dense model."""
 
-    seed: of the draw.
+    def check(self, model: ClipModel) -> None:
+        """Refuse a model with which this cannot be done.
+
+        Raises:
+            ValueError: the message names the settings.
+        """
+
+    def keep(self, views: Tensor, tubelet: tuple[int, int, int]) -> Tensor | None:
+        """Which tokens the blocks see at all, of views (V, T, 3, H, W), (V, N) bool; None for all."""
+        return None
+
+    def embed(self, x: Tensor, keep: Tensor, model: ClipModel) -> Tensor:
+        """What the first block gets of the tokens that `keep` keeps, (K, D) to (K, D)."""
+        return x
+
+    def between(self, tokens: Packed, k: Tensor) -> Packed:
+        """What goes on between attention and MLP of each block; k: the keys there, (K, H, d)."""
+        return tokens
+
+
+def check_whole(name: str, value: int) -> None:
+    """Refuse what is no whole number of at least 0.
 
     Raises:
-        ValueError: the threshold is not a finite number of at least 0, or the seed no whole number of at least 0.
+        ValueError: it is not; the message names it.
     """
-
-    threshold: float = 0.1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_threshold(self.threshold, "policy.threshold")
-        _check_whole("policy.seed", self.seed)
-        if self.seed >= 2**63:
-            raise ValueError(f"policy.seed is {self.seed}; it must be below 2**63")
-
-
-@dataclass(frozen=True)
-class Merge:
-    """Token Merging: r pairs of tokens become one in each block.
-
-    Raises:
-        ValueError: r is not a whole number of at least 0.
-    """
-
-    r: int
-
-    def __post_init__(self) -> None:
-        _check_whole("policy.r", self.r)
-
-
-Reduction = RunLength | RandomDrop | Merge
-"""None, beside these, is the dense model."""
-
-
-def _check_whole(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"{name} is {value!r}; it must be a whole number, 0 or more")

@@ -4,10 +4,52 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from evt.eventful.counting import add
+from evt.tokens.reduction import ClipModel, Reduction
+
+
+@dataclass(frozen=True)
+class RunLength(Reduction):
+    """Run-length tokenization: tokens that repeat are dropped before the model runs.
+
+    threshold: of the mean absolute difference, in normalised pixel units.
+    lengths: the model adds its learned embedding of each token's run length; it must have been trained with one.
+
+    Raises:
+        ValueError: the threshold is not a finite number of at least 0.
+    """
+
+    threshold: float = 0.1
+    lengths: bool = False
+
+    def __post_init__(self) -> None:
+        check_threshold(self.threshold, "policy.threshold")
+
+    def check(self, model: ClipModel) -> None:
+        """Refuse a model without an embedding of run lengths where it is to be added."""
+        if self.lengths and model.length_embed is None:
+            raise ValueError(
+                "policy.lengths is true, but the model has no embedding of run lengths; model.length_embedding must "
+                "be true"
+            )
+
+    def keep(self, views: Tensor, tubelet: tuple[int, int, int]) -> Tensor:
+        """The tokens that do not repeat, (V, N) bool. See `keep_mask` for what is raised."""
+        return keep_mask(views, tubelet, self.threshold)
+
+    def embed(self, x: Tensor, keep: Tensor, model: ClipModel) -> Tensor:
+        """Add the embeddings of the run lengths, if they are to be."""
+        self.check(model)
+        if not self.lengths:
+            return x
+        assert model.length_embed is not None
+        return add(x, model.length_embed(run_lengths(keep, model.steps)[keep]))
 
 
 def keep_mask(clips: Tensor, tubelet: Sequence[int], threshold: float) -> Tensor:

@@ -19,7 +19,7 @@ from evt.data.sprites import CLASSES, SpriteClips, SpriteVideo
 from evt.models.videomae import VideoMAE
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
-from evt.tokens.reduction import RunLength
+from evt.tokens import RunLength
 from evt.training.loop import Losses
 
 CELLS = 4
@@ -115,12 +115,12 @@ class MotionLearner(nn.Module):
             logits, motion = model.classify(out[:, :, 0]), self.motion(out[:, :, 1:])
             seen = motion.new_ones(motion.shape[:3], dtype=torch.bool)
         else:
-            out, lengths, keep = model.encode(views, self.reduction)
-            logits = model.classify(torch.stack([part.mean(0) for part in out.split(lengths)]))
+            tokens, keep = model.encode(views, self.reduction)
+            logits = model.classify(tokens.means())
             if keep is None:
                 keep = torch.ones(len(views), model.n_tokens, dtype=torch.bool, device=views.device)
-            motion = out.new_zeros(*keep.shape, self.motion.out_features)
-            motion[keep] = self.motion(model.fc_norm(out))
+            motion = tokens.x.new_zeros(*keep.shape, self.motion.out_features)
+            motion[keep] = self.motion(model.fc_norm(tokens.x))
             motion, seen = (x.unflatten(1, (model.steps, -1)) for x in (motion, keep))
         side = math.isqrt(motion.shape[2])
         motion = motion.unflatten(-1, (2, MOTION_CELLS, MOTION_CELLS))
