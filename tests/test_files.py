@@ -356,9 +356,10 @@ def test_shards_of_other_places_and_caches_are_refused(
 def test_a_checkpoint_is_in_memory_once_beside_the_model(tmp_path: Path) -> None:
     """What torch makes of 8 MB, and no copy of it."""
     model = torch.nn.Linear(1024, 2048)
-    optimizer, scaler = torch.optim.SGD(model.parameters()), torch.amp.GradScaler("cpu", enabled=False)
+    optimizers = {"optimizer": torch.optim.SGD(model.parameters())}
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
     tracemalloc.start()
-    _save(tmp_path, model, optimizer, scaler, {}, [])
+    _save(tmp_path, model, optimizers, scaler, {}, [])
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     size = (tmp_path / "last.pt").stat().st_size

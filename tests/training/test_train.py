@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from evt.errors import DataError, TrainingError
+from evt.files import seal, unsealed
 from evt.training.loop import Losses, Optimizer, Recipe, train
 
 RECIPE = Recipe(epochs=3, batch_size=4, lr=0.05, weight_decay=0.1, warmup_steps=2, save_every=2)
@@ -119,6 +121,24 @@ def test_muon_trains_the_matrices_of_blocks_and_no_others(tmp_path: Path) -> Non
     assert differ == {"blocks.0.weight", "blocks.2.weight"}
     without_blocks = [trained(tmp_path / name, replace(one, optimizer=name)) for name in ("adamw", "muon")]
     assert all(map(torch.equal, *(model.parameters() for model in without_blocks)))
+
+
+def test_a_run_is_not_taken_up_with_another_optimizer_or_without_its_state(tmp_path: Path) -> None:
+    """Earlier versions kept both optimizers as one."""
+    trained(tmp_path, model=in_blocks())
+    muon = replace(RECIPE, optimizer="muon")
+    with pytest.raises(TrainingError, match=r"differs in train\.optimizer; give another"):
+        trained(tmp_path, muon, model=in_blocks())
+    trained(tmp_path / "muon", muon, model=in_blocks())
+    path = tmp_path / "muon/last.pt"
+    content = unsealed(path.read_bytes())
+    assert content is not None
+    last = torch.load(io.BytesIO(content), weights_only=True)
+    del last["muon"]
+    torch.save(last, path)
+    path.write_bytes(path.read_bytes() + seal(path.read_bytes()))
+    with pytest.raises(TrainingError, match=r"last\.pt: is broken, or of another version"):
+        trained(tmp_path / "muon", muon, model=in_blocks())
 
 
 class Fewer(Noise):

@@ -18,7 +18,7 @@ from evt.evaluate.measure import timed
 from evt.settings import CONFIG_DIR, changed
 from evt.tokens import RunLength
 from evt.training.dense_signals import MotionLearner, MotionSamples, motion_losses
-from evt.training.loop import build_optimizer
+from evt.training.loop import build_optimizers
 
 STEPS = 8
 """Training steps that are timed, on all tokens and on those that are kept by turns, after one of each that is not."""
@@ -36,7 +36,7 @@ def training_seconds(cfg: DictConfig, data: SpriteClips) -> dict[str, float]:
     for name, reduction in (("dense", None), ("rlt", RunLength(cfg.table.rivals_at))):
         model, _ = setup.build_videomae(changed(cfg.model, checkpoint=None), device)
         learner = MotionLearner(model, reduction).to(device)
-        contestants[name] = learner, build_optimizer(learner, recipe)
+        contestants[name] = learner, build_optimizers(learner, recipe)
     samples, size = MotionSamples(data, model), min(recipe.batch_size, len(data))
     generator = torch.Generator()
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
@@ -44,12 +44,15 @@ def training_seconds(cfg: DictConfig, data: SpriteClips) -> dict[str, float]:
         batch = [samples.sample((step * size + i) % len(samples), generator) for i in range(size)]
 
         def descend(
-            learner: MotionLearner, optimizer: torch.optim.Optimizer, batch: list[Any] = batch
+            learner: MotionLearner,
+            optimizers: dict[str, torch.optim.Optimizer],
+            batch: list[Any] = batch,
         ) -> None:
             loss = torch.stack(list(motion_losses(learner, batch).values())).sum()
-            optimizer.zero_grad(set_to_none=True)
+            learner.zero_grad(set_to_none=True)
             loss.backward()
-            optimizer.step()
+            for optimizer in optimizers.values():
+                optimizer.step()
 
         for name, contestant in contestants.items():
             _, taken = timed(descend, *contestant)

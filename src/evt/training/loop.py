@@ -166,13 +166,13 @@ def train(
         raise TrainingError(
             f"train.batch_size is {recipe.batch_size}; it must be a multiple of the {world} processes"
         )
-    optimizer = build_optimizer(model, recipe)
+    optimizers = build_optimizers(model, recipe)
     scaler = torch.amp.GradScaler(
         device.type, enabled=recipe.precision == "float16" and device.type == "cuda"
     )
     identity = _identity(recipe, model, len(data), origin)
     folder.mkdir(parents=True, exist_ok=True)
-    start, logged = _resume(folder, model, optimizer, scaler, identity, device)
+    start, logged = _resume(folder, model, optimizers, scaler, identity, device)
     steps_per_epoch = len(data) // recipe.batch_size
     total = recipe.epochs * steps_per_epoch
     if start == total:
@@ -199,8 +199,10 @@ def train(
             for sample in batch:
                 if isinstance(sample, _Unread):
                     raise DataError(sample.message)
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr_at(step, steps_per_epoch)
+            lr = recipe.lr_at(step, steps_per_epoch)
+            for optimizer in optimizers.values():
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
             torch.manual_seed(_seed(recipe.seed, step, rank))  # what the model itself samples
             dtype = getattr(torch, recipe.precision)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
@@ -211,20 +213,22 @@ def train(
                 raise TrainingError(
                     f"the loss of step {step} is not finite ({values}); a lower train.lr may help"
                 )
-            optimizer.zero_grad(set_to_none=True)
+            model.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
             if recipe.clip_norm is not None:
-                scaler.unscale_(optimizer)
+                for optimizer in optimizers.values():
+                    scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-            scaler.step(optimizer)
+            for optimizer in optimizers.values():
+                scaler.step(optimizer)
             scaler.update()
             if rank == 0:
                 bar.set_postfix(loss=f"{loss.item():.3f}")
-                line = {"step": step, "lr": optimizer.param_groups[0]["lr"]}
+                line = {"step": step, "lr": lr}
                 logged.append(json.dumps({**line, **{name: part.item() for name, part in parts.items()}}))
                 append(folder / "log.jsonl", logged[-1])
                 if (step + 1) % recipe.save_every == 0 or step + 1 == total:
-                    _save(folder, model, optimizer, scaler, identity, logged)
+                    _save(folder, model, optimizers, scaler, identity, logged)
     model.eval()
 
 
@@ -333,8 +337,11 @@ def _seed(*place: int) -> int:
     return value
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW or Muon; matrices decay, and biases, norms and positions do not."""
+def build_optimizers(model: nn.Module, recipe: Recipe) -> dict[str, torch.optim.Optimizer]:
+    """AdamW, and Muon where the recipe has it and there are matrices for it, under their names in `last.pt`.
+
+    Matrices decay, and biases, norms and positions do not.
+    """
     matrices, in_blocks, others = [], [], []
     for name, p in model.named_parameters():
         if not p.requires_grad:
@@ -346,13 +353,13 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         else:
             matrices.append(p)
     groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay, "muon": False},
-        {"params": others, "weight_decay": 0.0, "muon": False},
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr)
-    groups.append({"params": in_blocks, "weight_decay": recipe.weight_decay, "muon": True})
-    return Muon(groups, lr=recipe.lr)
+    optimizers: dict[str, torch.optim.Optimizer] = {"optimizer": torch.optim.AdamW(groups, lr=recipe.lr)}
+    if in_blocks:
+        optimizers["muon"] = Muon(in_blocks, recipe.lr, recipe.weight_decay)
+    return optimizers
 
 
 def _is_whole(value: object) -> bool:
@@ -378,7 +385,7 @@ def _identity(recipe: Recipe, model: nn.Module, n_samples: int, origin: Mapping[
 def _resume(
     folder: Path,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Mapping[str, torch.optim.Optimizer],
     scaler: torch.amp.GradScaler,
     identity: dict[str, Any],
     device: torch.device,
@@ -393,6 +400,7 @@ def _resume(
         if is_first():
             log.unlink(missing_ok=True)
         return 0, []
+    broken = f"{path}: is broken, or of another version of this program; delete {folder} to start anew"
     try:
         content = unsealed(path.read_bytes())
         if content is None:
@@ -400,9 +408,7 @@ def _resume(
         last = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         found = last["identity"]
     except (OSError, *BROKEN) as error:
-        raise TrainingError(
-            f"{path}: is broken, or of another version of this program; delete {folder} to start anew"
-        ) from error
+        raise TrainingError(broken) from error
     absent = object()  # is equal to nothing that is there
     differ = [name for name in {**identity, **found} if identity.get(name, absent) != found.get(name, absent)]
     if differ:
@@ -410,8 +416,11 @@ def _resume(
             f"{folder} holds another run, which differs in {', '.join(differ)}; "
             "give another folder, or the settings that it was begun with"
         )
+    if not optimizers.keys() <= last.keys():
+        raise TrainingError(broken)
     model.load_state_dict(last["model"])
-    optimizer.load_state_dict(last["optimizer"])
+    for name, optimizer in optimizers.items():
+        optimizer.load_state_dict(last[name])
     scaler.load_state_dict(last["scaler"])
     logged: list[str] = last["log"]
     if is_first():
@@ -423,7 +432,7 @@ def _resume(
 def _save(
     folder: Path,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Mapping[str, torch.optim.Optimizer],
     scaler: torch.amp.GradScaler,
     identity: dict[str, Any],
     logged: list[str],
@@ -431,7 +440,7 @@ def _save(
     """Write all that a run goes on from; the log, too, so that no step is lost from it, or twice in it."""
     state = {
         "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        **{name: optimizer.state_dict() for name, optimizer in optimizers.items()},
         "scaler": scaler.state_dict(),
         "identity": identity,
         "log": logged,
