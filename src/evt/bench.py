@@ -23,7 +23,7 @@ from evt.evaluate.speed import DTYPES, Contestant, inputs_of, operations, record
 from evt.eventful import VARIANTS
 from evt.files import check_writable, write
 from evt.models.vivit import ViViT
-from evt.report import align
+from evt.report import columns
 
 FRAMES = 8
 """That ViTDet is timed on where `data.n_frames` gives no number: a flush and later ones."""
@@ -83,7 +83,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
         f"{cfg.model.name} {cfg.model.size}, {label}, {cfg.dtype}, {'fast' if cfg.fast else 'reference'} path"
     )
     print(f"{machine(device)}; {len(inputs)} frames, {cfg.repeats} times")
-    print(align(rows, " ", "  "))
+    print(columns(rows))
     ratios = {
         "speed-up": "speed_up",
         "fewer operations": "op_ratio",

@@ -6,13 +6,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pandas as pd
+import tabulate
 
 from evt.evaluate.ledger import Ledger
 from evt.files import write
 from evt.metrics.detection import DetectionMetrics
+
+tabulate.MIN_PADDING = 0  # else columns are wider than their heads by two, whatever is in them
 
 
 def summary_table(metrics: dict[str, Any]) -> str:
@@ -36,7 +40,7 @@ def summary_table(metrics: dict[str, Any]) -> str:
         map50 = detection["map50"]
         rows.append(["mAP50", "", "", f"none: {detection['reason']}" if map50 is None else f"{map50:.2f}"])
     rows.append(["peak memory in MB", "", "", f"{metrics['peak_memory_bytes'] / 1e6:.0f}"])
-    return align(rows, " ", "  ")
+    return columns(rows)
 
 
 def main_figures(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -156,22 +160,22 @@ def write_table(path: Path, table: FilledTable, digits: dict[str, int]) -> Path:
     def cell(name: str, x: Any) -> str:
         return f"{x:.{digits[name]}f}" if isinstance(x, float) else str(x)
 
-    rows = [list(table.records[0])]
-    rows += [[cell(*item) for item in record.items()] for record in table.records]
-    head, *body = align(rows, "| ", " | ", " |").splitlines()
-    rule = "".join("|" if c == "|" else "-" for c in head)
-    lines = [f"# {table.title}", "", head, rule, *body, "", *(f"- {note}" for note in table.notes)]
+    rows = [{name: cell(name, x) for name, x in record.items()} for record in table.records]
+    lines = [f"# {table.title}", "", markdown(rows), "", *(f"- {note}" for note in table.notes)]
     write(path.with_suffix(".md"), "\n".join(lines) + "\n")
     return path
 
 
-def align(rows: Sequence[Sequence[str]], left: str, between: str, right: str = "") -> str:
-    """Columns of text, the first to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+def markdown(rows: Sequence[dict[str, str]]) -> str:
+    """A table in Markdown, with the first column to the left and the others to the right."""
+    frame = pd.DataFrame(rows)
+    return frame.to_markdown(
+        index=False, tablefmt="github", disable_numparse=True, stralign="right", colalign=("left",)
+    )
 
-    def line(row: Sequence[str]) -> str:
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        cells[0] = row[0].ljust(widths[0])
-        return left + between.join(cells) + right
 
-    return "\n".join(map(line, rows))
+def columns(rows: Sequence[Sequence[str]], last: str = "right") -> str:
+    """Columns of text for a terminal: the first to the left, the others to the right, and the last as it says."""
+    sides = ["left", *["right"] * (len(rows[0]) - 2), last]
+    text = tabulate.tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=sides)
+    return indent(text, " ")

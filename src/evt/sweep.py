@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from evt.errors import ConfigError
 from evt.files import write_together
 from evt.lock import locked
-from evt.report import align
+from evt.report import columns
 from evt.settings import unknown_setting
 from evt.workers import is_first
 
@@ -215,10 +215,9 @@ def _text(frame: pd.DataFrame, points: Sequence[Point]) -> str:
         list(frame.columns),
         *([_cell(x) for x in row] for row in frame.itertuples(index=False, name=None)),
     ]
-    if "error" in frame:
-        width = max(len(row[-1]) for row in rows)
-        rows = [[*row[:-1], ("" if row[-1] == "-" else row[-1]).ljust(width)] for row in rows]
-    return "\n".join(line.rstrip() for line in align(rows, " ", "  ").splitlines())
+    if "error" not in frame:
+        return columns(rows)
+    return columns([[*row[:-1], "" if row[-1] == "-" else row[-1]] for row in rows], last="left")
 
 
 def _cell(x: object) -> str:
