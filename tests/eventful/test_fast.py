@@ -192,12 +192,12 @@ def test_rows_leaves_queries_that_did_not_change_as_they_were(pool: int) -> None
     state = AttentionState(variant)
     chosen = torch.tensor([1, 8, 30])
     with torch.no_grad():
-        before = attention(qkv, None, variant, state).clone()
-        after = attention(new, Selection(chosen, (3,), 36), variant, state)
+        before = attention(qkv, None, state).clone()
+        after = attention(new, Selection(chosen, (3,), 36), state)
         qkv[0, chosen] = new
         dense = Variant(pool=pool)
         expected = before.clone()
-        expected[0, chosen] = attention(qkv, None, dense, AttentionState(dense))[0, chosen]
+        expected[0, chosen] = attention(qkv, None, AttentionState(dense))[0, chosen]
     torch.testing.assert_close(after, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -211,11 +211,11 @@ def test_a_window_in_which_nothing_changed_is_not_attended_again() -> None:
     state, dense = AttentionState(variant), Variant()
     chosen = torch.tensor([0, 64 + 63])  # the first window of one stream, the last of the other
     with torch.no_grad():
-        attention(qkv, None, variant, state)
+        attention(qkv, None, state)
         with count_ops() as ops:
-            after = attention(new, Selection(chosen, (1, 1), 64), variant, state)
+            after = attention(new, Selection(chosen, (1, 1), 64), state)
         qkv[0, 0], qkv[1, 63] = new
-        expected = attention(qkv, None, dense, AttentionState(dense))
+        expected = attention(qkv, None, AttentionState(dense))
     torch.testing.assert_close(after, expected, atol=1e-5, rtol=1e-4)
     assert ops["matmul"] == 2 * (2 * 16 * 16 * 24)
 

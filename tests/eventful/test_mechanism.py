@@ -188,32 +188,32 @@ def other_type(tensors: dict[str, Tensor]) -> ViT:
 
 
 def emptied(tensors: dict[str, Tensor]) -> ViT:
-    tensors["1.mlp.buffer.b"] = torch.empty(0)
+    tensors["1.mlp_buffer.b"] = torch.empty(0)
     return small_vit()
 
 
 def missing(tensors: dict[str, Tensor]) -> ViT:
-    del tensors["1.mlp.buffer.b"]
+    del tensors["1.mlp_buffer.b"]
     return small_vit()
 
 
 def added(tensors: dict[str, Tensor]) -> ViT:
-    tensors["1.mlp.buffer.c"] = torch.ones(1)
+    tensors["1.mlp_buffer.c"] = torch.ones(1)
     return small_vit()
 
 
 def of_another_type(tensors: dict[str, Tensor]) -> ViT:
-    tensors["1.mlp.buffer.b"] = tensors["1.mlp.buffer.b"].half()
+    tensors["1.mlp_buffer.b"] = tensors["1.mlp_buffer.b"].half()
     return small_vit()
 
 
 def altered(tensors: dict[str, Tensor]) -> ViT:
-    tensors["1.mlp.buffer.b"][0, 0, 0] = float("nan")
+    tensors["1.mlp_buffer.b"][0, 0, 0] = float("nan")
     return small_vit()
 
 
 def no_tensor(tensors: dict[str, Any]) -> ViT:
-    tensors["1.mlp.buffer.b"] = [1.0]
+    tensors["1.mlp_buffer.b"] = [1.0]
     return small_vit()
 
 
@@ -229,13 +229,13 @@ def without_header(tensors: dict[str, Tensor]) -> ViT:
         (other_type, "of another network: its weights are not"),
         (
             emptied,
-            r"damaged: 1.mlp.buffer.b was torch.float32 \[1, 36, 24\] .* and is torch.float32 \[0\] now",
+            r"damaged: 1.mlp_buffer.b was torch.float32 \[1, 36, 24\] .* and is torch.float32 \[0\] now",
         ),
-        (missing, "damaged: 1.mlp.buffer.b was .* and is not there now"),
-        (added, "damaged: 1.mlp.buffer.c was not there"),
+        (missing, "damaged: 1.mlp_buffer.b was .* and is not there now"),
+        (added, "damaged: 1.mlp_buffer.c was not there"),
         (of_another_type, r"and is torch.float16 \[1, 36, 24\] now"),
         (altered, "damaged: its numbers are not those that were saved"),
-        (no_tensor, "damaged: 1.mlp.buffer.b is no tensor but a list"),
+        (no_tensor, "damaged: 1.mlp_buffer.b is no tensor but a list"),
         (without_header, "does not say what it is of"),
     ],
 )

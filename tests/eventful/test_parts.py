@@ -128,7 +128,7 @@ def test_attention_is_torchs_own() -> None:
     attn = Attention(24, 3)
     x = torch.randn(2, 10, 24)
     block = Block(24, 3)
-    ours = attn(attn.qkv(x), None, Variant(), block.state(Variant()).attn)
+    ours = attn(attn.qkv(x), None, block.state(Variant()).attn)
     q, k, v = (y.view(2, 10, 3, 8).transpose(1, 2) for y in attn.qkv(x).chunk(3, dim=-1))
     theirs = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     torch.testing.assert_close(ours, theirs)
@@ -140,7 +140,7 @@ def test_windows_are_attention_over_each_window_alone() -> None:
     attn = Attention(8, 2, grid=(5, 6), window_size=3)
     torch.nn.init.normal_(attn.qkv.bias)
     x = torch.randn(1, 30, 8)
-    ours = attn(attn.qkv(x), None, Variant(), Block(8, 2).state(Variant()).attn).view(5, 6, 8)
+    ours = attn(attn.qkv(x), None, Block(8, 2).state(Variant()).attn).view(5, 6, 8)
     padded = torch.zeros(6, 6, 8)
     padded[:5] = x.view(5, 6, 8)
     window = attn.qkv(padded[3:, 3:].reshape(9, 8))
@@ -178,7 +178,7 @@ def test_relative_positions_are_added_to_every_pair() -> None:
             for i in range(6)
         ]
     )
-    ours = attn(qkv, None, Variant(), Block(4, 1).state(Variant()).attn)
+    ours = attn(qkv, None, Block(4, 1).state(Variant()).attn)
     torch.testing.assert_close(ours[0], scores.softmax(-1) @ v)
 
 

@@ -94,7 +94,7 @@ def milliseconds_of_parts(stream: Stream, inputs: Sequence[Tensor]) -> dict[str,
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     stream.reset()
     stream(inputs[0])
-    with named_parts(), profile(activities=activities) as run:
+    with named_parts(stream.network), profile(activities=activities) as run:
         _, seconds = timed(lambda: [stream(x) for x in inputs[1:]])
     n = len(inputs) - 1
     spent = dict.fromkeys(PARTS, 0.0)

@@ -8,30 +8,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evt.eventful.counting import add, add_, einsum, matmul, record
+from evt.eventful.counting import Linear, add, add_, einsum, matmul, record
 from evt.eventful.derived import Derived
-from evt.eventful.fast import FastState, Layout, Window, pooled
-from evt.eventful.gate import Buffer
+from evt.eventful.fast import FastState
+from evt.eventful.gate import Buffer, no_buffer
+from evt.eventful.layout import Grid, Layout, pooled
 from evt.eventful.parts import part
 from evt.eventful.policy import Selection
 from evt.eventful.products import AttentionValueProduct, QueryKeyProduct
 from evt.eventful.variant import Variant
 
-Grid = tuple[int, int]
-
 
 class AttentionState:
-    """What attention keeps between the frames of one batch of streams; nothing where it is dense."""
+    """What attention keeps between the frames of one batch of streams; of the dense model, nothing."""
 
     def __init__(self, variant: Variant) -> None:
+        reference = not variant.fast
+        self.pool = variant.pool
         self.fast = FastState(variant) if variant.fast else None
-        self.buffer = Buffer() if variant.gate is not None and not variant.fast else None
-        self.query_key = QueryKeyProduct() if variant.sparse_qk and not variant.fast else None
-        self.attention_value = AttentionValueProduct() if variant.sparse_av and not variant.fast else None
+        self.buffer = Buffer() if variant.gate is not None and reference else no_buffer
+        self.query_key = QueryKeyProduct() if variant.sparse_qk and reference else None
+        self.attention_value = AttentionValueProduct() if variant.sparse_av and reference else None
 
 
 class Attention(nn.Module):
-    """The weights of self-attention, and what is computed between `qkv` and `proj`.
+    """The weights of self-attention, and all that is computed between its layers `qkv` and `proj`.
 
     Args:
         dim: width D of a token.
@@ -40,7 +41,12 @@ class Attention(nn.Module):
         window_size: side of the square windows in tokens, None for global attention.
         rel_pos_grid: side of the grid for which the relative-position tables were made, None for no relative
             positions. Windows always have tables of their own size.
+
+    Raises:
+        ValueError: num_heads does not divide dim.
     """
+
+    places: Tensor
 
     def __init__(
         self,
@@ -56,8 +62,8 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.grid = grid
         self.window_size = window_size
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         head_dim = dim // num_heads
         self.scale = 1 / math.sqrt(head_dim)
         self.rel_pos_h: nn.Parameter | None = None
@@ -67,116 +73,94 @@ class Attention(nn.Module):
             self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, head_dim))
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, head_dim))
         self._row_table, self._column_table = Derived(rel_pos_table), Derived(rel_pos_table)
+        self.layout: Layout | None = None
+        if grid is not None:
+            self.layout = Layout.of(grid, window_size)
+            self.register_buffer("places", self.layout.places(grid), persistent=False)
 
-    def forward(
-        self, qkv: Tensor, selection: Selection | None, variant: Variant, state: AttentionState
-    ) -> Tensor:
+    def forward(self, qkv: Tensor, changed: Selection | None, state: AttentionState) -> Tensor:
         """Attend, to (B, N, D).
 
         Args:
             qkv: the queries, keys and values of the tokens that changed since the last frame, (K, 3D); of all on the
                 flush and without gates, (B, N, 3D).
-            selection: which tokens these are; None for all.
-            variant: what is pooled.
+            changed: which tokens these are; None for all.
             state: what is kept from the last frame, updated here.
-        """
-        if state.fast is not None:
-            return self._fast(qkv, selection, variant, state.fast)
-        if state.buffer is not None:
-            with part("gate"):
-                qkv = state.buffer(qkv, selection)
-        if self.window_size is None:
-            with part("attention"):
-                return self._attend(qkv, self.grid, selection, variant, state)
-        batch, n_tokens, _ = qkv.shape
-        with part("windows"):
-            qkv = self._partition_windows(qkv)  # (B * windows, window_size^2, 3D)
-        with part("attention"):
-            out = self._attend(qkv, (self.window_size, self.window_size), selection, variant, state)
-        with part("windows"):
-            return self._join_windows(out, batch, n_tokens)
 
+        Returns:
+            It may be the state itself: read it, do not write to it.
+        """
+        if state.pool > 1 and self.grid is None:
+            raise ValueError(
+                f"pool is {state.pool}, but the tokens of this model form no grid: pool must be 1"
+            )
+        if state.fast is not None:
+            return self._attend_fast(qkv, changed, state.fast)
+        qkv = state.buffer(qkv, changed)
+        if self.window_size is None:
+            return self._attend(qkv, self.grid, changed, state)
+        windows = self._attend(self._partition(qkv), (self.window_size, self.window_size), changed, state)
+        return self._join(windows, len(qkv))
+
+    @part("attention")
     def _attend(
-        self,
-        qkv: Tensor,
-        grid: Grid | None,
-        selection: Selection | None,
-        variant: Variant,
-        state: AttentionState,
+        self, qkv: Tensor, grid: Grid | None, changed: Selection | None, state: AttentionState
     ) -> Tensor:
-        """The paper's products, over all tokens or those of each window: (B, N, 3D) to (B, N, D)."""
+        """Compute the paper's products, over all tokens or those of each window: (B, N, 3D) to (B, N, D)."""
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, N, d) each
-        selection_k = selection
-        if variant.pool > 1:
-            pool_grid = self._pooled(variant.pool)
+        changed_k = changed
+        if state.pool > 1 and grid is not None:
             k, v = (
-                pooled(x.flatten(0, 1), pool_grid, variant.pool).unflatten(0, x.shape[:2]) for x in (k, v)
+                pooled(x.flatten(0, 1), grid, state.pool).unflatten(0, x.shape[:2]) for x in (k, v)
             )  # (B, H, Nk, d)
-            if selection is not None:
-                selection_k = pool_selection(selection, pool_grid, variant.pool)
+            if changed is not None:
+                changed_k = pool_selection(changed, grid, state.pool)
 
         scaled_q = q * self.scale
         if state.query_key is not None:
-            b = state.query_key(scaled_q, k, selection, selection_k)  # (B, H, N, Nk)
+            b = state.query_key(scaled_q, k, changed, changed_k)  # (B, H, N, Nk)
         else:
             b = matmul(scaled_q, k.transpose(-2, -1))
         if self.rel_pos_h is not None and grid is not None:
-            b = self._add_rel_pos(b, q, grid, variant.pool, in_place=state.query_key is None)
+            b = self._add_rel_pos(b, q, grid, state.pool, in_place=state.query_key is None)
         a = b.softmax(dim=-1)
         if state.attention_value is not None:
-            av = state.attention_value(a, v, selection_k)  # (B, H, N, d)
+            av = state.attention_value(a, v, changed_k)  # (B, H, N, d)
         else:
             av = matmul(a, v)
         return av.transpose(1, 2).flatten(2)
 
-    def _fast(self, qkv: Tensor, selection: Selection | None, variant: Variant, state: FastState) -> Tensor:
-        """The fast path, (K, 3D) or (B, N, 3D) to (B, N, D)."""
-        n_tokens = qkv.shape[1] if selection is None else selection.n_tokens
-        layout = self._layout(n_tokens, variant.pool, qkv.device)
-        with part("attention"):
-            out = self._attend_fast(qkv, selection, variant.pool, state, layout)
-            out = out.unflatten(1, (-1, layout.n)).permute(1, 2, 0, 3)  # (B, tokens as laid out, H, d)
-        with part("windows"):
-            return (out if layout.places is None else out.index_select(1, layout.places)).flatten(2)
-
-    def _attend_fast(
-        self, qkv: Tensor, selection: Selection | None, pool: int, state: FastState, layout: Layout
-    ) -> Tensor:
+    def _attend_fast(self, qkv: Tensor, changed: Selection | None, state: FastState) -> Tensor:
+        """Attend as `_attend` does, but as `FastState` has it: (K, 3D) or (B, N, 3D) to (B, N, D)."""
+        n_tokens = qkv.shape[1] if changed is None else changed.n_tokens
+        layout = self.layout or Layout.of((1, n_tokens))
+        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))  # (K, 3, H, d) or (B, N, 3, H, d)
+        tokens = None if changed is None else changed.per_stream()
+        if self.window_size is not None:
+            if tokens is None:
+                qkv = self._laid_out(qkv)
+            else:
+                tokens = [self.places[stream] for stream in tokens]
         tables = None
         if self.rel_pos_h is not None and self.grid is not None:
-            side = self.window_size
-            tables = self._rel_pos_tables(self.grid if side is None else (side, side), pool)
+            tables = self._rel_pos_tables(layout.grid, state.variant.pool)
         pad = self.qkv.bias.to(qkv.dtype).view(3, self.num_heads, -1)[1:]
-        places = None if selection is None else selection.per_stream()
-        if places is not None and layout.places is not None:
-            places = [layout.places[tokens] for tokens in places]
-        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
-        return state(qkv, places, layout, self.scale, tables, pad)
+        out = state(qkv, tokens, layout, self.scale, tables, pad)  # (H, B N, d)
+        out = out.unflatten(1, (-1, n_tokens)).permute(1, 2, 0, 3)  # (B, N, H, d)
+        return (out if self.window_size is None else self._in_order(out)).flatten(2)
 
-    def _layout(self, n_tokens: int, pool: int, device: torch.device) -> Layout:
-        """The order of tokens on the fast path."""
-        if self.window_size is None:
-            grid = self._pooled(pool) if pool > 1 else self.grid or (1, n_tokens)
-            return Layout([Window(0, *grid)], (grid[0] // pool, grid[1] // pool), None)
-        assert self.grid is not None
-        (height, width), side = self.grid, self.window_size
-        windows, places, start = [], torch.empty(height, width, dtype=torch.long), 0
-        for top in range(0, height, side):
-            for left in range(0, width, side):
-                window = Window(start, min(side, height - top), min(side, width - left))
-                tokens = torch.arange(start, start + window.rows * window.columns)
-                places[top : top + side, left : left + side] = tokens.view(window.rows, window.columns)
-                windows.append(window)
-                start += len(tokens)
-        return Layout(windows, (side, side), places.flatten().to(device))
+    @part("windows")
+    def _laid_out(self, x: Tensor) -> Tensor:
+        """Put tokens (B, N, ...) in the order of the layout."""
+        return torch.empty_like(x).index_copy_(1, self.places, x)
 
-    def _pooled(self, pool: int) -> Grid:
-        if self.grid is None:
-            raise ValueError(f"pool is {pool}, but the tokens of this model form no grid: pool must be 1")
-        return self.grid
+    @part("windows")
+    def _in_order(self, x: Tensor) -> Tensor:
+        """Undo `_laid_out`."""
+        return x.index_select(1, self.places)
 
     def _add_rel_pos(self, b: Tensor, q: Tensor, grid: Grid, pool: int, in_place: bool) -> Tensor:
-        # b + q . table, where the table of (query, key) pairs is the sum of one for rows and one for columns.
+        """Add to b (B, H, N, Nk) the product of each query with its row's and its column's vector of each key."""
         rows, columns = self._rel_pos_tables(grid, pool)
         q = q.unflatten(2, grid)  # (B, H, h, w, d)
         rel_h = einsum("bnhwd,hkd->bnhwk", q, rows).unsqueeze(-1)  # (B, H, h, w, kh, 1)
@@ -187,50 +171,50 @@ class Attention(nn.Module):
         return b_grid.flatten(4, 5).flatten(2, 3)  # (B, H, N, Nk)
 
     def _rel_pos_tables(self, grid: Grid, pool: int) -> tuple[Tensor, Tensor]:
-        """For rows and for columns of a grid, (h, kh, d) and (w, kw, d)."""
+        """Make the relative-position vectors of a grid's rows and of its columns, (h, kh, d) and (w, kw, d)."""
         assert self.rel_pos_h is not None
         assert self.rel_pos_w is not None
         rows, columns = grid
         return self._row_table(self.rel_pos_h, rows, pool), self._column_table(self.rel_pos_w, columns, pool)
 
-    def _padded(self) -> Grid:
-        assert self.grid is not None
-        assert self.window_size is not None
-        height, width = self.grid
-        return height + -height % self.window_size, width + -width % self.window_size
-
-    def _partition_windows(self, qkv: Tensor) -> Tensor:
+    @part("windows")
+    def _partition(self, qkv: Tensor) -> Tensor:
         """Cut (B, N, 3D) into (B * windows, window_size^2, 3D), padded at the bottom and the right."""
-        assert self.grid is not None
-        assert self.window_size is not None
-        (height, width), (padded_h, padded_w) = self.grid, self._padded()
-        x = qkv.unflatten(1, self.grid)  # (B, h, w, 3D)
-        if (padded_h, padded_w) != self.grid:
+        (height, width), (padded_h, padded_w), side = self._sides()
+        x = qkv.unflatten(1, (height, width))  # (B, h, w, 3D)
+        if (padded_h, padded_w) != (height, width):
             # A padded token is zero before the qkv layer, so after it the bias, which is counted once.
             record("bias", self.qkv.out_features)
             padded = self.qkv.bias.to(qkv.dtype).expand(len(x), padded_h, padded_w, -1).clone()
             padded[:, :height, :width] = x
             x = padded
-        side = self.window_size
         x = x.unflatten(2, (-1, side)).unflatten(1, (-1, side))  # (B, h / s, s, w / s, s, 3D)
         return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
 
-    def _join_windows(self, x: Tensor, batch: int, n_tokens: int) -> Tensor:
-        """Undo `_partition_windows`, (B * windows, window_size^2, D) to (B, N, D)."""
+    @part("windows")
+    def _join(self, x: Tensor, batch: int) -> Tensor:
+        """Undo `_partition`, (B * windows, window_size^2, D) to (B, N, D)."""
+        (height, width), (padded_h, padded_w), side = self._sides()
+        x = x.view(batch, padded_h // side, padded_w // side, side, side, -1).transpose(2, 3)
+        return x.reshape(batch, padded_h, padded_w, -1)[:, :height, :width].flatten(1, 2)
+
+    def _sides(self) -> tuple[Grid, Grid, int]:
+        """Say what the sides of the grid are, of the grid padded to whole windows, and of a window."""
         assert self.grid is not None
         assert self.window_size is not None
-        side, (padded_h, padded_w) = self.window_size, self._padded()
-        x = x.view(batch, padded_h // side, padded_w // side, side, side, -1).transpose(2, 3)
-        x = x.reshape(batch, padded_h, padded_w, -1)[:, : self.grid[0], : self.grid[1]]
-        return x.reshape(batch, n_tokens, -1)
+        (height, width), side = self.grid, self.window_size
+        return self.grid, (height + -height % side, width + -width % side), side
 
 
 def rel_pos_table(rel_pos: Tensor, side: int, pool: int = 1) -> Tensor:
-    """The relative-position vector of every (query, key) pair along one axis, (side, side // pool, d).
+    """Make the relative-position vector of every (query, key) pair along one axis, (side, side // pool, d).
 
-    A table made for another side is interpolated over pairs, bicubic; pooled keys take the mean of theirs.
+    A table that was made for another side is interpolated over pairs, bicubic; pooled keys take the mean of theirs.
 
-    rel_pos: (2 * made_for - 1, d), one vector for each distance.
+    Args:
+        rel_pos: one vector for each distance, (2 * made_for - 1, d).
+        side: of the grid, in tokens.
+        pool: so many keys are one.
     """
     made_for = (len(rel_pos) + 1) // 2
     position = torch.arange(made_for, device=rel_pos.device)
@@ -245,9 +229,9 @@ def rel_pos_table(rel_pos: Tensor, side: int, pool: int = 1) -> Tensor:
 
 
 def pool_selection(selection: Selection, grid: Grid, pool: int) -> Selection:
-    """The pooled tokens that hold a selected one: a max-pool of the mask (section 5.3)."""
+    """Select the pooled tokens that hold a selected one: a max-pool of the mask (section 5.3)."""
     n_streams, n_pooled = len(selection.counts), (grid[0] // pool) * (grid[1] // pool)
     mask = torch.zeros(n_streams * selection.n_tokens, device=selection.index.device)
     mask[selection.index] = 1
-    pooled = F.max_pool2d(mask.view(n_streams, 1, *grid), pool).flatten(1) > 0  # (B, Nk)
-    return Selection(pooled.flatten().nonzero().flatten(), tuple(pooled.sum(-1).tolist()), n_pooled)
+    mask = F.max_pool2d(mask.view(n_streams, 1, *grid), pool).flatten(1) > 0  # (B, Nk)
+    return Selection(mask.flatten().nonzero().flatten(), tuple(mask.sum(-1).tolist()), n_pooled)

@@ -3,78 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evt.eventful.attention import Attention, AttentionState, Grid
-from evt.eventful.counting import add, linear
-from evt.eventful.gate import Buffer, Gate, STGTGate
-from evt.eventful.parts import part
+from evt.eventful.attention import Attention, AttentionState
+from evt.eventful.counting import Linear, add
+from evt.eventful.gate import Buffer, Gate, STGTGate, no_buffer, no_gate
+from evt.eventful.layout import Grid
 from evt.eventful.policy import Policy, Selection
 from evt.eventful.variant import Variant
 
-TokenOperation = Callable[[Tensor], Tensor]
+
+def no_norm(x: Tensor) -> Tensor:
+    """What stands before a gate that has no norm beside it."""
+    return x
 
 
-class TokenwiseState:
-    """A gate and a buffer around a sequence of token-wise operations (figure 3), or nothing in a dense block.
+class TokenGate:
+    """A gate before token-wise operations, and its place beside their norm: after it, or before it."""
 
-    always: so many of the first tokens always pass.
-    """
-
-    def __init__(self, variant: Variant, always: int, buffered: bool = True) -> None:
-        self.gate: Gate | STGTGate | None = None
+    def __init__(self, variant: Variant, always: int) -> None:
+        self.before_norm = variant.gate_before_norm
+        self.gate: Gate | STGTGate | Callable[..., tuple[Tensor, Selection | None]] = no_gate
         if variant.gate is not None:
             self.gate = Gate(always) if variant.gate == "reference" else STGTGate(always)
-            if buffered:
-                self.buffer = Buffer()
-        self.gate_before_norm = variant.gate_before_norm
 
     def __call__(
-        self, x: Tensor, norm: TokenOperation, operations: TokenOperation, policy: Policy | None
-    ) -> Tensor:
-        """Apply norm and operations where tokens changed, (B, N, D) to (B, N, D')."""
-        y, selection = self.gated(x, norm, operations, policy)
-        if self.gate is None:
-            return y
-        with part("gate"):
-            return self.buffer(y, selection)
-
-    def gated(
-        self, x: Tensor, norm: TokenOperation, operations: TokenOperation, policy: Policy | None
+        self, x: Tensor, policy: Policy | None, norm: Callable[[Tensor], Tensor] = no_norm
     ) -> tuple[Tensor, Selection | None]:
-        """Apply norm and operations to the tokens that changed, (B, N, D) to (K, D'), and say which they are.
-
-        All of them, (B, N, D'), and None on the flush and in a dense block.
-        """
-        if self.gate is None:
-            return operations(norm(x)), None
-        if self.gate_before_norm:
-            with part("gate"):
-                c, selection = self.gate(x, policy)
-            return operations(norm(c)), selection
+        """Normalise the tokens x and gate them, (B, N, D) to what `Gate` gives."""
+        if self.before_norm:
+            c, changed = self.gate(x, policy)
+            return norm(c), changed
         normed = norm(x)
-        with part("gate"):
-            c, selection = self.gate(normed, policy, own=normed is not x)
-        return operations(c), selection
+        return self.gate(normed, policy, own=normed is not x)
 
 
 class BlockState:
-    """All that one block keeps between the frames of one batch of streams.
+    """All that a block keeps between the frames of one batch of streams; of the dense model, nothing.
 
     num_prefix_tokens: see `Block`.
     """
 
     def __init__(self, variant: Variant, num_prefix_tokens: int = 0) -> None:
-        self.variant = variant
-        # Elsewhere all queries attend in every frame, and what that changes in a token is for the gates to see.
+        # Where all queries attend in every frame, what that changes in a token is for the gates to see.
         always = num_prefix_tokens if variant.rows else 0
-        self.qkv = TokenwiseState(variant, always, buffered=False)  # attention keeps what comes of it
-        self.attn = AttentionState(variant)
-        self.proj = TokenwiseState(variant, always)
-        self.mlp = TokenwiseState(variant, always)
+        gated = variant.gate is not None
+        self.qkv_gate = TokenGate(variant, always)
+        self.attn = AttentionState(variant)  # the buffer of q, k and v among it
+        self.proj_gate = TokenGate(variant, always)
+        self.proj_buffer = Buffer() if gated else no_buffer
+        self.mlp_gate = TokenGate(variant, always)
+        self.mlp_buffer = Buffer() if gated else no_buffer
+
+
+DENSE = BlockState(Variant())
+"""The state of every block of a dense model, since it keeps nothing."""
 
 
 class Mlp(nn.Module):
@@ -82,13 +67,12 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens, (..., D) to (..., D)."""
-        with part("mlp"):
-            return linear(self.fc2, F.gelu(linear(self.fc1, x)))
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class Block(nn.Module):
@@ -125,33 +109,28 @@ class Block(nn.Module):
         return BlockState(variant, self.num_prefix_tokens)
 
     def forward(self, x: Tensor, state: BlockState | None = None, policy: Policy | None = None) -> Tensor:
-        """Map the tokens of one frame of each stream, (B, N, D) to (B, N, D).
+        """Run the tokens of one frame of each stream through the block, (B, N, D) to (B, N, D).
 
         Args:
-            x: tokens of all streams in the batch.
-            state: what the block keeps between frames; None computes this frame densely and keeps nothing.
-            policy: which tokens the gates let through; not needed on a first frame or without gates.
+            x: the tokens of all streams in the batch.
+            state: what the block keeps between frames, updated here; without one the block is dense.
+            policy: which tokens pass the gates; not needed on a first frame or without gates.
+
+        Raises:
+            ValueError: there is no policy after the first frame, or its r is more than N; or tokens that form no grid
+                would be pooled.
         """
-        state = state or self.state(Variant())
-        qkv = partial(_named, "qkv", partial(linear, self.attn.qkv))
-        proj = partial(_named, "proj", partial(linear, self.attn.proj))
-        y, selection = state.qkv.gated(x, partial(_named, "norm", self.norm1), qkv, policy)
-        y = self.attn(y, selection, state.variant, state.attn)
-        x = add(state.proj(y, _identity, proj, policy), x)
-        return add(state.mlp(x, partial(_named, "norm", self.norm2), self.mlp, policy), x)
-
-
-def _identity(x: Tensor) -> Tensor:
-    return x
-
-
-def _named(name: str, operations: TokenOperation, x: Tensor) -> Tensor:
-    with part(name):
-        return operations(x)
+        state = state or DENSE
+        y, changed = state.qkv_gate(x, policy, self.norm1)
+        y = self.attn(self.attn.qkv(y), changed, state.attn)
+        y, changed = state.proj_gate(y, policy)
+        x = add(state.proj_buffer(self.attn.proj(y), changed), x)
+        y, changed = state.mlp_gate(x, policy, self.norm2)
+        return add(state.mlp_buffer(self.mlp(y), changed), x)
 
 
 def init_weights(module: nn.Module) -> None:
-    """The initialisation of ViT: truncated normal weights of deviation 0.02, zero biases. Use with `apply`."""
+    """Initialise a module as in ViT: truncated normal weights of deviation 0.02, zero biases. Use with `apply`."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -46,6 +46,14 @@ def record(kind: str, operations: int) -> None:
         ops[kind] += operations
 
 
+class Linear(nn.Linear):
+    """A linear layer that is counted."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in) to (..., out)."""
+        return linear(self, x)
+
+
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """Apply a linear layer, (..., in) to (..., out)."""
     bias = None if layer.bias is None else wide(layer.bias)

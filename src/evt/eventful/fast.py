@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from evt.eventful.counting import einsum, record
+from evt.eventful.layout import Grid, Layout, pooled
+from evt.eventful.parts import part
 from evt.eventful.precision import wide
 from evt.eventful.variant import Variant
 
@@ -52,7 +52,6 @@ REFRESH = {torch.float64: 512, torch.float32: 512, torch.bfloat16: 64, torch.flo
 
 LOG2_E = math.log2(math.e)
 
-
 Tables = tuple[Tensor, Tensor]
 """The relative-position vectors of (query, key) pairs for rows and for columns, (side, key side, d) each."""
 
@@ -61,7 +60,7 @@ Rel = tuple[Tensor, Tensor]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, rel: Rel | None, scale: float) -> tuple[Tensor, Tensor]:
-    """Attention of queries over all keys.
+    """Attend with queries to all keys.
 
     Args:
         q: (H, n, d).
@@ -88,7 +87,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, rel: Rel | None, scale: float) -> tu
 
 
 def _blocks(heads: int, n: int, together: int, most: int) -> Iterator[tuple[slice, slice]]:
-    """Heads and queries to compute at a time: so many heads together, and at most so many queries of each."""
+    """Cut all queries into blocks of some heads together, and of at most so many queries of each."""
     some = math.ceil(n / math.ceil(n / most)) if n else most  # blocks of a size
     for h in range(0, heads, together):
         for i in range(0, n, some):
@@ -96,7 +95,7 @@ def _blocks(heads: int, n: int, together: int, most: int) -> Iterator[tuple[slic
 
 
 def _bias(rel: Rel, heads: slice, queries: slice) -> Tensor:
-    """What is added to the score of every key, (h, n, Nk)."""
+    """Add what is for a key's row to what is for its column, (h, n, Nk)."""
     by_row, by_column = (x[heads, queries] for x in rel)
     return torch.add(by_row.unsqueeze(3), by_column.unsqueeze(2)).flatten(2)
 
@@ -128,7 +127,7 @@ def update(
     keys: Tensor,
     scale: float,
 ) -> Tensor:
-    """Replace the part that some keys have in the attention of all queries, in place.
+    """Replace what some keys gave to the results of all queries, in place.
 
     Args:
         out, lse: (H, N, d) and (H, N), as `attend` gives them.
@@ -188,61 +187,13 @@ def _accurate(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-@dataclass(frozen=True)
-class Window:
-    """Where a window's tokens stand in the state: from `start` on, row by row; fewer of them at an edge."""
-
-    start: int
-    rows: int
-    columns: int
-
-    def tokens(self, offset: int) -> slice:
-        """Its tokens, where those of its stream stand from an offset on."""
-        return slice(offset + self.start, offset + self.start + self.rows * self.columns)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The order of a stream's tokens in the state: window by window; global attention is one window.
-
-    windows: of a stream.
-    key_grid: keys of each window as (rows, columns), those that pad it among them; pooled where keys are.
-    places: (N,) int64, the place of each token; None where the order is the tokens' own.
-    """
-
-    windows: list[Window]
-    key_grid: tuple[int, int]
-    places: Tensor | None
-
-    @property
-    def n(self) -> int:
-        """Tokens of a stream."""
-        last = self.windows[-1]
-        return last.start + last.rows * last.columns
-
-    @property
-    def n_keys(self) -> int:
-        """Keys of a window."""
-        return self.key_grid[0] * self.key_grid[1]
-
-    def windows_of(self, index: Tensor) -> list[int]:
-        """The windows that hold some tokens, by number; those of the second stream follow those of the first.
-
-        index: places among the tokens of all streams.
-        """
-        starts = torch.tensor([window.start for window in self.windows], device=index.device)
-        window = torch.searchsorted(starts, index % self.n, right=True) - 1
-        held: list[int] = (index // self.n * len(self.windows) + window).unique().tolist()
-        return held
-
-
 class FastState:
     """What attention keeps between the frames of one batch of streams on the fast path.
 
-    Tokens are kept heads first, in the order of their layout, the streams' one after the other: T = B N.
+    Tokens are kept heads first, in the order of their layout, the streams one after the other: T = B N.
 
-    variant: without a gate, nothing is kept. With sparse_qk the result is updated, not computed anew in every frame,
-        unless there are few keys; with rows, that of a query that did not change is left as it is.
+    variant: without a gate nothing is kept. With sparse_qk the result is updated, unless there are few keys, and else
+        computed anew in every frame; with rows the result of a query that did not change is left as it is.
     """
 
     def __init__(self, variant: Variant) -> None:
@@ -254,49 +205,51 @@ class FastState:
         self.lse: Tensor | None = None  # (H, T), where out is updated
         self.frame: Tensor | None = None  # (), int64, later frames so far, where out is updated
 
+    @part("attention")
     def __call__(
         self,
         qkv: Tensor,
-        places: list[Tensor] | None,
+        changed: list[Tensor] | None,
         layout: Layout,
         scale: float,
         tables: Tables | None,
         pad: Tensor,
     ) -> Tensor:
-        """Attention of all tokens, (H, T, d). It is the state itself: read it, do not write to it.
+        """Attend to all tokens.
 
         Args:
-            qkv: of the tokens that changed, (K, 3, H, d); of all, on the flush and without gates, (B, N, 3, H, d).
-            places: for each stream, where its tokens that changed stand in the layout; None for all.
+            qkv: queries, keys and values of the tokens that changed, (K, 3, H, d); on the flush and without gates of
+                all, (B, N, 3, H, d), in the order of the layout.
+            changed: where the tokens that changed stand in the layout, stream by stream; None for all.
             layout: of a stream.
             scale: of the product of a query and a key.
             tables: for relative positions.
             pad: (2, H, d), k and v of the tokens that pad a window.
+
+        Returns:
+            (H, T, d). It may be the state itself: read it, do not write to it.
         """
-        if places is None or self.q is None:
+        if changed is None or self.q is None:
             self._flush(qkv, layout)
             out = self._attend_anew(layout, scale, tables, pad, None)
             if self.variant.gate is None:
                 self.q = self.k = self.v = self.out = None
             return out
-        index = torch.cat([tokens + i * layout.n for i, tokens in enumerate(places)])
+        index = torch.cat([tokens + i * layout.n for i, tokens in enumerate(changed)])
         assert self.k is not None
         assert self.v is not None
         old = None
         if self.lse is not None:
             old = self.k.index_select(1, index), self.v.index_select(1, index)
-        for x, changed in zip((self.q, self.k, self.v), qkv.permute(1, 2, 0, 3), strict=True):
-            x.index_copy_(1, index, changed)
+        for x, new in zip((self.q, self.k, self.v), qkv.permute(1, 2, 0, 3), strict=True):
+            x.index_copy_(1, index, new)
         if old is not None:
-            return self._attend_updated(old, places, layout, scale, tables)
+            return self._attend_updated(old, changed, layout, scale, tables)
         return self._attend_anew(layout, scale, tables, pad, index)
 
     def _flush(self, qkv: Tensor, layout: Layout) -> None:
-        if layout.places is not None:
-            ordered = torch.empty_like(qkv)
-            qkv = ordered.index_copy_(1, layout.places, qkv)
         qkv = qkv.permute(2, 3, 0, 1, 4).flatten(2, 3)  # (3, H, T, d)
-        if layout.n_keys >= LONG:
+        if math.prod(layout.keys(self.variant.pool)) >= LONG:
             qkv = qkv.contiguous()
         self.q, self.k, self.v = qkv
         self.out = self.lse = self.frame = None
@@ -309,15 +262,16 @@ class FastState:
         pad: Tensor,
         index: Tensor | None,
     ) -> Tensor:
-        """Window by window; one in which nothing changed keeps its result.
+        """Attend window by window; one in which nothing changed keeps its result.
 
-        index: the places of the tokens that changed, (K,); None for all.
+        index: where the tokens that changed stand among those of all streams, (K,); None for all.
         """
         assert self.q is not None
         assert self.k is not None
         assert self.v is not None
         windows, pool = layout.windows, self.variant.pool
-        updated = self.variant.sparse_qk and (self.variant.rows or layout.n_keys >= FEW_KEYS)
+        few = math.prod(layout.keys(pool)) < FEW_KEYS
+        updated = self.variant.sparse_qk and (self.variant.rows or not few)
         lse = self.q.new_empty(self.q.shape[:2], dtype=_accurate(self.q.dtype)) if updated else None
         if self.out is None or index is None:
             out, touched = _tokens_first(self.q), list(range(len(windows) * self.q.shape[1] // layout.n))
@@ -329,8 +283,8 @@ class FastState:
             q, k, v = self.q[:, tokens], self.k[:, tokens], self.v[:, tokens]
             if pool > 1:
                 k, v = pooled(k, grid, pool), pooled(v, grid, pool)
-            elif grid != layout.key_grid:
-                k, v = (_padded(x, grid, layout.key_grid, by) for x, by in ((k, pad[0]), (v, pad[1])))
+            elif grid != layout.grid:
+                k, v = (_padded(x, grid, layout.grid, by) for x, by in ((k, pad[0]), (v, pad[1])))
             rel = None if tables is None else _rel_of(q, tables, *grid)
             out[:, tokens], own_lse = attend(q, k, v, rel, scale)
             if lse is not None:
@@ -344,21 +298,25 @@ class FastState:
     def _attend_updated(
         self,
         old: tuple[Tensor, Tensor],
-        places: list[Tensor],
+        changed: list[Tensor],
         layout: Layout,
         scale: float,
         tables: Tables | None,
     ) -> Tensor:
-        """Without windows. old: k and v of the tokens that changed as they were, (H, K, d) each."""
+        """Replace what the changed keys gave to all queries. There are no windows.
+
+        old: k and v of the tokens that changed as they were, (H, K, d) each.
+        """
         assert self.q is not None
         assert self.k is not None
         assert self.v is not None
         assert self.out is not None
         assert self.lse is not None
         assert self.frame is not None
-        (window,), pool, counts = layout.windows, self.variant.pool, [len(index) for index in places]
+        (window,), pool, counts = layout.windows, self.variant.pool, [len(index) for index in changed]
+        n_keys = math.prod(layout.keys(pool))
         self.frame += 1
-        parts = zip(places, old[0].split(counts, 1), old[1].split(counts, 1), strict=True)
+        parts = zip(changed, old[0].split(counts, 1), old[1].split(counts, 1), strict=True)
         for stream, (index, old_k, old_v) in enumerate(parts):
             tokens = window.tokens(stream * layout.n)
             q, k, v, out, lse = (x[:, tokens] for x in (self.q, self.k, self.v, self.out, self.lse))
@@ -375,8 +333,8 @@ class FastState:
                 if tables is not None:
                     rel = _rel_of(q, tables, window.rows, window.columns)
                 # An update is of all queries, and of each key that changed as it was and as it is.
-                cost = len(index) * layout.n_keys + 2 * len(keys) * layout.n
-                if cost >= layout.n * layout.n_keys:
+                cost = len(index) * n_keys + 2 * len(keys) * layout.n
+                if cost >= layout.n * n_keys:
                     out[:], lse[:] = attend(q, k, v, rel, scale)
                     continue
                 must = torch.zeros(layout.n, dtype=torch.bool, device=q.device)
@@ -397,19 +355,19 @@ class FastState:
 
 
 def _tokens_first(x: Tensor) -> Tensor:
-    """An empty (H, T, d) in the memory order of (T, H, d), which is that of the tokens that leave attention."""
+    """Make an empty (H, T, d) in the memory order of (T, H, d), which is that of the tokens that leave attention."""
     return x.new_empty(x.shape[1], x.shape[0], x.shape[2]).transpose(0, 1)
 
 
-def _padded(x: Tensor, grid: tuple[int, int], key_grid: tuple[int, int], by: Tensor) -> Tensor:
-    """Pad a window at the bottom and the right, (H, rows x columns, d) to (H, key rows x key columns, d)."""
-    whole = by[:, None, None].expand(-1, *key_grid, -1).clone()
+def _padded(x: Tensor, grid: Grid, whole_grid: Grid, by: Tensor) -> Tensor:
+    """Pad a window (H, rows x columns, d) at the bottom and the right with tokens `by` (H, d)."""
+    whole = by[:, None, None].expand(-1, *whole_grid, -1).clone()
     whole[:, : grid[0], : grid[1]] = x.unflatten(1, grid)
     return whole.flatten(1, 2)
 
 
 def _rel_of(q: Tensor, tables: Tables, rows: int, columns: int) -> Rel:
-    """What row and column of each key add to its score; of queries (H, T, d) that fill a grid."""
+    """Multiply queries (H, T, d) that fill a grid with the relative-position vectors."""
     grid = q.unflatten(1, (rows, columns))
     by_row = einsum("hyxd,ykd->hyxk", grid, tables[0][:rows])
     by_column = einsum("hyxd,xkd->hyxk", grid, tables[1][:columns])
@@ -417,7 +375,7 @@ def _rel_of(q: Tensor, tables: Tables, rows: int, columns: int) -> Rel:
 
 
 def _rel_of_some(q: Tensor, tables: Tables, place: Tensor) -> Rel:
-    """The same for queries (H, K, d) at some places of a grid."""
+    """Multiply queries (H, K, d) at some places of a grid with the relative-position vectors."""
     y, x = place // len(tables[1]), place % len(tables[1])
     by_row, by_column = (
         einsum("hnd,nkd->hnk", q, table.index_select(0, at)) for table, at in zip(tables, (y, x), strict=True)
@@ -425,17 +383,23 @@ def _rel_of_some(q: Tensor, tables: Tables, place: Tensor) -> Rel:
     return by_row, by_column
 
 
-def pooled(x: Tensor, grid: tuple[int, int], pool: int) -> Tensor:
-    """Average tokens over squares of the grid, (H, N, d) to (H, Nk, d)."""
-    return F.avg_pool2d(x.transpose(1, 2).unflatten(-1, grid), pool).flatten(2).transpose(1, 2)
-
-
 def _pooled_change(
     index: Tensor, old_k: Tensor, old_v: Tensor, k: Tensor, v: Tensor, layout: Layout, pool: int
 ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor, Tensor]:
-    """The pooled keys that changed, what they were, and all pooled k and v."""
-    (window,) = layout.windows
-    grid, (rows, columns) = (window.rows, window.columns), layout.key_grid
+    """Pool k and v, and find the pooled keys that changed and what they were.
+
+    Args:
+        index: the tokens that changed.
+        old_k, old_v: of these, before the frame, (H, K, d).
+        k, v: of all, (H, N, d).
+        layout: without windows.
+        pool: see `pooled`.
+
+    Returns:
+        The pooled keys that changed, (m,); pooled k and v of these before the frame, (H, m, d) each; and pooled k and
+        v of all, (H, Nk, d) each.
+    """
+    grid, (rows, columns) = layout.grid, layout.keys(pool)
     y, x = index // grid[1] // pool, index % grid[1] // pool
     inside = (y < rows) & (x < columns)  # an odd edge is in no square
     keys = (y * columns + x)[inside].unique()

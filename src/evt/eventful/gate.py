@@ -1,6 +1,6 @@
 """Gates and buffers (section 4.1): the memory of one video stream around token-wise operations.
 
-They hold state, never weights. Each starts empty; the first call is the flush, which passes every token.
+They hold state, never weights. Each starts empty; its first call is the flush, in which every token passes.
 """
 
 from __future__ import annotations
@@ -11,27 +11,36 @@ import torch
 from torch import Tensor
 
 from evt.eventful.counting import record
+from evt.eventful.parts import part
 from evt.eventful.policy import Policy, Selection
 
 
 class Gate:
     """Lets through the tokens that differ most from u, their value when they last passed (figure 2).
 
-    always: so many tokens, the first ones, are taken to differ more than any other.
+    always: so many of the first tokens pass before any other.
     """
 
     def __init__(self, always: int = 0) -> None:
         self.always = always
         self.u: Tensor | None = None  # (B, N, D)
 
+    @part("gate")
     def __call__(
         self, c: Tensor, policy: Policy | None, own: bool = False
     ) -> tuple[Tensor, Selection | None]:
-        """Gate the tokens c (B, N, D): the selected ones, (K, D), and which they are.
+        """Select tokens and remember them as their new u.
 
-        On the flush: all of them, (B, N, D), and None.
+        Args:
+            c: all tokens of this frame, (B, N, D).
+            policy: selects them; not needed on the flush.
+            own: c belongs to the gate from here on, and need not be copied.
 
-        own: nobody reads c after this frame, or writes to it, so that it need not be copied.
+        Returns:
+            The selected tokens, (K, D), and which they are; on the flush all tokens, (B, N, D), and None.
+
+        Raises:
+            ValueError: there is no policy after the flush.
         """
         if self.u is None:
             self.u = _kept(c, own)
@@ -43,19 +52,20 @@ class Gate:
 
 
 class STGTGate:
-    """The gate of STGT as the paper simplifies it: compares with the previous input, updated or not (5.1).
+    """Lets through the tokens that differ most from the previous frame, whether they passed there or not.
 
-    always: see `Gate`.
+    This is the gate of STGT as the paper simplifies it (section 5.1). always: see `Gate`.
     """
 
     def __init__(self, always: int = 0) -> None:
         self.always = always
         self.u: Tensor | None = None  # (B, N, D)
 
+    @part("gate")
     def __call__(
         self, c: Tensor, policy: Policy | None, own: bool = False
     ) -> tuple[Tensor, Selection | None]:
-        """Gate the tokens c as `Gate` does."""
+        """Select tokens, as `Gate` does, and remember all of them as u."""
         previous, self.u = self.u, _kept(c, own)
         if previous is None:
             return c, None
@@ -63,12 +73,17 @@ class STGTGate:
         return selection.gather(c), selection
 
 
+def no_gate(c: Tensor, policy: Policy | None, own: bool = False) -> tuple[Tensor, Selection | None]:
+    """The gate of a dense block: all tokens pass, and nothing is kept."""
+    return c, None
+
+
 class DeltaGate:
-    """Returns how much the selected slices changed, beside their new value (section 4.2, equation 8).
+    """Says of slices that are given how much they changed, and what they are now (section 4.2, equation 8).
 
-    Its selection is given, so that the A gate follows the v gate (section 4.2, before equation 10).
+    It selects none itself, so that the A gate can follow the v gate (section 4.2, before equation 10).
 
-    dim: the axis that the selection indexes: -2 for the tokens of v, -1 for the columns of A.
+    dim: the axis of the slices: -2 for the tokens of v, -1 for the columns of A.
     """
 
     def __init__(self, dim: int) -> None:
@@ -76,11 +91,11 @@ class DeltaGate:
         self.u: Tensor | None = None  # (B, H, ...)
 
     def flush(self, c: Tensor) -> None:
-        """Take c as the reference of every slice; c belongs to the gate from here on."""
+        """Remember c as u; c belongs to the gate from here on."""
         self.u = c
 
     def __call__(self, c: Tensor, selection: Selection) -> list[tuple[Tensor, Tensor]]:
-        """For each stream of the batch the selected slices of u after the update, and their change."""
+        """Remember the selected slices of c as their new u; for each stream these slices and their change."""
         assert self.u is not None
         record("gate", self.u.numel())
         slices = []
@@ -93,21 +108,32 @@ class DeltaGate:
 
 
 class Buffer:
-    """Keeps the latest known output of every token (figure 3)."""
+    """Keeps the last output of every token (figure 3)."""
 
     def __init__(self) -> None:
         self.b: Tensor | None = None  # (B, N, D)
 
+    @part("gate")
     def __call__(self, x: Tensor, selection: Selection | None) -> Tensor:
-        """Write the tokens x (K, D) to their places and return all, (B, N, D); on the flush x is all of them.
+        """Put new outputs of some tokens in their places, and return those of all.
 
-        The result is the state itself: read it, do not write to it.
+        Args:
+            x: the new outputs, (K, D); of all tokens, (B, N, D), on the flush.
+            selection: which tokens they are of; None on the flush.
+
+        Returns:
+            (B, N, D). It is the state itself: read it, do not write to it.
         """
         if selection is None or self.b is None:
             self.b = x.contiguous()
         else:
             selection.scatter_(self.b, x)
         return self.b
+
+
+def no_buffer(x: Tensor, selection: Selection | None) -> Tensor:
+    """The buffer of a dense block: x is of all tokens, and nothing is kept."""
+    return x
 
 
 def _kept(c: Tensor, own: bool) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from evt.eventful.block import BlockState
 from evt.eventful.policy import Policy
@@ -20,6 +20,9 @@ HEADER = "header"
 
 class Network(Protocol):
     """What a stream runs: a module whose forward takes the states of its blocks and a policy."""
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """Its parts, by name."""
 
     def states(self, variant: Variant) -> list[BlockState]:
         """An empty state for every block."""
