@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import re
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -281,6 +282,70 @@ def test_a_damaged_frame_is_an_error_and_never_a_copy(tmp_path: Path) -> None:
         wrong = {i for i in order if not reads_as(video, i, whole[i])}
         assert 20 in wrong
         assert not {0, 5, 10, 35, 60} & wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "at_least"),
+    [("h264_b.mp4", 2), ("h264_refresh.mp4", 1), ("h264_b.avi", 2), ("hevc_open.mp4", 0), ("mpeg4_b.mp4", 2)],
+)
+def test_what_a_flipped_bit_spoils_is_refused_in_any_order(tmp_path: Path, name: str, at_least: int) -> None:
+    """A frame is marked as corrupt after others that are built on it have come out, and is known by its packet."""
+    codec, options = KINDS[name]
+    if codec == "libx265":
+        options = {"x265-params": options["x265-params"] + ":pools=none:frame-threads=1"}
+    path = write_numbered(tmp_path / name, codec, {**options, "threads": "1"})
+    whole = [frame.clone() for frame in VideoFile(path)[list(range(N))]]
+    content = path.read_bytes()
+    with av.open(str(path)) as file:
+        packets = [(cast(int, packet.pos), packet.size) for packet in file.demux(video=0) if packet.size]
+    chance = random.Random(0)
+    told = 0
+    for _ in range(6):
+        at, size = chance.choice(packets[1:])
+        damaged = bytearray(content)
+        damaged[at + 8 + chance.randrange(size - 8)] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        forwards = answers(VideoFile(path), range(N))
+        refused = [i for i in range(N) if forwards[i] is None]
+        assert not refused or all(x is None or torch.equal(x, whole[i]) for i, x in forwards.items())
+        told += bool(refused)
+        video = VideoFile(path)
+        for order in (range(N)[::-23], chance.sample(range(N), 3), refused[-1:] + refused[:1]):
+            for i, again in answers(video, order).items():
+                first = forwards[i]
+                assert (again is None) == (first is None), i
+                assert again is None or first is None or torch.equal(again, first), i
+    assert told >= at_least
+
+
+def answers(video: VideoFile, order: Iterable[int]) -> dict[int, Tensor | None]:
+    """What is given for each frame; None where it is refused."""
+    found: dict[int, Tensor | None] = {}
+    for i in order:
+        try:
+            found[i] = video[i]
+        except DataError as error:  # noqa: PERF203
+            assert f"frame {i}, at" in str(error)  # noqa: PT017
+            found[i] = None
+    return found
+
+
+def test_after_a_lost_frame_of_an_avi_none_passes_for_another(tmp_path: Path) -> None:
+    """Its packets have no times: which frame is which is only known by counting them."""
+    path = write_numbered(tmp_path / "a.avi", *KINDS["h264_b.avi"])
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as file:
+        places = [cast(int, packet.pos) for packet in file.demux(video=0) if packet.size]
+    at = content.index(b"\0\0\1", places[22])
+    for lost in (b"\xff" * 30, bytes([0, 0, 1, 0x0C])):  # nothing to be decoded, or padding by its type
+        damaged = bytearray(content)
+        damaged[at : at + len(lost)] = lost
+        path.write_bytes(damaged)
+        found = answers(VideoFile(path), range(N - 1))
+        given = [i for i, frame in found.items() if frame is not None]
+        assert numbers(torch.stack([cast(Tensor, found[i]) for i in given])) == given
+        assert set(range(15)) <= set(given)
+        assert max(given) < 30
 
 
 @pytest.mark.parametrize("name", ["mpeg2_b.mkv", "mpeg4_b.mp4"])

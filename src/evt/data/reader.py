@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import itertools
 import operator
 import os
 import threading
@@ -19,6 +20,7 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from evt.data.containers import declared_end, track_lasts
+from evt.data.decoding import decode, outcomes, packets_of, trusted
 from evt.data.h264 import FrameNumbers
 from evt.errors import DataError
 
@@ -93,7 +95,8 @@ class VideoFile:
     Opening reads the packets once, for their times. Where those do not say when each frame appears (AVI, transport
     and program streams, codecs with hidden or empty frames), it decodes the file once. Reading goes on from the last
     frame read where the next one is near ahead, else from the last key frame that frames can be read from, else from
-    the start; each frame's time is compared with the index, so that no other frame can pass for it.
+    the start; each frame is known by the number of its packet, so that no other frame can pass for it. What a
+    damaged packet may have spoiled is refused, whatever the order of reading (`evt.data.decoding`).
 
     Frames are turned into 8-bit RGB by ffmpeg's swscale: by the matrix and range that the stream names, BT.601 and
     limited range where it names none, chroma interpolated bilinearly.
@@ -126,11 +129,14 @@ class VideoFile:
         codec = self._codec
         exact = self._in in EXACT_TIMES
         known = known and len(set(shown)) == len(shown)
+        self._first_misnumbered: int | None = None
         if known and shown and (codec in NO_REORDERING or (exact and codec in ONE_FRAME_A_PACKET)):
-            pts = sorted(shown)
             self._by_time = True
+            numbers = [i for i, packet in enumerate(packets) if not packet.discard]
+            numbers.sort(key=lambda i: cast(int, packets[i].pts))
+            pts = sorted(shown)
         else:
-            pts, self._by_time = self._scan(exact)
+            pts, numbers, self._by_time = self._scan(packets, exact)
         if not pts:
             raise DataError(
                 f"{path}: no frame of the {codec} video in it can be decoded; at least 1 is needed"
@@ -138,15 +144,14 @@ class VideoFile:
         self._pts = pts
         if self._in == "mov":
             self._check_times(packets, len(shown))
-        self._place = {at: i for i, at in enumerate(pts)} if self._by_time else {}
-        # A jump is safe where packets are known by their times, in a container that stores them.
-        self._keys = [
-            (self._place[packet.pts], packet.pts)
-            for packet in packets
-            if exact and known and packet.key and packet.pts is not None and packet.pts in self._place
+        self._numbers = numbers  # of the packets of the frames
+        self._place = {number: i for i, number in enumerate(numbers)}
+        self._shown = [
+            packet.pts if self._by_time else self._place.get(i) for i, packet in enumerate(packets)
         ]
-        self._keys.sort()
-        self._clean = {packet.pts for packet in packets if packet.key}
+        self._clean = {i for i, packet in enumerate(packets) if packet.key}
+        # A jump is safe where packets are known by their times, in a container that stores them.
+        self._keys = sorted((self._place[i], i) for i in self._clean if exact and known and i in self._place)
         self._unsure = self._after_missing(packets)
         self._set_times(packets)
         self.not_plain = self._not_plain(packets)
@@ -194,9 +199,17 @@ class VideoFile:
     def _own(self) -> None:
         """Begin to read anew, in this process; its threads take turns."""
         self._lock = threading.Lock()
-        self._frames: Iterator[tuple[int, av.VideoFrame]] = iter(())
-        self._next = len(self._pts) + 1  # nothing is open yet
+        self._damaged = False  # what the decoder may remember
+        self._begin(None)
         self._process = os.getpid()
+
+    def _begin(self, key: int | None) -> None:
+        """Read from a key frame's packet on, or from the start."""
+        # By place, what may be asked for next.
+        self._ready: dict[int, av.VideoFrame | None] = {}
+        self._judged = (key or 0) - 1
+        self._first = 0 if key is None else self._place[key]
+        self._frames = self._decode(key)
 
     def _read_all(self, places: Sequence[int]) -> list[Tensor]:
         """Frames at rising places."""
@@ -215,71 +228,71 @@ class VideoFile:
 
     def _read(self, i: int) -> Tensor:
         self._check(i)
+        number = self._numbers[i]
         before = bisect.bisect(self._keys, i, key=operator.itemgetter(0))
-        key, key_pts = self._keys[before - 1] if before else (0, None)
-        ahead = i - self._next
-        if ahead < 0 or (ahead > NEAR and key > self._next):
-            self._frames, self._next = self._decode(key_pts), key
-        for at, frame in self._frames:
-            self._next = at + 1
-            if at == i:
-                if frame.is_corrupt:
-                    break
-                return self._picture(frame)
-            if at > i:
-                break
-        self._next = len(self) + 1  # what comes after begins anew
+        key = self._keys[before - 1][1] if before else None
+        ahead = number - self._judged
+        if i < self._first or (
+            i not in self._ready and (ahead <= 0 or (ahead > NEAR and (key or 0) > self._judged))
+        ):
+            self._begin(key)
+        self._ready = {at: frame for at, frame in self._ready.items() if at >= i}
+        while i not in self._ready and (found := next(self._frames, None)):
+            self._judged, frame = found
+            if (at := self._place.get(self._judged, -1)) >= i:
+                self._ready[at] = frame
+        if frame := self._ready.get(i):
+            return self._picture(frame)
         raise DataError(
             f"{self.path}: frame {i}, at {self.times[i]:.2f} s of {self.end:.2f} s, cannot be decoded; the file is "
             "damaged there"
         )
 
-    def _decode(self, key_pts: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames from a key frame on, or from the start, each with its place; those that are damaged are left out."""
-        if key_pts is None or not self._seek(key_pts):
-            self._container.close()
-            self._container, self._stream = self._open()
-            key_pts = None
-        started = key_pts is None
-        damaged: set[int | None] = set()
-        whole = True
-        count = 0
-        begun_anew, in_doubt = -(2**63), 0
-        for packet in self._container.demux(self._stream):
-            if not started:
-                # Where the container has jumped to an earlier packet, what comes before the key frame is passed by.
-                if packet.pts != key_pts:
-                    continue
-                started = True
-            if not whole and packet.pts is not None and packet.pts in self._clean:
-                # What is shown before it may still be built on what is damaged; at most 16 frames wait to be shown.
-                whole, begun_anew, in_doubt = True, packet.pts, count + 16
-            whole = whole and not packet.is_corrupt  # cut off, or with a gap within it
-            frames: list[av.VideoFrame] = []
-            try:
-                frames = self._stream.codec_context.decode(packet)
-            except av.error.FFmpegError:
-                # What was cut at its start has packets without a frame before the first one.
-                whole = whole and not count and not self._by_time
-            if not whole or (packet.pts is not None and packet.pts < begun_anew):
-                # In the order of decoding, all from here to the next key frame may be built on what is damaged.
-                damaged.add(packet.pts)
-            for frame in frames:
-                at = self._place.get(cast(int, frame.pts)) if self._by_time else count
-                count += 1
-                if (
-                    at is not None
-                    and not frame.is_corrupt
-                    and (frame.pts not in damaged if self._by_time else whole and at >= in_doubt)
-                ):
-                    yield at, frame
+    def _decode(self, key: int | None) -> Iterator[tuple[int, av.VideoFrame | None]]:
+        """From a key frame on, or from the start, the number of each packet and its frame, where that is trusted."""
+        number = key or 0
+        anew = {packet for _, packet in self._keys}
+        while True:
+            first = 0 if key is None else self._place[key]
+
+            def gives_frame(i: int, first: int = first) -> bool:
+                """A frame that is shown before the one where decoding begins is left out, or wrong."""
+                return self._place.get(i, -1) >= first
+
+            packets = itertools.islice(self._packets_from(key), len(self._shown) - number)
+            results = outcomes(self._stream.codec_context, packets, number, gives_frame)
+            for number, frame in trusted(results, self._clean, self._shown.__getitem__, anew):
+                self._damaged = self._damaged or (frame is None and gives_frame(number))
+                yield number, frame if gives_frame(number) else None
+            number = key = number + 1
+            if key not in anew:
+                return
+
+    def _packets_from(self, key: int | None) -> Iterator[av.Packet]:
+        """The packets from a key frame on, or all of them, for a decoder that remembers nothing damaged."""
+        if key is None or self._damaged:
+            self._open_anew()
+        if key is not None:
+            pts = self._shown[key]
+            if self._seek(cast(int, pts)):
+                # Where that was to an earlier packet, what comes before the key frame is passed by.
+                return itertools.dropwhile(
+                    lambda packet: packet.pts != pts, packets_of(self._container, self._stream)
+                )
+            self._open_anew()
+        return itertools.islice(packets_of(self._container, self._stream), key or 0, None)
+
+    def _open_anew(self) -> None:
+        self._container.close()
+        self._container, self._stream = self._open()
+        self._damaged = False
 
     def _seek(self, key_pts: int) -> bool:
         """Go to the packet of a key frame, or to one before it; whether that was possible."""
         try:
             self._container.seek(key_pts, stream=self._stream)
-            first = next(p for p in self._container.demux(self._stream) if p.size)
-            # The packet is gone, so go there again; where it came too late, the start is safe.
+            first = next(packets_of(self._container, self._stream))
+            # The packet is gone, so go there again.
             if first.pts is None or first.pts > key_pts:
                 return False
             self._container.seek(key_pts, stream=self._stream)
@@ -331,48 +344,64 @@ class VideoFile:
         codec = self._codec
         numbers = FrameNumbers(self._stream.codec_context.extradata)
         self._seconds = self._container.duration / av.time_base if self._container.duration else None
-        try:
-            for packet in self._container.demux(self._stream):
-                if not packet.size:
-                    continue
-                key, follows = packet.is_keyframe and codec in CLEAN_KEYS, True
-                if codec == "h264":
-                    key, follows = numbers.read(bytes(packet))
-                packets.append(
-                    PacketInfo(
-                        packet.pts,
-                        packet.dts,
-                        key,
-                        packet.is_keyframe,
-                        packet.duration or 0,
-                        packet.is_discard,
-                        packet.is_corrupt,
-                        follows,
-                    )
+        for packet in packets_of(self._container, self._stream):
+            key, follows = packet.is_keyframe and codec in CLEAN_KEYS, True
+            if codec == "h264":
+                key, follows = numbers.read(bytes(packet))
+            packets.append(
+                PacketInfo(
+                    packet.pts,
+                    packet.dts,
+                    key,
+                    packet.is_keyframe,
+                    packet.duration or 0,
+                    packet.is_discard,
+                    packet.is_corrupt,
+                    follows,
                 )
-        except av.error.FFmpegError:
-            pass  # what could be read counts; the rest is missing at the end
+            )
         return packets
 
-    def _scan(self, exact: bool) -> tuple[list[int], bool]:
-        """The times of all frames of a decode from the start, and whether a frame is known by its time.
+    def _scan(self, packets: list[PacketInfo], exact: bool) -> tuple[list[int], list[int], bool]:
+        """The times of all frames of a decode from the start, the numbers of their packets, and whether a frame is
+        known by its time.
 
         exact: the container stores them. Then those that come in another order do so for a packet that is missing.
         """
-        times: list[int | None] = []
+        one_each = self._in == "avi" and self._codec in ONE_FRAME_A_PACKET
+        numbers: dict[int, None] = {}
+        came = []  # how many frames, before each packet
+        failed = set()
         container, stream = self._open()
-        stream.codec_context.options = {}  # damaged frames have times, too
+        context = stream.codec_context
+        context.options = {}  # damaged frames have times, too
         with container:
-            for packet in container.demux(stream):
-                with contextlib.suppress(av.error.FFmpegError):
-                    times += [frame.pts for frame in stream.codec_context.decode(packet)]
+            for number, packet in enumerate(packets_of(container, stream)):
+                came.append(len(numbers))
+                frames = decode(context, packet, number)
+                if frames is None:
+                    failed.add(number)
+                numbers.update({cast(int, frame.pts): None for frame in frames or ()})
+            numbers.update({cast(int, frame.pts): None for frame in decode(context, None) or ()})
+        order = list(numbers)
+        times = [packets[number].pts for number in order]
         known = [at for at in times if at is not None]
         if len(set(known)) == len(times) and (exact or known == sorted(known)):
-            return sorted(known), True
+            order.sort(key=lambda number: cast(int, packets[number].pts))
+            return sorted(known), order, True
+        # A packet without its frame, after the first that has one, leaves those that follow with numbers too low.
+        self._first_misnumbered = min(
+            (
+                count
+                for number, count in enumerate(came)
+                if count and (number in failed or (one_each and number not in numbers))
+            ),
+            default=None,
+        )
         # Those of AVI come with the packets: as many, but some in another order.
         if len(set(known)) == len(times):
-            return sorted(known), False
-        return list(range(len(times))), False
+            return sorted(known), order, False
+        return list(range(len(times))), order, False
 
     def _after_missing(self, packets: list[PacketInfo]) -> set[int]:
         """The places of frames that may be built on packets which are not in the file.
@@ -381,6 +410,8 @@ class VideoFile:
         a gap.
         """
         unsure: set[int] = set()
+        if self._first_misnumbered is not None:
+            unsure.update(range(self._first_misnumbered, len(self)))
         if self._codec == "h264":
             whole = True
             for i, packet in enumerate(packets):
@@ -391,8 +422,8 @@ class VideoFile:
                     not self._by_time
                 ):  # which frame this is, is not known; at most 16 of them wait to be shown
                     return set(range(max(0, i - 16), len(self)))
-                if packet.pts in self._place:
-                    unsure.add(self._place[packet.pts])
+                if i in self._place:
+                    unsure.add(self._place[i])
             return unsure
         stored = self._in in STORED_TIMES
         times = np.array([packet.pts for packet in packets if packet.pts is not None])
