@@ -1,9 +1,10 @@
-"""Operation counting by the supplement's rules ("Operation counting"), as an observer.
+"""Operation counting by the supplement's rules ("Operation counting"), and the operations that are counted.
 
-`with count_ops() as ops:` counts what runs inside it, by kind; outside of it nothing is counted and nothing is
-paid. A multiply-accumulate is one operation. Counts follow from shapes alone, so they are the same on torch's
-meta device. Layer norm, GELU, softmax, pooling and the selection itself are not counted, and neither is anything in
-what `torch.compile` made.
+`with count_ops() as ops:` counts what runs inside it, by kind; outside of it nothing is counted, at next to no cost.
+A multiply-accumulate is one operation. Counts follow from shapes alone, so they are the same on torch's meta device.
+Layer norm, GELU, softmax, pooling and the selection itself are not counted, and neither is what `torch.compile` made.
+
+Numbers of half precision are multiplied as `evt.eventful.precision` says.
 """
 
 from __future__ import annotations
@@ -47,21 +48,16 @@ def record(kind: str, operations: int) -> None:
 
 
 class Linear(nn.Linear):
-    """A linear layer that is counted."""
+    """torch's linear layer, counted."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
-        return linear(self, x)
-
-
-def linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """Apply a linear layer, (..., in) to (..., out)."""
-    bias = None if layer.bias is None else wide(layer.bias)
-    y = F.linear(wide(x), wide(layer.weight), bias).to(x.dtype)
-    record("linear", y.numel() * layer.in_features)
-    if layer.bias is not None:
-        record("bias", y.numel())
-    return y
+        bias = None if self.bias is None else wide(self.bias)
+        y = F.linear(wide(x), wide(self.weight), bias).to(x.dtype)
+        record("linear", y.numel() * self.in_features)
+        if self.bias is not None:
+            record("bias", y.numel())
+        return y
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:

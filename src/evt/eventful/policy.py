@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Selection:
-    """The tokens that a policy selected in each stream of a batch, which may be of different number.
+    """The tokens that a policy selected, of each stream of a batch its own and perhaps another number of them.
 
     index: (K,) int64, positions in the batch's tokens laid end to end: stream * N + token.
     counts: how many of them belong to each stream, in order; their sum is K.
@@ -32,7 +32,7 @@ class Selection:
         x.view(-1, x.shape[-1]).index_copy_(0, self.index, values)
 
     def per_stream(self) -> list[Tensor]:
-        """For each stream the positions of its selected tokens among its own N."""
+        """List for each stream the positions of its selected tokens, from 0 to N - 1."""
         parts = self.index.split(self.counts)
         return [part - stream * self.n_tokens for stream, part in enumerate(parts)]
 

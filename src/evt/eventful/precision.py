@@ -14,6 +14,6 @@ _SUPPORTED = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: Fals
 
 
 def wide(x: Tensor) -> Tensor:
-    """The same numbers in a type in which products are fast."""
+    """Widen half-precision numbers to float32 where this processor is slow with them; others stay as they are."""
     narrow = x.dtype in (torch.bfloat16, torch.float16) and x.device.type == "cpu"
     return x.float() if narrow and not (_SUPPORTED and x.dtype == torch.bfloat16) else x

@@ -1,7 +1,7 @@
 """The two products of self-attention, updated instead of recomputed (section 4.2).
 
-Each holds the state of one batch of streams. The streams are updated one by one, since they may have selected
-different numbers of tokens.
+Each keeps its last result for one batch of streams, and updates stream by stream, since each stream may have selected
+another number of tokens.
 """
 
 from __future__ import annotations
@@ -14,15 +14,21 @@ from evt.eventful.policy import Selection
 
 
 class QueryKeyProduct:
-    """B = q k^T, of which the rows of changed queries and the columns of changed keys are replaced (figure 5)."""
+    """Keeps B = q k^T and replaces the rows of queries that changed and the columns of keys that did (figure 5)."""
 
     def __init__(self) -> None:
         self.b: Tensor | None = None  # (B, H, N, Nk)
 
     def __call__(self, q: Tensor, k: Tensor, new_q: Selection | None, new_k: Selection | None) -> Tensor:
-        """Update B to the queries q (B, H, N, d) and keys k (B, H, Nk, d), of which these changed.
+        """Update B to this frame.
 
-        The result is the state itself: read it, do not write to it.
+        Args:
+            q: all queries, (B, H, N, d).
+            k: all keys, (B, H, Nk, d).
+            new_q, new_k: which queries and which keys changed; None for all.
+
+        Returns:
+            B, (B, H, N, Nk). It is the state itself: read it, do not write to it.
         """
         if self.b is None or new_q is None or new_k is None:
             self.b = matmul(q, k.transpose(-2, -1))
@@ -35,7 +41,7 @@ class QueryKeyProduct:
 
 
 class AttentionValueProduct:
-    """A v, to which the effect of the changed values and attention columns is added (equation 10)."""
+    """Keeps A v and adds to it what the values and the columns of A that changed make of it (equation 10)."""
 
     def __init__(self) -> None:
         self.a_gate = DeltaGate(dim=-1)
@@ -43,9 +49,15 @@ class AttentionValueProduct:
         self.av: Tensor | None = None  # (B, H, N, d)
 
     def __call__(self, a: Tensor, v: Tensor, new_v: Selection | None) -> Tensor:
-        """Update A v to the attention a (B, H, N, Nk) and values v (B, H, Nk, d), of which these changed.
+        """Update A v to this frame.
 
-        a belongs to the product from here on. The result is the state itself: read it, do not write to it.
+        Args:
+            a: the attention, (B, H, N, Nk); it belongs to the product from here on.
+            v: all values, (B, H, Nk, d).
+            new_v: which values changed; None for all. The same columns of A are looked at.
+
+        Returns:
+            A v, (B, H, N, d). It is the state itself: read it, do not write to it.
         """
         if self.av is None or new_v is None:
             self.a_gate.flush(a)

@@ -1,4 +1,4 @@
-"""What is switched on in a block: the paper's method, its ablations and its baselines, as values."""
+"""The paper's method, its ablations and its baselines, as values that say what is switched on in a block."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Variant:
-    """Which parts of a block reuse the previous frame.
+    """What in a block reuses the previous frame, and how.
 
     gate: around token-wise operations; "reference" compares with each token's last passed value (section 4.1),
         "previous" with the previous frame (STGT).
@@ -17,13 +17,14 @@ class Variant:
         or column that fills no square is left out, as published.
     gate_before_norm: the gates see tokens before the layer norm instead of after it (supplement, section B).
     rows: in global blocks only the queries that changed attend; the others keep their result until they change. An
-        approximation that the paper did not try; it needs `fast`. A class token's input is the same in every frame,
-        so tokens that stand for no place in the picture always pass the gates, within the budget.
+        approximation that the paper did not try; it needs the sparse products and `fast`. Tokens that stand for no
+        place in the picture always pass the gates, within the budget, since a class token's input never changes.
     fast: attention keeps each query's result and log-sum-exp instead of B and A (see `evt.eventful.fast`). Faster,
-        and exact in q, k and v, where equation 10 keeps what attends to unchanged keys as it was.
+        and exact in q, k and v, where equation 10 keeps the attention to unchanged keys as it was.
 
     Raises:
-        ValueError: a sparse product without a gate, or a pool of less than 1.
+        ValueError: a sparse product or gate_before_norm without a gate, rows without what it needs, or a pool of less
+            than 1.
     """
 
     gate: Literal["reference", "previous"] | None = None
@@ -45,7 +46,7 @@ class Variant:
             raise ValueError(f"pool is {self.pool}; it must be at least 1")
 
     def windowed(self) -> Variant:
-        """What of this variant applies where attention is windowed: token-wise gating only (section 5.1)."""
+        """Leave on only what applies where attention is windowed: token-wise gating (section 5.1)."""
         return replace(self, sparse_qk=False, sparse_av=False, pool=1, rows=False)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from evt.data.actions import Frames
 from evt.eventful import Block
-from evt.eventful.counting import add, linear
+from evt.eventful.counting import Linear, add
 from evt.models.views import Views
 from evt.models.vivit import TubeletEmbed
 from evt.tokens import Packed, Reduction
@@ -75,7 +75,7 @@ class VideoMAE(nn.Module):
             block.attn.qkv.bias.register_hook(_of_no_keys)
         self.blocks = nn.ModuleList(blocks)
         self.fc_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.head = nn.Linear(dim, classes)
+        self.head = Linear(dim, classes)
         if self.length_embed is not None:
             nn.init.zeros_(self.length_embed.weight)
 
@@ -137,16 +137,16 @@ class VideoMAE(nn.Module):
         for block in self.blocks:
             assert isinstance(block, Block)
             attn, (x, lengths, size) = block.attn, tokens
-            qkv = linear(attn.qkv, block.norm1(x))  # (K, 3D)
+            qkv = attn.qkv(block.norm1(x))  # (K, 3D)
             q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).unbind(-3)  # (K, H, d) each
-            y = linear(attn.proj, attend_packed(q, k, v, lengths, size).flatten(1))
+            y = attn.proj(attend_packed(q, k, v, lengths, size).flatten(1))
             tokens = reduction.between(Packed(add(y, x), lengths, size), k)
             tokens = tokens._replace(x=add(block.mlp(block.norm2(tokens.x)), tokens.x))
         return tokens
 
     def classify(self, pooled: Tensor) -> Tensor:
         """The logits of pooled tokens, (V, D) to (V, classes)."""
-        return linear(self.head, self.fc_norm(pooled))
+        return self.head(self.fc_norm(pooled))
 
     def _embed(self, views: Tensor) -> Tensor:
         expected = (self.view_frames, 3, self.size, self.size)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from evt.data.actions import Frames
 from evt.eventful import Block, BlockState, Policy, Stream, Variant
-from evt.eventful.counting import add, linear
+from evt.eventful.counting import Linear, add
 from evt.models.views import Views
 from evt.models.vit import check_shape
 from evt.tokens.run_length import checked_tubelet
@@ -129,7 +129,7 @@ class ViViT(nn.Module):
         grid = (size // height) * (size // width)
         self.spatial = SubModel(grid, dim, spatial_depth, num_heads, mlp_ratio)
         self.temporal = SubModel(self.steps, dim, temporal_depth, num_heads, mlp_ratio)
-        self.head = nn.Linear(dim, classes)
+        self.head = Linear(dim, classes)
 
     @property
     def n_tokens(self) -> int:
@@ -165,7 +165,7 @@ class ViViT(nn.Module):
 
     def classify(self, spatial: Tensor) -> Tensor:
         """Run the temporal sub-model and the classifier, (V, steps, D) to the logits of each view, (V, classes)."""
-        return linear(self.head, self.temporal(spatial))
+        return self.head(self.temporal(spatial))
 
     @torch.no_grad()
     def predict_views(self, views: Tensor, variant: Variant, policy: Policy | None = None) -> Tensor:
