@@ -152,6 +152,7 @@ def test_something_something_is_seen_as_in_its_published_evaluation(
         (["variant=rlt", "policy.lengths=true"], "policy.lengths is true, but the model has no embedding"),
         (["variant=base", "policy=run_length"], "policy is run_length, but variant base takes none"),
         (["variant=rlt", "model.tubelet=[2,0,16]"], "tubelet is [2, 0, 16]; it must be three whole numbers"),
+        (["variant=rlt", "model.num_heads=0"], "model.num_heads is 0; it must be a whole number of at least 1"),
         (["variant=rlt", "fast=true"], "fast is true, but videomae has one path alone"),
         (["variant=rlt", "model=vivit_mini"], "variant is rlt, which is for videomae; for vivit it must be one of"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,6 +74,13 @@ def test_weights_that_do_not_fit_are_named_as_they_are_published() -> None:
     ):
         load_tensors(published(model), weights, "a.pth")
     assert not any(torch.equal(x, weights[name]) for name, x in published(model).items())  # as it was
+
+
+@pytest.mark.parametrize("name", ["classes", "dim", "depth", "num_heads", "mlp_ratio"])
+def test_a_model_of_nothing_is_refused(name: str) -> None:
+    settings: dict[str, Any] = {name: 0}
+    with torch.device("meta"), pytest.raises(ValueError, match=rf"model\.{name} is 0; it must be a "):
+        VideoMAE(**settings)
 
 
 def test_keys_get_no_bias_in_training() -> None:

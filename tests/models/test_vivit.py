@@ -154,6 +154,10 @@ def test_a_clip_that_is_none_is_refused(clip: Tensor, message: str) -> None:
         ({"tubelet": (2, 16)}, r"tubelet is \[2, 16\]; it must be three whole numbers"),
         ({"temporal_stride": 0}, r"model\.temporal_stride is 0"),
         ({"classes": 0}, "model.classes is 0"),
+        ({"num_heads": 0}, "model.num_heads is 0; it must be a whole number of at least 1"),
+        ({"temporal_depth": -1}, "model.temporal_depth is -1"),
+        ({"dim": 0}, "model.dim is 0"),
+        ({"mlp_ratio": -1}, "model.mlp_ratio is -1; it must be a finite number above 0"),
         ({"num_heads": 7}, "multiple of num_heads"),
     ],
 )

@@ -11,6 +11,7 @@ from evt.data.actions import Frames
 from evt.eventful import Block
 from evt.eventful.counting import Linear, add
 from evt.models.views import Views
+from evt.models.vit import check_ratio, check_whole
 from evt.models.vivit import TubeletEmbed
 from evt.tokens import Packed, Reduction
 from evt.tokens.packed import attend_packed
@@ -37,8 +38,8 @@ class VideoMAE(nn.Module):
         length_embedding: learn an embedding of run lengths; zero at first.
 
     Raises:
-        ValueError: a view is not made of whole tubelets, a tubelet is not three whole numbers, or the heads do not
-            divide D.
+        ValueError: a number is not whole and at least 1, mlp_ratio is not above 0, a view is not of whole tubelets,
+            or the heads do not divide D.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class VideoMAE(nn.Module):
     ) -> None:
         super().__init__()
         self.views = Views(view_frames, size, temporal_stride, temporal_views, spatial_views)
+        check_whole(classes=classes, dim=dim, depth=depth, num_heads=num_heads)
+        check_ratio(mlp_ratio)
         t, h, w = checked_tubelet(tubelet)
         for name, length, part in (("view_frames", view_frames, t), ("size", size, h), ("size", size, w)):
             if length % part:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evt.data.actions import Frames
+from evt.models.vit import check_whole
 
 READ_AT_ONCE = 16
 """Frames in memory at their stored size, which may be far larger than a view: 16 of 1920x1080 are 100 MB."""
@@ -41,12 +42,10 @@ class Views:
     spatial: int = 3
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if name == "temporal_stride" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                setting = SETTINGS.get(name, name)
-                raise ValueError(f"model.{setting} is {value!r}; it must be a whole number of at least 1")
+        numbers = {SETTINGS.get(name, name): value for name, value in vars(self).items()}
+        if self.temporal_stride is None:
+            del numbers["temporal_stride"]
+        check_whole(**numbers)
 
     def __len__(self) -> int:
         return self.temporal * self.spatial

@@ -26,6 +26,16 @@ def check_whole(**settings: int) -> None:
             raise ValueError(f"model.{name} is {value!r}; it must be a whole number of at least 1")
 
 
+def check_ratio(mlp_ratio: float) -> None:
+    """Refuse a hidden layer that has no width.
+
+    Raises:
+        ValueError: the ratio is not a finite number above 0.
+    """
+    if not 0 < mlp_ratio < math.inf:
+        raise ValueError(f"model.mlp_ratio is {mlp_ratio}; it must be a finite number above 0")
+
+
 def check_shape(x: Tensor, expected: tuple[str | int, ...], weight: Tensor | None = None) -> None:
     """Refuse what a network was not built for; a size that may be any is a letter.
 
@@ -99,8 +109,7 @@ class ViT(nn.Module):
             pretrain_grid=pretrain_grid,
             rel_pos_grid=rel_pos_grid,
         )
-        if not 0 < mlp_ratio < math.inf:
-            raise ValueError(f"model.mlp_ratio is {mlp_ratio}; it must be a finite number above 0")
+        check_ratio(mlp_ratio)
         if not set(window_blocks) <= set(range(depth)):
             raise ValueError(f"model.window_blocks is {list(window_blocks)}; the blocks are 0 to {depth - 1}")
         self.grid = grid

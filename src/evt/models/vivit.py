@@ -11,7 +11,7 @@ from evt.data.actions import Frames
 from evt.eventful import Block, BlockState, Policy, Stream, Variant
 from evt.eventful.counting import Linear, add
 from evt.models.views import Views
-from evt.models.vit import check_shape
+from evt.models.vit import check_ratio, check_shape, check_whole
 from evt.tokens.run_length import checked_tubelet
 
 # Of pixels in [0, 1], the same for red, green and blue, as the published ViViT-B was trained.
@@ -91,8 +91,8 @@ class ViViT(nn.Module):
         spatial_depth, temporal_depth: blocks of the two sub-models.
 
     Raises:
-        ValueError: a view is not made of whole tubelets, a tubelet is not three whole numbers, or the heads do not
-            divide D.
+        ValueError: a number is not whole and at least 1, mlp_ratio is not above 0, a view is not of whole tubelets,
+            or the heads do not divide D.
     """
 
     def __init__(
@@ -121,8 +121,14 @@ class ViViT(nn.Module):
             raise ValueError(
                 f"model.view_frames is {view_frames}; it must be a multiple of the tubelet's {frames} frames"
             )
-        if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
-            raise ValueError(f"model.classes is {classes!r}; it must be a whole number of at least 1")
+        check_whole(
+            classes=classes,
+            dim=dim,
+            num_heads=num_heads,
+            spatial_depth=spatial_depth,
+            temporal_depth=temporal_depth,
+        )
+        check_ratio(mlp_ratio)
         self.size = size
         self.steps = view_frames // frames
         self.patch_embed = TubeletEmbed((frames, height, width), dim)
