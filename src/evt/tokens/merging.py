@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evt.tokens.packed import Packed
-from evt.tokens.reduction import ClipModel, Reduction, check_whole
+from evt.tokens.reduction import ClipModel, Reduction, check_not_negative
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Merge(Reduction):
     r: int
 
     def __post_init__(self) -> None:
-        check_whole("policy.r", self.r)
+        check_not_negative("policy.r", self.r)
 
     def check(self, model: ClipModel) -> None:
         """Refuse an r of more than half of a model's tokens, of which nothing would be seen."""

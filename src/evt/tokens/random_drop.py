@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from evt.tokens.reduction import Reduction, check_whole
+from evt.tokens.reduction import Reduction, check_not_negative
 from evt.tokens.run_length import check_threshold, keep_mask
 
 
@@ -26,7 +26,7 @@ class RandomDrop(Reduction):
 
     def __post_init__(self) -> None:
         check_threshold(self.threshold, "policy.threshold")
-        check_whole("policy.seed", self.seed)
+        check_not_negative("policy.seed", self.seed)
         if self.seed >= 2**63:
             raise ValueError(f"policy.seed is {self.seed}; it must be below 2**63")
 

@@ -49,7 +49,7 @@ class Reduction:
         return tokens
 
 
-def check_whole(name: str, value: int) -> None:
+def check_not_negative(name: str, value: int) -> None:
     """Refuse what is no whole number of at least 0.
 
     Raises:
