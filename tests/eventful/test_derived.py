@@ -71,7 +71,7 @@ def test_a_model_follows_its_weights() -> None:
     """All that a ViT keeps: against one that was never run before it had these weights."""
     net, other, frame = small_vit((5, 7)), small_vit((5, 7), seed=1), small_frames(1, (5, 7))[0]
     with torch.no_grad():
-        before = net(frame)
+        before = net(frame)  # now it keeps tables
         for own, weight in zip(net.parameters(), other.parameters(), strict=True):
             own.data.copy_(weight)
         assert not torch.allclose(net(frame), before)

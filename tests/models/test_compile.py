@@ -1,4 +1,4 @@
-"""The dense models under torch.compile and torch.export, held to themselves without it."""
+"""The dense models under torch.compile and torch.export, held to what they compute without."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from evt.models.vivit import SubModel
 Made = Callable[[Tensor], Tensor]
 
 
-def vitdet() -> tuple[nn.Module, Tensor]:
-    """ViTDet's backbone: a windowed block, padded, and a global one; all tables are interpolated."""
+def vitdet(depth: int = 2) -> tuple[nn.Module, Tensor]:
+    """ViTDet's backbone: a windowed block, padded, and global ones; positions and global tables are interpolated."""
     net = ViT(
         (5, 7),
         4,
         dim=24,
-        depth=2,
+        depth=depth,
         num_heads=3,
         window_size=4,
         window_blocks=(0,),
@@ -51,7 +51,9 @@ def compiled(net: nn.Module, x: Tensor) -> Made:
 
 
 def exported(net: nn.Module, x: Tensor) -> Made:
-    return torch.export.export(net, (x,), strict=False).module()
+    """For batches of any size."""
+    batch = {0: torch.export.Dim("batch", max=8)}
+    return torch.export.export(net, (x,), dynamic_shapes=(batch,), strict=False).module()
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +77,19 @@ def test_a_dense_model_becomes_one_graph(
         parameter.data.mul_(0.5)
     if make is exported:
         made.load_state_dict(net.state_dict())  # type: ignore[attr-defined]
+        x = torch.cat([x, x[:1] + 1])
     torch.testing.assert_close(made(x), net(x), atol=1e-5, rtol=1e-5)
+
+
+def test_a_compiled_model_trains() -> None:
+    """Its tables pass gradients on to the weights that they follow from."""
+    net, x = vitdet(depth=1)
+    net(x).square().sum().backward()
+    expected = {name: parameter.grad for name, parameter in net.named_parameters()}
+    net.zero_grad()
+    compiled(net, x)(x).square().sum().backward()
+    for name, parameter in net.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler, and g++ is not here")

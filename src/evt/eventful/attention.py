@@ -100,7 +100,7 @@ class Attention(nn.Module):
         if self.window_size is None:
             return self._attend(qkv, self.grid, changed, state)
         windows = self._attend(self._partition(qkv), (self.window_size, self.window_size), changed, state)
-        return self._join(windows, len(qkv))
+        return self._join(windows, qkv.shape[0])
 
     @part("attention")
     def _attend(
@@ -185,7 +185,7 @@ class Attention(nn.Module):
         if (padded_h, padded_w) != (height, width):
             # A padded token is zero before the qkv layer, so after it the bias, which is counted once.
             record("bias", self.qkv.out_features)
-            padded = self.qkv.bias.to(qkv.dtype).expand(len(x), padded_h, padded_w, -1).clone()
+            padded = self.qkv.bias.to(qkv.dtype).expand(x.shape[0], padded_h, padded_w, -1).clone()
             padded[:, :height, :width] = x
             x = padded
         x = x.unflatten(2, (-1, side)).unflatten(1, (-1, side))  # (B, h / s, s, w / s, s, 3D)

@@ -67,7 +67,7 @@ class SubModel(nn.Module):
             ValueError: the tokens are of another shape.
         """
         check_shape(x, ("B", self.pos_embed.shape[1] - 1, self.pos_embed.shape[2]))
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = add(x, self.pos_embed)
         for i, block in enumerate(self.blocks):
             x = block(x, states[i] if states else None, policy)
