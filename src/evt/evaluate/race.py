@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from evt.evaluate.measure import timed
 from evt.eventful import Stream, count_ops
-from evt.eventful.parts import PARTS, PREFIX, named_parts
+from evt.eventful.profiling import PARTS, PREFIX, named_parts
 
 WARM_UP = 2
 """Frames that run before any is timed, a flush and a later one: torch plans its kernels on their first call."""

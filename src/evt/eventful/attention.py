@@ -13,9 +13,9 @@ from evt.eventful.derived import Derived
 from evt.eventful.fast import FastState
 from evt.eventful.gate import Buffer, no_buffer
 from evt.eventful.layout import Grid, Layout, pooled
-from evt.eventful.parts import part
 from evt.eventful.policy import Selection
 from evt.eventful.products import AttentionValueProduct, QueryKeyProduct
+from evt.eventful.profiling import named
 from evt.eventful.variant import Variant
 
 
@@ -102,7 +102,7 @@ class Attention(nn.Module):
         windows = self._attend(self._partition(qkv), (self.window_size, self.window_size), changed, state)
         return self._join(windows, qkv.shape[0])
 
-    @part("attention")
+    @named("attention")
     def _attend(
         self, qkv: Tensor, grid: Grid | None, changed: Selection | None, state: AttentionState
     ) -> Tensor:
@@ -149,12 +149,12 @@ class Attention(nn.Module):
         out = out.unflatten(1, (-1, n_tokens)).permute(1, 2, 0, 3)  # (B, N, H, d)
         return (out if self.window_size is None else self._in_order(out)).flatten(2)
 
-    @part("windows")
+    @named("windows")
     def _laid_out(self, x: Tensor) -> Tensor:
         """Put tokens (B, N, ...) in the order of the layout."""
         return torch.empty_like(x).index_copy_(1, self.places, x)
 
-    @part("windows")
+    @named("windows")
     def _in_order(self, x: Tensor) -> Tensor:
         """Undo `_laid_out`."""
         return x.index_select(1, self.places)
@@ -177,7 +177,7 @@ class Attention(nn.Module):
         rows, columns = grid
         return self._row_table(self.rel_pos_h, rows, pool), self._column_table(self.rel_pos_w, columns, pool)
 
-    @part("windows")
+    @named("windows")
     def _partition(self, qkv: Tensor) -> Tensor:
         """Cut (B, N, 3D) into (B * windows, window_size^2, 3D), padded at the bottom and the right."""
         (height, width), (padded_h, padded_w), side = self._sides()
@@ -191,7 +191,7 @@ class Attention(nn.Module):
         x = x.unflatten(2, (-1, side)).unflatten(1, (-1, side))  # (B, h / s, s, w / s, s, 3D)
         return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
 
-    @part("windows")
+    @named("windows")
     def _join(self, x: Tensor, batch: int) -> Tensor:
         """Undo `_partition`, (B * windows, window_size^2, D) to (B, N, D)."""
         (height, width), (padded_h, padded_w), side = self._sides()

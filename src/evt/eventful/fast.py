@@ -24,8 +24,8 @@ from torch import Tensor
 
 from evt.eventful.counting import einsum, record
 from evt.eventful.layout import Grid, Layout, pooled
-from evt.eventful.parts import part
 from evt.eventful.precision import wide
+from evt.eventful.profiling import named
 from evt.eventful.variant import Variant
 
 SCORES = 2**20
@@ -205,7 +205,7 @@ class FastState:
         self.lse: Tensor | None = None  # (H, T), where out is updated
         self.frame: Tensor | None = None  # (), int64, later frames so far, where out is updated
 
-    @part("attention")
+    @named("attention")
     def __call__(
         self,
         qkv: Tensor,

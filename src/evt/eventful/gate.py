@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from evt.eventful.counting import record
-from evt.eventful.parts import part
 from evt.eventful.policy import Policy, Selection
+from evt.eventful.profiling import named
 
 
 class Gate:
@@ -25,7 +25,7 @@ class Gate:
         self.always = always
         self.u: Tensor | None = None  # (B, N, D)
 
-    @part("gate")
+    @named("gate")
     def __call__(
         self, c: Tensor, policy: Policy | None, own: bool = False
     ) -> tuple[Tensor, Selection | None]:
@@ -61,7 +61,7 @@ class STGTGate:
         self.always = always
         self.u: Tensor | None = None  # (B, N, D)
 
-    @part("gate")
+    @named("gate")
     def __call__(
         self, c: Tensor, policy: Policy | None, own: bool = False
     ) -> tuple[Tensor, Selection | None]:
@@ -113,7 +113,7 @@ class Buffer:
     def __init__(self) -> None:
         self.b: Tensor | None = None  # (B, N, D)
 
-    @part("gate")
+    @named("gate")
     def __call__(self, x: Tensor, selection: Selection | None) -> Tensor:
         """Put new outputs of some tokens in their places, and return those of all.
 

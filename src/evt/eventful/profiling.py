@@ -1,6 +1,6 @@
 """Names for what a block does, so that a profiler can say where the time goes.
 
-Nothing is named outside of `named_parts`. Within it, modules are named by hooks and functions by `part`.
+Nothing is named outside of `named_parts`. Within it, modules are named by hooks, and functions that are `named`.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ class Modules(Protocol):
         """Each module below this one, and its dotted name."""
 
 
-def part(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Make a function a part; it may not call another one."""
+def named(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Name a function as a part; it may not call a function or a module of another one."""
 
-    def of(function: Callable[P, T]) -> Callable[P, T]:
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @wraps(function)
-        def named(*args: P.args, **kwargs: P.kwargs) -> T:
+        def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
             if not _naming:
                 return function(*args, **kwargs)
             with record_function(PREFIX + name):
                 return function(*args, **kwargs)
 
-        return named
+        return wrapped
 
-    return of
+    return decorate
 
 
 @contextmanager
@@ -59,9 +59,9 @@ def named_parts(network: Modules) -> Iterator[None]:
     hooks = [
         hook
         for name, module in network.named_modules()
-        for end, part_name in MODULES.items()
+        for end, part in MODULES.items()
         if name.endswith(end)
-        for hook in _hooks(module, part_name)
+        for hook in _hooks(module, part)
     ]
     _naming = True
     try:
@@ -72,8 +72,8 @@ def named_parts(network: Modules) -> Iterator[None]:
             hook.remove()
 
 
-def _hooks(module: nn.Module, name: str) -> tuple[RemovableHandle, RemovableHandle]:
-    running = record_function(PREFIX + name)
+def _hooks(module: nn.Module, part: str) -> tuple[RemovableHandle, RemovableHandle]:
+    running = record_function(PREFIX + part)
 
     def begin(*_: object) -> None:
         running.__enter__()

@@ -8,7 +8,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from evt.eventful import VARIANTS, Stream, TopR
-from evt.eventful.parts import PREFIX, named_parts
+from evt.eventful.profiling import PREFIX, named_parts
 from tests.common import small_frames, small_vit
 
 
