@@ -31,9 +31,8 @@ def check(path: Path) -> tuple[bool, str]:
     except DataError as error:
         return False, str(error).removeprefix(f"{path}: ")
     height, width = video.size
-    what = (
-        f"{len(video)} frames of {width}x{height}, {video.end:.2f} s, {video.fps:.2f} a second, read by PyAV"
-    )
+    seconds = video.end - video.times[0]
+    what = f"{len(video)} frames of {width}x{height}, {seconds:.2f} s, {video.fps:.2f} a second, read by PyAV"
     return video.truncated is None, f"{what}, {video.truncated}" if video.truncated else what
 
 

@@ -44,7 +44,7 @@ def test_a_file_that_is_no_video_is_named(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"not a video")
     with pytest.raises(DataError, match=r"clip\.mp4: ffmpeg cannot open"):
         Clip(tmp_path / "clip.mp4")
-    with pytest.raises(DataError, match="which is not a file"):
+    with pytest.raises(DataError, match="no such file"):
         Clip(tmp_path / "nowhere.mp4")
 
 

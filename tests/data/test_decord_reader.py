@@ -17,6 +17,8 @@ from tests.data.test_reader import KINDS, VIDEOS, N, write_numbered
 
 ORDERS = (range(N)[::-7], range(0, N, 8), random.Random(0).sample(range(N), 12), range(N))
 RIGHT = {"h264_b.mp4", "h264_closed.mkv"}
+RIGHT_OF_SHARED = {"h264_b.mp4", "rot90.mp4", "vfr.mp4"}
+"""narrow_144.mp4 is right on some processors and refused on others."""
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +55,7 @@ def test_the_shared_videos_are_read_as_by_pyav_or_refused(name: str) -> None:
         theirs = open_video(VIDEOS / name, "decord")
     except DataError as error:
         assert "data.reader=av reads the file" in str(error)  # noqa: PT017
+        assert name not in RIGHT_OF_SHARED
         return
     for i in random.Random(0).sample(range(len(whole)), len(whole)):
         assert torch.equal(theirs[i], whole[i]), i

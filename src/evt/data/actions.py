@@ -148,23 +148,24 @@ class Segment:
                 "it must stop after it starts"
             )
         video = open_video(self.path, self.reader)
-        stop = video.end if self.stop is None else self.stop
-        if video.truncated and (self.stop is None or stop > video.end):
+        appear, end = video.times - video.times[0], video.end - float(video.times[0])
+        stop = end if self.stop is None else self.stop
+        if video.truncated and (self.stop is None or stop > end):
             raise DataError(f"{self.name}: {self.path} is {video.truncated}; the whole segment is needed")
-        if self.start >= video.end or stop > video.end + OVERHANG:
+        if self.start >= end or stop > end + OVERHANG:
             raise DataError(
                 f"{self.name}: the segment from {self.start:g} to {stop:g} s is not in {self.path}, "
-                f"which is {video.end:.2f} s long; it must end with the video or before"
+                f"which is {end:.2f} s long; it must end with the video or before"
             )
         if self.fps is None:
-            return np.flatnonzero((video.times >= self.start) & (video.times < stop))
+            return np.flatnonzero((appear >= self.start) & (appear < stop))
         # Times are rounded to the file's own unit, so a whole number of frames may come out as a little more.
-        n = max(1, math.ceil((min(stop, video.end) - self.start) * self.fps - 1e-2))
+        n = max(1, math.ceil((min(stop, end) - self.start) * self.fps - 1e-2))
         times = self.start + np.arange(n) / self.fps
-        after = np.searchsorted(video.times, times).clip(1, max(1, len(video.times) - 1))
-        if len(video.times) == 1:
+        after = np.searchsorted(appear, times).clip(1, max(1, len(appear) - 1))
+        if len(appear) == 1:
             return np.zeros(n, np.int64)
-        nearer_before = times - video.times[after - 1] <= video.times[after] - times
+        nearer_before = times - appear[after - 1] <= appear[after] - times
         return after - nearer_before
 
 

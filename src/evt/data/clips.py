@@ -80,8 +80,6 @@ class Clip:
         n_frames: int | None = None,
         reader: Reader = "auto",
     ) -> None:
-        if not Path(path).is_file():
-            raise DataError(f"data.path is {path}, which is not a file; a video file is needed")
         self.name = Path(path).name
         self._video = open_video(path, reader)
         self._positions = chosen_positions(str(path), len(self._video), start, stride, n_frames)

@@ -8,7 +8,6 @@ one by one, and the verdict on one does not depend on where decoding began.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
@@ -24,12 +23,6 @@ class Outcome(NamedTuple):
     number: int
     frame: av.VideoFrame | None
     well: bool
-
-
-def packets_of(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
-    """The packets that hold anything, to the end or to where the file cannot be read any further."""
-    with contextlib.suppress(av.error.FFmpegError):
-        yield from (packet for packet in container.demux(stream) if packet.size)
 
 
 def decode(

@@ -50,7 +50,7 @@ class DecordFile(VideoFile):
             begin = self._decord.get_frame_timestamp(list(range(len(self._decord))))[:, 0]
         except (RuntimeError, self._decord_error) as error:
             raise self._refused("decord cannot open it") from error
-        if len(begin) != len(self) or np.abs(begin - begin[0] - self.times).max() > 1e-3:
+        if len(begin) != len(self) or np.abs(begin - begin[0] - (self.times - self.times[0])).max() > 1e-3:
             raise self._refused("decord finds other frames in it than PyAV")
         for i in {0, len(self) // 2, len(self) - 1}:
             if not torch.equal(self._read(i), super()._read(i)):

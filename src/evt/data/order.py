@@ -1,0 +1,138 @@
+"""Which frames a video file has, in the order in which they are shown, and which of them may lack what they are
+built on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import numpy as np
+
+from evt.data.decoding import decode
+from evt.data.packets import EXACT_TIMES, NO_REORDERING, ONE_FRAME_A_PACKET, Stored, open_stream, packets_of
+
+NOTICED_IF_MISSING = frozenset({"h264", "hevc"})
+"""The codecs of which a missing packet shows in those that are there: in H.264 by the numbers of the frames, in HEVC
+by the lists of the frames that a picture is built on, which the decoder holds against what it has."""
+
+STORED_TIMES = EXACT_TIMES | {"asf", "mpeg", "mpegts"}
+"""The containers in which the time of a packet does not depend on whether those before it are there."""
+
+MAX_GAPS = 3
+"""In the times of frames at a steady rate; a video with more of them has just no steady rate."""
+
+
+class Frames(NamedTuple):
+    """Of each frame, as shown: its time in the units of the file, and the number of its packet.
+
+    by_time: whether a frame is known by its time; else they are counted.
+    misnumbered: the first that may be another one, since a packet before it lost its frame; None where none may be.
+    """
+
+    pts: list[int]
+    numbers: list[int]
+    by_time: bool
+    misnumbered: int | None = None
+
+
+def frames_of(stored: Stored) -> Frames:
+    """By the times of the packets where these tell, else by a decode from the start."""
+    packets = stored.packets
+    numbers = [i for i, packet in enumerate(packets) if not packet.discard]
+    one_each = stored.codec in NO_REORDERING or (stored.exact and stored.codec in ONE_FRAME_A_PACKET)
+    if one_each and times_tell(stored):
+        numbers.sort(key=lambda i: cast(int, packets[i].pts))
+        return Frames([cast(int, packets[i].pts) for i in numbers], numbers, True)
+    return _scan(stored)
+
+
+def times_tell(stored: Stored) -> bool:
+    """Whether each packet has a time, and those that are shown have all another one."""
+    shown = [packet.pts for packet in stored.packets if not packet.discard]
+    return all(packet.pts is not None for packet in stored.packets) and len(set(shown)) == len(shown)
+
+
+def _scan(stored: Stored) -> Frames:
+    """The frames of a decode from the start."""
+    numbers: dict[int, None] = {}
+    came = []  # how many frames, before each packet
+    failed = set()
+    container, stream = open_stream(stored.path)
+    context = stream.codec_context
+    context.options = {}  # damaged frames have times, too
+    with container:
+        for number, packet in enumerate(packets_of(container, stream)):
+            came.append(len(numbers))
+            frames = decode(context, packet, number)
+            if frames is None:
+                failed.add(number)
+            numbers.update({cast(int, frame.pts): None for frame in frames or ()})
+        numbers.update({cast(int, frame.pts): None for frame in decode(context, None) or ()})
+    order = list(numbers)
+    times = [stored.packets[number].pts for number in order]
+    known = sorted(at for at in times if at is not None)
+    all_known = len(set(known)) == len(times)
+    # Where the container stores the times, those that come in another order do so for a packet that is missing.
+    if all_known and (stored.exact or known == times):
+        order.sort(key=lambda number: cast(int, stored.packets[number].pts))
+        return Frames(known, order, True)
+    # A packet without its frame, after the first that has one, leaves those that follow with numbers too low.
+    one_each = stored.container == "avi" and stored.codec in ONE_FRAME_A_PACKET
+    lost = (number for number in range(len(came)) if number in failed or (one_each and number not in numbers))
+    misnumbered = next((came[number] for number in lost if came[number]), None)
+    # The times of AVI come with the packets: as many, but some in another order.
+    return Frames(known if all_known else list(range(len(times))), order, False, misnumbered)
+
+
+def unsure(stored: Stored, frames: Frames) -> set[int]:
+    """The places of frames that may be others, or be built on packets which are not in the file.
+
+    Where the codec does not tell, packets are taken to be missing where the times of frames at a steady rate have a
+    gap.
+    """
+    n = len(frames.pts)
+    misnumbered = set() if frames.misnumbered is None else set(range(frames.misnumbered, n))
+    return misnumbered | _after_missing(stored, frames)
+
+
+def _after_missing(stored: Stored, frames: Frames) -> set[int]:
+    n, found = len(frames.pts), set()
+    if stored.codec == "h264":
+        place = {number: i for i, number in enumerate(frames.numbers)}
+        whole = True
+        for i, packet in enumerate(stored.packets):
+            whole = packet.key or (whole and packet.follows)
+            if not whole and not frames.by_time:
+                # Which frame this is, is not known; at most 16 of them wait to be shown.
+                return set(range(max(0, i - 16), n))
+            if not whole and i in place:
+                found.add(place[i])
+        return found
+    times = np.array([packet.pts for packet in stored.packets if packet.pts is not None])
+    if stored.codec in NOTICED_IF_MISSING or stored.container not in STORED_TIMES or not len(times):
+        return found
+    if not frames.by_time:
+        holes = gaps(np.unique(times))
+        first = int((times <= holes[0][0]).sum()) - 16 if holes else n
+        return set(range(max(0, first), n))
+    pts = np.array(frames.pts)
+    keys = sorted(packet.pts for packet in stored.packets if packet.key and packet.pts is not None)
+    # A packet may be needed by frames that are shown this much before it, and where bytes are gone, the packet before
+    # the gap is damaged, too.
+    ahead = int((np.maximum.accumulate(times) - times).max(initial=0))
+    for before, after in gaps(pts):
+        until = next((key for key in keys if key >= after), pts[-1] + 1)
+        found.update(np.flatnonzero((pts >= before - ahead) & (pts < until)).tolist())
+    return found
+
+
+def gaps(pts: np.ndarray) -> list[tuple[int, int]]:
+    """Where frames at a steady rate are missing: the times before and after."""
+    steps = np.diff(pts)
+    if len(steps) < 3:
+        return []
+    usual = int(np.median(steps))
+    holes = np.flatnonzero(steps >= 1.75 * usual)
+    steady = np.abs(steps - usual) <= np.maximum(1, usual // 4)
+    if len(holes) > MAX_GAPS or not np.delete(steady, holes).all():
+        return []
+    return [(int(pts[i]), int(pts[i + 1])) for i in holes]

@@ -1,0 +1,160 @@
+"""The packets of a video file: what each says of itself, and what the file says of them all."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+
+from evt.data.h264 import FrameNumbers
+from evt.errors import DataError
+
+MAX_PIXELS = 2**27
+"""Of a frame; a header that claims more is taken for a damaged one."""
+
+EXACT_TIMES = frozenset({"mov", "matroska"})
+"""The containers (by ffmpeg's first name) that store when each packet is shown. AVI stores no such times, and those
+of transport and program streams, or of a packet that holds half a frame, are partly guessed."""
+
+ONE_FRAME_A_PACKET = frozenset({"h264", "hevc", "vp9", "av1"})
+"""The codecs of which a packet in those containers is exactly one frame. VP8 has hidden frames, MPEG-4 empty ones."""
+
+NO_REORDERING = frozenset(
+    {"mjpeg", "msmpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2", "h263", "flv1"}
+)
+"""The codecs whose frames are shown in the order in which they are stored."""
+
+CLEAN_KEYS = frozenset({"hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg1video", "mpeg2video"}) | NO_REORDERING
+"""The codecs of which a key frame, and all frames shown after it, need nothing from before it. H.264 marks points of
+gradual recovery as key frames, too, so there the packet itself is looked at."""
+
+
+av.logging.set_level(None)  # ffmpeg's own lines are not for the user
+
+
+class PacketInfo(NamedTuple):
+    """Of a packet: when it is shown and decoded, whether frames can be read from here, whether the container says so,
+    how long it lasts, whether it is not shown, whether it is cut off, and whether none is known to be missing before
+    it."""
+
+    pts: int | None
+    dts: int | None
+    key: bool
+    flagged: bool
+    duration: int
+    discard: bool
+    cut: bool
+    follows: bool
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is stored in a file.
+
+    container: its kind, by ffmpeg's first name of it.
+    codec: of the pictures.
+    packets: of the pictures, in the order in which they are stored.
+    seconds: how long it lasts by its header; None where that does not say.
+    n_frames: how many it has by its header; 0 where that does not say.
+    ends: where in the file each packet ends by the index of an mp4 or mov, in bytes.
+    base: seconds of a unit of time.
+    rate: frames a second by the header; 0 where that does not say.
+    """
+
+    path: Path
+    container: str
+    codec: str
+    packets: list[PacketInfo]
+    seconds: float | None
+    n_frames: int
+    ends: list[int]
+    base: float
+    rate: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether the container stores when each packet is shown."""
+        return self.container in EXACT_TIMES
+
+    @property
+    def discards(self) -> bool:
+        """Whether an edit list leaves out frames."""
+        return any(packet.discard for packet in self.packets)
+
+
+def open_stream(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
+    """A file and the stream of its pictures, whose decoder ends packets where anything is wrong.
+
+    Raises:
+        DataError: it is no video, of an unknown codec, or its header claims pictures that cannot be.
+    """
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: ffmpeg cannot open this file as a video ({reason})") from error
+    if not container.streams.video:
+        raise DataError(f"{path}: has no video stream; a video is needed")
+    stream = container.streams.video[0]
+    context = stream.codec_context
+    if context is None:
+        raise DataError(f"{path}: its video is of a codec that ffmpeg does not know; convert it to .mp4")
+    if context.width * context.height > MAX_PIXELS:
+        raise DataError(
+            f"{path}: its header claims frames of {context.width}x{context.height} pixels; at most "
+            f"{MAX_PIXELS} pixels are allowed"
+        )
+    stream.thread_type = "NONE"
+    context.options = {"err_detect": "crccheck+explode"}  # of no effect after the first packet
+    return container, stream
+
+
+def packets_of(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    """The packets that hold anything, to the end or to where the file cannot be read any further."""
+    with contextlib.suppress(av.error.FFmpegError):
+        yield from (packet for packet in container.demux(stream) if packet.size)
+
+
+def read_stored(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Stored:
+    """Read all packets of a file that was just opened."""
+    codec = stream.codec_context.codec.canonical_name
+    kind = container.format.name.split(",")[0]
+    rate = float(stream.average_rate or stream.guessed_rate or 0)
+    seconds = container.duration / av.time_base if container.duration else None
+    if kind == "avi" and rate and stream.frames:
+        # ffmpeg's duration is that of what is there, sound too, and the header has the number of all frames.
+        seconds = stream.frames / rate
+    numbers = FrameNumbers(stream.codec_context.extradata)
+    packets = []
+    for packet in packets_of(container, stream):
+        key, follows = packet.is_keyframe and codec in CLEAN_KEYS, True
+        if codec == "h264":
+            key, follows = numbers.read(bytes(packet))
+        packets.append(
+            PacketInfo(
+                packet.pts,
+                packet.dts,
+                key,
+                packet.is_keyframe,
+                packet.duration or 0,
+                packet.is_discard,
+                packet.is_corrupt,
+                follows,
+            )
+        )
+    index = stream.index_entries if kind == "mov" else ()
+    return Stored(
+        path,
+        kind,
+        codec,
+        packets,
+        seconds,
+        stream.frames,
+        [entry.pos + entry.size for entry in index],
+        float(stream.time_base or 0),
+        rate,
+    )
