@@ -10,6 +10,7 @@ from torch import Tensor
 from evt.eventful import VARIANTS, Block, Policy, Selection, Stream, Threshold, TopR, Variant, init_weights
 from evt.eventful.attention import Attention, pool_selection, rel_pos_table
 from evt.eventful.gate import Buffer, DeltaGate, Gate, STGTGate
+from evt.eventful.layout import Layout
 from evt.eventful.products import AttentionValueProduct, QueryKeyProduct
 from evt.models.vivit import SubModel
 
@@ -147,6 +148,18 @@ def test_windows_are_attention_over_each_window_alone() -> None:
     q, k, v = (y.view(9, 2, 4).transpose(0, 1) for y in window.chunk(3, dim=-1))
     theirs = F.scaled_dot_product_attention(q, k, v).transpose(0, 1).reshape(3, 3, 8)
     torch.testing.assert_close(ours[3:, 3:], theirs[:2])
+
+
+def test_a_layout_goes_window_by_window() -> None:
+    """By hand: 2 x 3 tokens in windows of 2, the second of which holds the last column alone."""
+    layout = Layout.of((2, 3), 2)
+    assert layout.places((2, 3)).tolist() == [0, 1, 4, 2, 3, 5]
+    assert [(window.start, window.rows, window.columns) for window in layout.windows] == [
+        (0, 2, 2),
+        (4, 2, 1),
+    ]
+    assert layout.windows_of(torch.tensor([3, 6 + 4, 6 + 5])) == [0, 3]  # of two streams
+    assert Layout.of((2, 3)).places((2, 3)).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_relative_positions_depend_on_the_distance_alone() -> None:
