@@ -75,6 +75,54 @@ def test_settings_cannot_be_added_or_taken_away(
     assert not list(tmp_path.iterdir())  # at once: no folder of a run
 
 
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "model._target_=os.system",
+        "model._target_=evt.models.vivit.ViViT",
+        "+data._target_=os.system",
+        "++policy._target_=evt.files.os.system",
+        "+data.path._target_=os.system",
+        "+model._partial_=true",
+        "+model._args_=[ls]",
+        "model.size._target_=os.system",
+        "hydra.sweeper._target_=os.system",
+        "+hydra.callbacks={x: {_target_: os.system, command: touch run}}",
+    ],
+)
+def test_no_code_is_named_on_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, argument: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = error(monkeypatch, capsys, "data=video", argument)
+    assert "what is built is not said on the command line, but in the configs" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        (
+            "model.size={_target_: os.system, command: touch run}",
+            "model.size._target_ is os.system; it must be a class of the package evt",
+        ),
+        ("model.window_blocks=[{_target_: os.abort}]", "it must be a list, each a whole number"),
+        ("data.path={_target_: os.abort}", "data.path._target_ is os.abort; it must be a class"),
+        ("policy.name=threshold", "policy.name is not a setting; those of policy=top_r are r"),
+    ],
+)
+def test_what_a_setting_holds_is_not_run(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    argument: str,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in error(monkeypatch, capsys, "data=video", argument)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_part_of_the_training_data_can_be_taken_away_and_no_other(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -212,10 +260,11 @@ def test_help_has_a_line_for_each_choice_and_setting(
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     composed = OmegaConf.load(CONFIG_DIR / "model/vivit_mini.yaml")
     assert isinstance(composed, DictConfig)
-    for name in set(composed) - {"name"}:
+    for name in set(composed) - {"name", "_target_"}:
         (line,) = [line for line in lines if line.startswith(f"model.{name}=")]
         assert re.fullmatch(r"\S.*?  +\w.*", line)
     assert "base                       The dense model: every frame from scratch." in lines
+    assert not [line for line in lines if "_target_" in line]
     (line,) = [line for line in lines if line.startswith("model.seed=0 ")]
     assert line.endswith("  of the initial weights")
 

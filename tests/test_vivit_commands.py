@@ -222,8 +222,8 @@ def test_tflops_equal_the_paper(
             "policy.r is 402, but a frame has 401 tokens; it must be at most 401",
         ),
         (["model=vivit_kinetics", "policy.r=198"], "policy.r is 198, but a frame has 197 tokens"),
-        (["model=vivit_epic", "data=vid", "data.root=x"], "data.name is vid; allowed are epic"),
-        (["model=vitdet", "data=epic", "data.root=x"], "data.name is epic; allowed are frames"),
+        (["model=vivit_epic", "data=vid", "data.root=x"], "data is vid; allowed are epic"),
+        (["model=vitdet", "data=epic", "data.root=x"], "data is epic; allowed are frames"),
         (
             ["model=vivit_epic", "data=epic", "data.root=x"],
             "EPIC_100_validation.csv: no such annotation file",

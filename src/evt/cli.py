@@ -24,6 +24,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 import evt
 from evt import settings
+from evt.build import check
 from evt.errors import CheckpointError, ConfigError, DataError, TrainingError
 from evt.files import sentence, write_together
 from evt.interrupt import imports_are_done
@@ -52,6 +53,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
             folder = Path(HydraConfig.get().runtime.output_dir)
             with locked(folder), _config_kept(cfg, folder):
                 expand_homes(cfg)
+                check(cfg)
                 with too_little_memory_told():
                     return task(cfg)
         except (
@@ -84,6 +86,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
             print(help_of(config_name, _choices(config_name)))
             return
         for argument in sys.argv[1:]:
+            _refuse_hidden(argument, config_name)
             _refuse_added_or_removed(argument, config_name)
         while True:
             try:
@@ -249,6 +252,18 @@ def _refuse_added_or_removed(argument: str, config_name: str) -> None:
     if sign == "~":
         _fail(f"{argument}: {key} cannot be left out; without this argument it is as the command has it")
     _fail(f"{argument}: {key} is set without a {sign}: {argument.removeprefix(sign)}")
+
+
+def _refuse_hidden(argument: str, config_name: str) -> None:
+    """Refuse what says which class is built, Hydra's own included: a command line chooses, and names no code."""
+    key, _, value = argument.lstrip("+~").partition("=")
+    group, _, name = key.rpartition(".")
+    if any(part.startswith("_") for part in key.split(".")) or (
+        key.startswith("hydra.") and "_target_" in value
+    ):
+        _fail(f"{argument}: what is built is not said on the command line, but in the configs")
+    if name == "name" and group.partition(".")[0] in ("model", "variant", "policy", "data"):
+        _fail(unknown_setting(key, _chosen(config_name)))
 
 
 def _chosen(config_name: str) -> DictConfig:

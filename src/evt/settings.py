@@ -112,7 +112,7 @@ def _walk(
         name = f"{where}{key}"
         comment = comments.get(name)
         below = isinstance(value, dict) and bool(value)
-        if key == "name" and where:  # says what was chosen
+        if hidden(key) and where:
             continue
         if comment or not (below or inside):
             shown = (
@@ -121,6 +121,11 @@ def _walk(
             yield shown, value, comment
         if below:
             yield from _walk(value, f"{name}.", comments, inside or bool(comment))
+
+
+def hidden(key: str) -> bool:
+    """Whether a setting says what was chosen, and is none of a user's."""
+    return key == "name" or key.startswith("_")
 
 
 def described(file: Path) -> str:
@@ -180,5 +185,5 @@ def unknown_setting(key: str, chosen: DictConfig) -> str:
     if not isinstance(settings, DictConfig):
         return f"{key} is not a setting, since {group} is not a group of them"
     where = f"{group}={settings.name}" if "name" in settings else group or "the command"
-    names = [str(name) for name in settings if name != "name"]
+    names = [str(name) for name in settings if not (group and hidden(str(name)))]
     return f"{key} is not a setting; those of {where} are {', '.join(names)}"

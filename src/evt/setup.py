@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import logging
 import os
 import sys
-import types
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from evt.build import build, class_of
 from evt.data.actions import ActionData
 from evt.data.by_name import ByName, differences
 from evt.data.clips import Clip, Pictures
@@ -29,7 +27,7 @@ from evt.data.sprites import ACTIONS, SpriteClips, SpriteVideos
 from evt.data.vid import VID
 from evt.data.vid_annotations import CLASSES
 from evt.data.video import Video
-from evt.errors import ConfigError, DataError
+from evt.errors import ConfigError
 from evt.eventful import VARIANTS, Policy, Threshold, TopR, Variant, init_weights
 from evt.models.checkpoints import (
     classes_in,
@@ -44,7 +42,7 @@ from evt.models.videomae import VideoMAE, published
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
 from evt.models.vivit_weights import load_fine_tuned, load_published
-from evt.tokens import Merge, RandomDrop, Reduction, RunLength
+from evt.tokens import Reduction
 from evt.tokens.run_length import check_threshold
 from evt.training.loop import Recipe
 
@@ -61,15 +59,23 @@ LENGTH_EMBEDDING = "length_embed.weight"
 LABELLED = (EpicKitchens, Kinetics, SomethingSomething, SpriteClips)
 """The data sets of clips with labels."""
 
+ANNOTATED: dict[str, type] = {"sprites": SpriteVideos, "vid": VID}
+VIDEOS: dict[str, type] = {**ANNOTATED, "video": Clip, "frames": FrameFolder}
+CLIPS: dict[str, type] = {
+    **{
+        "epic": EpicKitchens,
+        "kinetics": Kinetics,
+        "something": SomethingSomething,
+        "sprite_clips": SpriteClips,
+    },
+    **{"sprites": SpriteVideos, "video": Clip, "frames": FrameFolder},
+}
+"""By the names of their configs: what a detector is trained on, what it runs on, and what models of clips run on."""
+
 
 def build_device(cfg: DictConfig) -> torch.device:
     """The device that `device=...` names, after setting torch's thread count by `threads=...`."""
     if cfg.threads is not None:
-        most = os.cpu_count() or 1
-        if not _fits(cfg.threads, int) or not 1 <= cfg.threads <= most:
-            raise ConfigError(
-                f"threads is {cfg.threads!r}; it must be a whole number from 1 to {most}, or null"
-            )
         torch.set_num_threads(cfg.threads)
     available = {"cpu": torch.device("cpu")}
     if torch.cuda.is_available():
@@ -78,12 +84,8 @@ def build_device(cfg: DictConfig) -> torch.device:
     return choice(available, "device", cfg.device)
 
 
-REDUCTIONS: dict[str, tuple[str, Callable[..., Reduction]]] = {
-    "rlt": ("run_length", RunLength),
-    "random_drop": ("random_drop", RandomDrop),
-    "token_merging": ("merge", Merge),
-}
-"""The variants of models of whole clips by name: their policy's name, and what they are."""
+REDUCTIONS = {"rlt": "run_length", "random_drop": "random_drop", "token_merging": "merge"}
+"""The variants of models of whole clips, and the policy of each."""
 
 
 def build_reduction(cfg: DictConfig) -> Reduction | None:
@@ -94,12 +96,13 @@ def build_reduction(cfg: DictConfig) -> Reduction | None:
             f"variant is {variant} (temporal where none is given), but videomae sees a whole clip at once, with no "
             f"frame before to reuse; it must be {', '.join(('base', *REDUCTIONS))}"
         )
-    name, kind = REDUCTIONS.get(variant, ("none", None))
+    name = REDUCTIONS.get(variant, "none")
     if policy.name != name:
         raise ConfigError(f"policy is {policy.name}, but variant {variant} takes {name}")
-    if kind is None:
+    if variant == "base":
         return None
-    return _call(kind, "policy", policy)
+    reduction: Reduction = build(policy, "policy")
+    return reduction
 
 
 def build_variant(cfg: DictConfig, model_name: str) -> Variant:
@@ -108,7 +111,7 @@ def build_variant(cfg: DictConfig, model_name: str) -> Variant:
         raise ConfigError(
             f"variant is {cfg.name}, which is for videomae; for {model_name} it must be one of {', '.join(VARIANTS)}"
         )
-    variant = _call(Variant, "variant", cfg)
+    variant: Variant = build(cfg, "variant")
     if variant.pool > 1 and model_name == "vivit":
         raise ConfigError(
             f"variant.pool is {variant.pool}, but ViViT's tokens form no grid, since one of them is the class "
@@ -119,16 +122,13 @@ def build_variant(cfg: DictConfig, model_name: str) -> Variant:
 
 def build_policy(cfg: DictConfig, variant: Variant, n_tokens: int) -> Policy | None:
     """The policy that `policy=...` names; None for a variant without gates, which takes none."""
-    policies: dict[str, Callable[..., Policy | None]] = {
-        "top_r": TopR,
-        "threshold": Threshold,
-        "none": _no_policy,
-    }
-    policy = _call(choice(policies, "policy.name", cfg.name), "policy", cfg)
-    if variant.gate is None and policy is not None:
-        raise ConfigError(f"policy is {cfg.name}, but the variant has no gates; it must be none")
-    if variant.gate is not None and policy is None:
-        raise ConfigError("policy is none, but the variant has gates; it must be top_r or threshold")
+    if variant.gate is None:
+        if cfg.name != "none":
+            raise ConfigError(f"policy is {cfg.name}, but the variant has no gates; it must be none")
+        return None
+    if cfg.name == "none" or not issubclass(class_of(cfg, "policy"), TopR | Threshold):
+        raise ConfigError(f"policy is {cfg.name}, but the variant has gates; it must be top_r or threshold")
+    policy: Policy = build(cfg, "policy")
     check_budget(policy, n_tokens)
     return policy
 
@@ -169,11 +169,9 @@ class Weights:
 
 def build_model(cfg: DictConfig, device: torch.device) -> tuple[ViTDet | ViViT, Weights]:
     """The model that `model=...` names, in evaluation mode, and where its weights come from."""
-    kinds: dict[str, Callable[[DictConfig, torch.device], tuple[ViTDet | ViViT, Weights]]] = {
-        "vitdet": build_vitdet,
-        "vivit": build_vivit,
-    }
-    return choice(kinds, "model.name", cfg.name)(cfg, device)
+    return (
+        build_vitdet(cfg, device) if issubclass(class_of(cfg, "model"), ViTDet) else build_vivit(cfg, device)
+    )
 
 
 def build_vitdet(
@@ -183,7 +181,7 @@ def build_vitdet(
 
     backbone_only: take nothing but backbone and pyramid from the checkpoint, which may be for other classes.
     """
-    if cfg.name != "vitdet":
+    if not issubclass(class_of(cfg, "model"), ViTDet):
         raise ConfigError(f"model.name is {cfg.name}; this needs a ViTDet: vitdet or vitdet_mini")
     # The detector's layers draw their weights as they are built.
     model = _seeded(ViTDet, cfg, device, lambda model: model.net.apply(init_weights))
@@ -199,7 +197,7 @@ def build_vitdet(
 
 def build_vivit(cfg: DictConfig, device: torch.device) -> tuple[ViViT, Weights]:
     """A ViViT; what its checkpoint holds and the model has no use for is listed on stderr."""
-    if cfg.name != "vivit":
+    if not issubclass(class_of(cfg, "model"), ViViT):
         raise ConfigError(f"model.name is {cfg.name}; this needs a ViViT: vivit_epic or vivit_kinetics")
     if cfg.fine_tuned is not None and cfg.checkpoint is None:
         raise ConfigError("model.fine_tuned is set and model.checkpoint is not; fine-tuned weights need both")
@@ -228,33 +226,18 @@ def build_videomae(cfg: DictConfig, device: torch.device) -> tuple[VideoMAE, Wei
     return model, _named(_weights_of(path), cfg, model.head.out_features)
 
 
-def _seeded(
-    build: Callable[..., M], cfg: DictConfig, device: torch.device, initialise: Callable[[M], object]
-) -> M:
-    """A model with the settings below `model`, in evaluation mode, its weights drawn from its seed."""
-    apart = {
-        "r": int,
-        "seed": int,
-        "checkpoint": str | None,
-        "allow_pickle": bool,
-        "fine_tuned": str | None,
-        "class_names": str | None,
-    }
-    for key, hint in apart.items():
-        if key in cfg and not _fits(cfg[key], hint):
-            raise ConfigError(f"model.{key} is {cfg[key]!r}; it must be {_described(hint)}")
-    if not 0 <= cfg.seed < 2**63:
-        raise ConfigError(f"model.seed is {cfg.seed}; it must be at least 0 and below 2**63")
-    _check_memory(build, cfg, tuple(apart))
+def _seeded(kind: type[M], cfg: DictConfig, device: torch.device, initialise: Callable[[M], object]) -> M:
+    """A model of a kind with the settings below `model`, in evaluation mode, its weights drawn from its seed."""
+    _check_memory(cfg)
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(cfg.seed)
-        model = _call(build, "model", cfg, apart=tuple(apart))
+        model: M = build(cfg, "model")
         initialise(model)
     model.eval()
     return model
 
 
-def _check_memory(build: Callable[..., M], cfg: DictConfig, apart: tuple[str, ...]) -> None:
+def _check_memory(cfg: DictConfig) -> None:
     """Refuse a model that this machine's memory cannot hold, before anything is allocated.
 
     It is built on the meta device with one block, and with one more of each kind, which gives the size of all.
@@ -269,14 +252,14 @@ def _check_memory(build: Callable[..., M], cfg: DictConfig, apart: tuple[str, ..
         if key in cfg and isinstance(cfg[key], int) and cfg[key] > 1
     }
 
-    def built(**changed: int) -> M:
+    def built(**changed: int) -> ViTDet | ViViT | VideoMAE:
         small = OmegaConf.merge(cfg, dict.fromkeys(depths, 1), changed)
         if depths and "window_blocks" in cfg:
             small.window_blocks = []
         with torch.device("meta"):
-            return _call(build, "model", small, apart=apart)  # type: ignore[arg-type]
+            return build(small, "model")  # type: ignore[arg-type]
 
-    def size(model: M) -> int:
+    def size(model: ViTDet | ViViT | VideoMAE) -> int:
         return 4 * sum(x.numel() for x in model.parameters())
 
     try:
@@ -369,30 +352,18 @@ def _load_vivit(model: ViViT, paths: Sequence[str], allow_pickle: bool) -> list[
 
 def build_recipe(cfg: DictConfig) -> Recipe:
     """The training recipe below `train`."""
-    return _call(Recipe, "train", cfg)
+    recipe: Recipe = build(cfg, "train")
+    return recipe
 
 
 def build_training_data(cfg: DictConfig, where: str) -> Sequence[IndexedVideo]:
     """The annotated videos that the settings below `where` name, to train on."""
-    kinds: dict[str, Callable[..., Sequence[IndexedVideo]]] = {"sprites": SpriteVideos, "vid": VID}
-    return _call(choice(kinds, f"{where}.name", cfg.name), where, cfg)
+    return _one_of(ANNOTATED, where, cfg)
 
 
 def build_clips(cfg: DictConfig) -> ActionData | Pictures:
     """What `data=...` names, for a model of clips: a data set of labelled clips, or the pictures of one clip."""
-    kinds: dict[str, Callable[..., ActionData | Pictures | SpriteVideos]] = {
-        "epic": EpicKitchens,
-        "kinetics": Kinetics,
-        "something": SomethingSomething,
-        "sprite_clips": SpriteClips,
-        "sprites": SpriteVideos,
-        "video": Clip,
-        "frames": FrameFolder,
-    }
-    build = choice(kinds, "data.name", cfg.name)
-    if "on_error" in cfg and cfg.on_error not in {"skip", "fail"}:
-        raise ConfigError(f"data.on_error is {cfg.on_error!r}; it must be skip or fail")
-    data = _call(build, "data", cfg, apart=("on_error",))
+    data: ActionData | Pictures | SpriteVideos = _one_of(CLIPS, "data", cfg)
     if not isinstance(data, SpriteVideos):
         return data
     if len(data) > 1:
@@ -463,16 +434,15 @@ def check_classes(model: ViViT | VideoMAE, data: ActionData) -> None:
 
 def build_data(cfg: DictConfig) -> Sequence[Video]:
     """The videos that `data=...` names."""
-    sets: dict[str, Callable[..., Sequence[Video]]] = {"sprites": SpriteVideos, "vid": VID}
-    single: dict[str, Callable[..., Video]] = {
-        "video": Clip,
-        "frames": FrameFolder,
-    }
-    if cfg.name in single:
-        return [_call(single[cfg.name], "data", cfg)]
-    if cfg.name not in sets:
-        choice({**sets, **single}, "data.name", cfg.name)
-    return _call(sets[cfg.name], "data", cfg)
+    data: Sequence[Video] | Clip | FrameFolder = _one_of(VIDEOS, "data", cfg)
+    return [data] if isinstance(data, Clip | FrameFolder) else data
+
+
+def _one_of(kinds: Mapping[str, type], where: str, cfg: DictConfig) -> Any:
+    """The data that a config names, where they are among these; else the message names these."""
+    if not issubclass(class_of(cfg, where), tuple(kinds.values())):
+        raise ConfigError(f"{where} is {cfg.name}; allowed are {', '.join(sorted(kinds))}")
+    return build(cfg, where)
 
 
 def class_names(
@@ -506,10 +476,6 @@ def class_names(
         return known
     usual = {len(names): names for names in (CLASSES, SpriteVideos.classes)}
     return usual.get(n_classes, [f"class {i}" for i in range(n_classes)])
-
-
-def _no_policy() -> None:
-    return None
 
 
 def check_flags(cfg: DictConfig, *names: str) -> None:
@@ -561,76 +527,3 @@ def choice(choices: Mapping[str, T], setting: str, name: Any) -> T:
     if name not in choices:
         raise ConfigError(f"{setting} is {name}; allowed are {', '.join(sorted(choices))}")
     return choices[name]
-
-
-def _call(build: Callable[..., T], where: str, cfg: DictConfig, apart: tuple[str, ...] = ()) -> T:
-    """Call `build` with the settings below `where`, less its name and those that are used apart from it."""
-    for key in map(str, cfg):
-        if OmegaConf.is_missing(cfg, key) or cfg[key] == "":
-            raise ConfigError(f"{where}.{key} is not set; give it on the command line as {where}.{key}=...")
-    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    chosen = f"{where}={name}" if (name := settings.pop("name", None)) else where
-    hints = typing.get_type_hints(getattr(build, "__init__", build))
-    allowed = [*inspect.signature(build).parameters, *apart]
-    for key, value in settings.items():
-        if key not in allowed:
-            raise ConfigError(f"{where}.{key} is not a setting; those of {chosen} are {', '.join(allowed)}")
-        if key in hints and not _fits(value, hints[key]):
-            number = isinstance(value, int | float) and Path in _alternatives(hints[key])
-            hint = (
-                f" (no number, and no camera by its number; ./{value} is a file of that name)"
-                if number
-                else ""
-            )
-            raise ConfigError(f"{where}.{key} is {value!r}; it must be {_described(hints[key])}{hint}")
-    try:
-        return build(**{key: value for key, value in settings.items() if key not in apart})
-    except DataError:
-        raise
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
-def _fits(value: object, hint: Any) -> bool:
-    """Whether a config's value is of an annotated type: a whole number is a float, but a bool is no number."""
-    for kind in _alternatives(hint):
-        if typing.get_origin(kind) is Literal:
-            fits = value in typing.get_args(kind)
-        elif typing.get_origin(kind) is Sequence:
-            fits = isinstance(value, list) and all(_fits(x, typing.get_args(kind)[0]) for x in value)
-        elif typing.get_origin(kind) is tuple:
-            kinds = typing.get_args(kind)
-            fits = isinstance(value, list) and len(value) == len(kinds) and all(map(_fits, value, kinds))
-        elif kind in (int, float):
-            fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
-        else:
-            fits = isinstance(value, kind)
-        if fits:
-            return True
-    return False
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if typing.get_origin(hint) in {typing.Union, types.UnionType} else (hint,)
-
-
-def _described(hint: Any) -> str:
-    """An annotated type in words."""
-    if len(_alternatives(hint)) > 1:
-        # Paths are texts here; a text where a path may be is one.
-        kinds = [kind for kind in _alternatives(hint) if kind is not str or Path not in _alternatives(hint)]
-        return " or ".join(map(_described, kinds))
-    if typing.get_origin(hint) is Literal:
-        return " or ".join(map(str, typing.get_args(hint)))
-    if typing.get_origin(hint) is Sequence:
-        return f"a list, each {_described(typing.get_args(hint)[0])}"
-    if typing.get_origin(hint) is tuple:
-        return f"a list of {len(typing.get_args(hint))}, each {_described(typing.get_args(hint)[0])}"
-    words = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        type(None): "null",
-        Path: "a path",
-    }
-    return words.get(hint, "a text")

@@ -23,7 +23,7 @@ from evt.data.samples import FrameSamples, IndexedVideo
 from evt.data.sprites import SpriteClips, SpriteVideos
 from evt.data.video import Boxes, Frame
 from evt.errors import ConfigError
-from evt.eventful import VARIANTS
+from evt.eventful import VARIANTS, TopR
 from evt.files import check_writable, write
 from evt.models import videomae, vivit_weights
 from evt.models.checkpoints import save_checkpoint
@@ -147,16 +147,14 @@ def origin_of(cfg: DictConfig) -> dict[str, Any]:
     groups = {"model": chosen["model"], **{f"data.{name}": part for name, part in chosen["data"].items()}}
     settings = {f"{group}.{name}": x for group, below in groups.items() for name, x in below.items()}
     # Of the checkpoint its weights matter, and not where it lies; the budget is for runs.
-    apart = ("model.checkpoint", "model.allow_pickle", "model.r", "model.fine_tuned", "model.class_names")
-    settings = {name: x for name, x in settings.items() if name not in apart}
+    apart = ("model.checkpoint", "model.allow_pickle", "model.fine_tuned", "model.class_names")
+    settings = {name: x for name, x in settings.items() if name not in apart and "._target_" not in name}
     return {**settings, **{name: x for name, x in chosen.items() if name == "frames_per_video"}}
 
 
 def fine_tune_vivit(cfg: DictConfig, device: torch.device, folder: Path) -> Path:
     """Fine-tune ViViT's temporal sub-model; what the spatial one makes of the clips is kept in the run folder."""
     recipe = setup.build_recipe(cfg.train)
-    if not isinstance(cfg.dropout, float | int) or not 0 <= cfg.dropout < 1:
-        raise ConfigError(f"dropout is {cfg.dropout!r}; it must be at least 0 and below 1")
     data = setup.build_clips(cfg.data)
     if not isinstance(data, setup.LABELLED):
         raise ConfigError(
@@ -165,9 +163,8 @@ def fine_tune_vivit(cfg: DictConfig, device: torch.device, folder: Path) -> Path
     model, weights = setup.build_vivit(cfg.model, device)
     named = weights.classes or getattr(data, "classes", None) or None
     data = setup.in_model_order(model, weights, data)
-    policy = setup.build_policy(
-        DictConfig({"name": "top_r", "r": cfg.r}), VARIANTS["temporal"], model.n_tokens
-    )
+    policy = TopR(cfg.r)
+    setup.check_budget(policy, model.n_tokens)
     print(f"weights to begin with: {weights}; clips of {data.name}")
     outputs = fill_cache(folder / "spatial", model, VARIANTS["temporal"], policy, data, cfg.data.on_error)
     left_out = [f"{name}: not on disk" for name in data.missing]

@@ -80,7 +80,7 @@ def test_a_finished_run_started_again_is_said_to_be_finished(
     ("arguments", "sentence"),
     [
         (["data.vid.root=???"], "data.vid.root is not set; give it on the command line as data.vid.root=..."),
-        (["data.vid.name=coco"], "data.vid.name is coco; allowed are sprites, vid"),
+        (["data.vid.name=coco"], "data.vid.name is not a setting; those of data.vid=vid are root, split"),
         (
             ["frames_per_video=2.5"],
             "frames_per_video is 2.5; it must be a whole number of at least 1, or null",

@@ -49,8 +49,8 @@ class MiniRow:
         """The policy's settings, as the command line would give them."""
         if not self.setting:
             return DictConfig({"name": "none"})
-        name = "top_r" if self.setting == "r" else "threshold"
-        return DictConfig({"name": name, self.setting: self.value})
+        name, kind = ("top_r", "TopR") if self.setting == "r" else ("threshold", "Threshold")
+        return DictConfig({"_target_": f"evt.eventful.{kind}", "name": name, self.setting: self.value})
 
 
 class Measured(TypedDict):

@@ -108,7 +108,7 @@ def classify_clips(job: str, passes: Sequence[int | None], batch: Sequence[int])
 
 def _run_of(r: int | None, model: ViViT) -> tuple[Variant, Any]:
     variant = VARIANTS["base" if r is None else "temporal"]
-    policy = {"name": "none"} if r is None else {"name": "top_r", "r": r}
+    policy = {"name": "none"} if r is None else {"_target_": "evt.eventful.TopR", "name": "top_r", "r": r}
     return variant, setup.build_policy(DictConfig(policy), variant, model.n_tokens)
 
 

@@ -1,0 +1,174 @@
+"""From a node of a config to the object that it names: `_target_` is its class, the rest what it is built with."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from evt.checked import kinds_of, not_set, wrong
+from evt.errors import ConfigError, DataError
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+@dataclass(frozen=True)
+class Command:
+    """The settings of the commands that are in no group."""
+
+    threads: Annotated[int, Field(ge=1, le=os.cpu_count() or 1)] | None = None
+    fast: bool = False
+    compare: bool = False
+    parts: bool = False
+    quick: bool = False
+    repeats: PositiveInt = 1
+    frames_per_video: PositiveInt | None = None
+    r: NonNegativeInt = 0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0
+
+
+@dataclass(frozen=True)
+class Start:
+    """The settings of a model that its class does not take: what it begins with.
+
+    seed: of the initial weights.
+    checkpoint, allow_pickle: a file of weights, and whether it may be a pickle that runs code.
+    fine_tuned: another, over the first (ViViT).
+    class_names: a file with the names of the classes.
+    """
+
+    seed: Seed = 0
+    checkpoint: str | None = None
+    allow_pickle: bool = False
+    fine_tuned: str | None = None
+    class_names: str | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The settings of data that their class does not take: what becomes of a clip that cannot be read."""
+
+    on_error: Literal["skip", "fail"] = "skip"
+
+
+BESIDE: dict[str, tuple[type, ...]] = {"model": (Start,), "data": (Reading,)}
+"""By group: what stands in its configs beside the settings of the class."""
+
+VALUES = ("policy", "train")
+"""Groups that build plain values: these are tried at once, for what types and ranges do not say."""
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse a command with settings that are not of their type or in their range.
+
+    Raises:
+        ConfigError: a sentence for each of them.
+    """
+    own = {key: cfg[key] for key in kinds_of(Command) if key in cfg}
+    said = wrong("", own, Command)
+    for where, node in nodes(cfg):
+        if where == "policy" and unset(node):  # told when it is known that the variant has a use for it
+            continue
+        found = problems(node, where)
+        if not found and where in VALUES:
+            try:
+                build(node, where)
+            except ValueError as error:
+                found = [str(error)]
+        said += found
+    if said:
+        raise ConfigError(". ".join(said))
+
+
+def nodes(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
+    """The nodes of a config that name a class, and where they are."""
+
+    def places(part: Any, where: str) -> Iterator[str]:
+        if isinstance(part, dict):
+            if "_target_" in part:
+                yield where
+            for key, below in part.items():
+                yield from places(below, f"{where}.{key}" if where else str(key))
+
+    for where in places(OmegaConf.to_container(cfg, resolve=False), ""):
+        yield where, OmegaConf.select(cfg, where) if where else cfg
+
+
+def problems(node: DictConfig, where: str) -> list[str]:
+    """What is wrong with the settings of a node, a sentence for each that is.
+
+    Raises:
+        ConfigError: it names no class of this package.
+    """
+    takers = (class_of(node, where), *BESIDE.get(where.partition(".")[0], ()))
+    missing = unset(node)
+    settings = {key: x for key, x in plain(node).items() if key not in missing}
+    chosen = f"{where}={node.name}" if "name" in node else where
+    said = wrong(where, settings, *takers, chosen=chosen)
+    return list(dict.fromkeys([*(not_set(f"{where}.{key}") for key in missing), *said]))
+
+
+def build(node: DictConfig, where: str) -> Any:
+    """The object that a node names, built with its settings.
+
+    Raises:
+        ConfigError: it names no class of this package, or a setting is not one of its, not set, or cannot be.
+        DataError: the data cannot be used.
+    """
+    if said := problems(node, where):
+        raise ConfigError(". ".join(said))
+    cls = class_of(node, where)
+    own = kinds_of(cls)
+    try:
+        return cls(**{key: value for key, value in plain(node).items() if key in own})
+    except DataError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def class_of(node: Mapping[Any, Any], where: str) -> type:
+    """The class that a node names.
+
+    Raises:
+        ConfigError: it is not one of this package: a config is data, and runs no other code.
+    """
+    target = node.get("_target_")
+    module, _, name = str(target).rpartition(".")
+    found = None
+    if module.startswith("evt."):
+        with suppress(ImportError):
+            found = getattr(importlib.import_module(module), name, None)
+    if not isinstance(found, type) or not found.__module__.startswith("evt."):
+        raise ConfigError(f"{where}._target_ is {target}; it must be a class of the package evt")
+    return found
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    """The settings of a node that have a value, as Python's own; without what says which class it is of."""
+    settings = {}
+    for key in _settings(node):
+        with suppress(InterpolationToMissingValueError):
+            if not OmegaConf.is_missing(node, key):
+                value = node[key]
+                settings[key] = (
+                    OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+                )
+    return settings
+
+
+def unset(node: DictConfig) -> list[str]:
+    """The settings that have yet to be given."""
+    given = plain(node)
+    return [key for key in _settings(node) if given.get(key, "") == ""]
+
+
+def _settings(node: DictConfig) -> list[str]:
+    return [str(key) for key in node if key not in ("_target_", "name")]

@@ -1,0 +1,146 @@
+"""Settings are what the annotations of the class that takes them say: types and ranges, checked by pydantic."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+
+from evt.errors import ConfigError
+
+C = TypeVar("C", bound=type)
+
+
+def checked(where: str, error: type[ValueError] = ConfigError) -> Callable[[C], C]:
+    """A decorator of classes: arguments that are not what the constructor's annotations say are refused.
+
+    Args:
+        where: goes before the arguments' names in the message.
+        error: what is raised; its message has a sentence for each argument that cannot be.
+    """
+
+    def decorate(cls: C) -> C:
+        init = cls.__init__  # type: ignore[misc]
+        signature = inspect.signature(init)
+
+        @functools.wraps(init)
+        def checked_init(self: Any, *args: Any, **kwargs: Any) -> None:
+            _, *given = signature.bind(self, *args, **kwargs).arguments.items()
+            if said := wrong(where, dict(given), init):
+                raise error(". ".join(said))
+            init(self, *args, **kwargs)
+
+        cls.__init__ = checked_init  # type: ignore[misc]
+        return cls
+
+    return decorate
+
+
+def wrong(where: str, settings: Mapping[str, Any], *takers: Any, chosen: str = "") -> list[str]:
+    """What is wrong with settings, a sentence for each that is.
+
+    Args:
+        where: goes before their names, as in `model.dim`; may be empty.
+        settings: by name.
+        takers: the classes or functions whose parameters they are.
+        chosen: whose settings they are, in words, where one is not among them.
+    """
+    # A config has lists alone; strictly, they are no tuples.
+    given = {key: tuple(x) if isinstance(x, list) else x for key, x in settings.items()}
+    kinds = kinds_of(*takers)
+    try:
+        _model(*takers).model_validate(given)
+    except ValidationError as error:
+        found = {str(one["loc"][0]): one["type"] for one in error.errors()}
+    else:
+        return []
+    said = []
+    for key, kind in found.items():
+        name = f"{where}.{key}" if where else key
+        if kind == "missing":
+            said.append(not_set(name))
+        elif kind == "extra_forbidden":
+            said.append(f"{name} is not a setting; those of {chosen or where} are {', '.join(kinds)}")
+        else:
+            said.append(f"{name} is {settings[key]!r}; it must be {described(settings[key], kinds[key])}")
+    return said
+
+
+def not_set(name: str) -> str:
+    """What is said of a setting that has no value."""
+    return f"{name} is not set; give it on the command line as {name}=..."
+
+
+@functools.cache
+def kinds_of(*takers: Any) -> dict[str, Any]:
+    """The annotated types of the parameters of classes or functions, by name."""
+    kinds: dict[str, Any] = {}
+    for taker in takers:
+        hints = typing.get_type_hints(getattr(taker, "__init__", taker), include_extras=True)
+        kinds |= {name: hints.get(name, Any) for name in inspect.signature(taker).parameters}
+    kinds.pop("self", None)
+    return kinds
+
+
+@functools.cache
+def _model(*takers: Any) -> type[BaseModel]:
+    """The pydantic model of what classes or functions take."""
+    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+    defaults = {
+        name: ... if parameter.default is parameter.empty else parameter.default
+        for taker in takers
+        for name, parameter in inspect.signature(taker).parameters.items()
+    }
+    fields: dict[str, Any] = {name: (kind, defaults[name]) for name, kind in kinds_of(*takers).items()}
+    return create_model("Settings", __config__=config, **fields)
+
+
+def described(value: object, kind: Any) -> str:
+    """What a value of an annotated type must be, in words, where this one is not."""
+    schema = TypeAdapter(kind).json_schema()
+    said = _in_words(schema)
+    if isinstance(value, int | float) and not isinstance(value, bool) and "a path" in said:
+        said += f" (no number, and no camera by its number; ./{value} is a file of that name)"
+    return said
+
+
+def _in_words(schema: Mapping[str, Any]) -> str:
+    """A JSON schema in words."""
+    if "anyOf" in schema:
+        kinds = list(schema["anyOf"])
+        if any(kind.get("format") == "path" for kind in kinds):  # a text where a path may be is one
+            kinds = [kind for kind in kinds if kind != {"type": "string"}]
+        words = [_in_words(kind) for kind in kinds]
+        return (", or " if any("of at" in x or "above" in x or "from" in x for x in words) else " or ").join(
+            words
+        )
+    if "const" in schema or "enum" in schema:
+        return " or ".join(map(str, schema.get("enum", [schema.get("const")])))
+    if schema.get("type") == "array":
+        number = f" of {schema['minItems']}" if "minItems" in schema else ""
+        each = schema["prefixItems"][0] if "prefixItems" in schema else schema["items"]
+        return f"a list{number}, each {_in_words(each)}"
+    if schema.get("type") in ("integer", "number"):
+        return _number_in_words(schema)
+    if schema.get("format") == "path":
+        return "a path"
+    return {"boolean": "true or false", "null": "null"}.get(schema.get("type", ""), "a text")
+
+
+def _number_in_words(schema: Mapping[str, Any]) -> str:
+    least, most = schema.get("minimum"), schema.get("maximum")
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    whole = schema["type"] == "integer"
+    if whole and above is not None:
+        least, above = above + 1, None
+    if least is not None and most is not None:
+        ranges = [f"from {least} to {most}"]
+    else:
+        bounds = {"of at least": least, "above": above, "at most": most, "below": below}
+        ranges = [" and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)]
+    kind = "a whole number" if whole else "a finite number" if ranges[0] else "a number"
+    return " ".join([kind, *ranges]).strip()

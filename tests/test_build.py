@@ -1,0 +1,92 @@
+"""From configs to objects: what a config may name, and that all that is wrong with a command is told at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from evt.build import build, check, class_of, nodes
+from evt.errors import ConfigError
+from evt.eventful import TopR
+from evt.settings import CONFIG_DIR
+from tests.commands import error
+
+CONFIGS = sorted(CONFIG_DIR.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(CONFIG_DIR)))
+def test_all_that_the_configs_name_is_there(path: Path) -> None:
+    cfg = OmegaConf.load(path)
+    assert isinstance(cfg, DictConfig)
+    for where, node in nodes(cfg):
+        assert isinstance(class_of(node, where), type)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "subprocess.Popen",
+        "evt.files.os.system",
+        "evt.files.Path",  # a class, of another package
+        "evt.files.write",  # of this package, and no class
+        "evt.nothing.Here",
+        "evt.eventful.Nothing",
+        "evtil.Class",
+        "evt",
+        "",
+        None,
+        3,
+        ["evt.eventful.TopR"],
+    ],
+)
+def test_nothing_but_classes_of_the_package_is_built(target: object) -> None:
+    node = OmegaConf.create({"_target_": target, "r": 3})
+    for refuse in (lambda: build(node, "policy"), lambda: check(OmegaConf.create({"policy": node}))):
+        with pytest.raises(
+            ConfigError, match=r"^policy\._target_ is .*; it must be a class of the package evt$"
+        ):
+            refuse()
+
+
+@pytest.mark.parametrize("key", ["_partial_", "_args_", "_recursive_", "_convert_"])
+def test_what_hydra_would_do_with_a_node_is_no_setting(key: str) -> None:
+    node = OmegaConf.create({"_target_": "evt.eventful.TopR", "name": "top_r", "r": 3})
+    policy = build(node, "policy")
+    assert isinstance(policy, TopR)
+    assert policy.r == 3
+    with pytest.raises(ConfigError, match=f"^policy.{key} is not a setting; those of policy=top_r are r$"):
+        build(OmegaConf.merge(node, {key: True}), "policy")  # type: ignore[arg-type]
+
+
+def test_a_target_inside_a_setting_is_a_value_of_the_wrong_type() -> None:
+    inside = {"_target_": "os.system", "_args_": ["ls"]}
+    with pytest.raises(ConfigError, match=r"^policy\.r is \{.*\}; it must be a whole number$"):
+        build(OmegaConf.create({"_target_": "evt.eventful.TopR", "name": "top_r", "r": inside}), "policy")
+
+
+def test_all_that_is_wrong_with_a_command_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = error(
+        monkeypatch, capsys, "fast=yes", "threads=0", "model.dim=x", "model.detector=mine", "model.seed=-1",
+        "model.score_threshold=nan", "policy=threshold", "policy.h=-1", "variant.pool=true", "data=vid",
+        "data.n_videos=1.0", "data.require_annotations=1",
+    )  # fmt: skip
+    for sentence in (
+        "fast is 'yes'; it must be true or false",
+        "threads is 0; it must be a whole number from 1 to ",
+        "model.dim is 'x'; it must be a whole number",
+        "model.detector is 'mine'; it must be builtin or detectron2",
+        "model.seed is -1; it must be a whole number of at least 0 and below 9223372036854775808",
+        "model.score_threshold is nan; it must be a number",
+        "policy.h is -1; it must be a finite number, 0 or more",
+        "variant.pool is True; it must be a whole number",
+        "data.root is not set; give it on the command line as data.root=...",
+        "data.n_videos is 1.0; it must be a whole number",
+        "data.require_annotations is 1; it must be true or false",
+    ):
+        assert sentence in said
