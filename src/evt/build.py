@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from evt.checked import kinds_of, not_set, wrong
+from evt.checked import Wrong, kinds_of, not_set, wrong
 from evt.errors import ConfigError, DataError
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -68,23 +68,22 @@ VALUES = ("policy", "train")
 def check(cfg: DictConfig) -> None:
     """Refuse a command with settings that are not of their type or in their range.
 
+    Where there are none, what is not set is told when it is known to be of use.
+
     Raises:
-        ConfigError: a sentence for each of them.
+        ConfigError: a sentence for each of them, and for each that is not set.
     """
-    own = {key: cfg[key] for key in kinds_of(Command) if key in cfg}
-    said = wrong("", own, Command)
+    values, names = wrong("", {key: cfg[key] for key in kinds_of(Command) if key in cfg}, Command)
     for where, node in nodes(cfg):
-        if where == "policy" and unset(node):  # told when it is known that the variant has a use for it
-            continue
         found = problems(node, where)
-        if not found and where in VALUES:
+        values, names = values + found.values, names + found.names
+        if where in VALUES and found == ([], []):
             try:
                 build(node, where)
-            except ValueError as error:
-                found = [str(error)]
-        said += found
-    if said:
-        raise ConfigError(". ".join(said))
+            except ConfigError as error:
+                values.append(str(error))
+    if values:
+        raise ConfigError(". ".join(values + names))
 
 
 def nodes(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
@@ -101,18 +100,21 @@ def nodes(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
         yield where, OmegaConf.select(cfg, where) if where else cfg
 
 
-def problems(node: DictConfig, where: str) -> list[str]:
-    """What is wrong with the settings of a node, a sentence for each that is.
+def problems(node: DictConfig, where: str) -> Wrong:
+    """What is wrong with the settings of a node.
 
     Raises:
         ConfigError: it names no class of this package.
     """
-    takers = (class_of(node, where), *BESIDE.get(where.partition(".")[0], ()))
+    beside = [
+        taker for taker in BESIDE.get(where.partition(".")[0], ()) if kinds_of(taker).keys() & set(node)
+    ]
     missing = unset(node)
     settings = {key: x for key, x in plain(node).items() if key not in missing}
     chosen = f"{where}={node.name}" if "name" in node else where
-    said = wrong(where, settings, *takers, chosen=chosen)
-    return list(dict.fromkeys([*(not_set(f"{where}.{key}") for key in missing), *said]))
+    said = wrong(where, settings, class_of(node, where), *beside, chosen=chosen)
+    names = dict.fromkeys([*(not_set(f"{where}.{key}") for key in missing), *said.names])
+    return Wrong(said.values, list(names))
 
 
 def build(node: DictConfig, where: str) -> Any:
@@ -122,8 +124,9 @@ def build(node: DictConfig, where: str) -> Any:
         ConfigError: it names no class of this package, or a setting is not one of its, not set, or cannot be.
         DataError: the data cannot be used.
     """
-    if said := problems(node, where):
-        raise ConfigError(". ".join(said))
+    values, names = problems(node, where)
+    if values or names:
+        raise ConfigError(". ".join(values + names))
     cls = class_of(node, where)
     own = kinds_of(cls)
     try:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 
@@ -30,8 +30,8 @@ def checked(where: str, error: type[ValueError] = ConfigError) -> Callable[[C], 
         @functools.wraps(init)
         def checked_init(self: Any, *args: Any, **kwargs: Any) -> None:
             _, *given = signature.bind(self, *args, **kwargs).arguments.items()
-            if said := wrong(where, dict(given), init):
-                raise error(". ".join(said))
+            if values := wrong(where, dict(given), init).values:
+                raise error(". ".join(values))
             init(self, *args, **kwargs)
 
         cls.__init__ = checked_init  # type: ignore[misc]
@@ -40,8 +40,19 @@ def checked(where: str, error: type[ValueError] = ConfigError) -> Callable[[C], 
     return decorate
 
 
-def wrong(where: str, settings: Mapping[str, Any], *takers: Any, chosen: str = "") -> list[str]:
-    """What is wrong with settings, a sentence for each that is.
+class Wrong(NamedTuple):
+    """What is wrong with some settings, in sentences.
+
+    values: of those that have a value which cannot be.
+    names: of those that have none, or that are not settings at all.
+    """
+
+    values: list[str]
+    names: list[str]
+
+
+def wrong(where: str, settings: Mapping[str, Any], *takers: Any, chosen: str = "") -> Wrong:
+    """What is wrong with settings.
 
     Args:
         where: goes before their names, as in `model.dim`; may be empty.
@@ -52,21 +63,21 @@ def wrong(where: str, settings: Mapping[str, Any], *takers: Any, chosen: str = "
     # A config has lists alone; strictly, they are no tuples.
     given = {key: tuple(x) if isinstance(x, list) else x for key, x in settings.items()}
     kinds = kinds_of(*takers)
+    said = Wrong([], [])
     try:
         _model(*takers).model_validate(given)
     except ValidationError as error:
-        found = {str(one["loc"][0]): one["type"] for one in error.errors()}
-    else:
-        return []
-    said = []
-    for key, kind in found.items():
-        name = f"{where}.{key}" if where else key
-        if kind == "missing":
-            said.append(not_set(name))
-        elif kind == "extra_forbidden":
-            said.append(f"{name} is not a setting; those of {chosen or where} are {', '.join(kinds)}")
-        else:
-            said.append(f"{name} is {settings[key]!r}; it must be {described(settings[key], kinds[key])}")
+        for key, kind in {str(one["loc"][0]): one["type"] for one in error.errors()}.items():
+            name = f"{where}.{key}" if where else key
+            if kind == "missing":
+                said.names.append(not_set(name))
+            elif kind == "extra_forbidden":
+                said.names.append(
+                    f"{name} is not a setting; those of {chosen or where} are {', '.join(kinds)}"
+                )
+            else:
+                value = settings[key]
+                said.values.append(f"{name} is {value!r}; it must be {described(value, kinds[key])}")
     return said
 
 
