@@ -33,15 +33,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
-from evt import cli, settings, setup
+from evt import cli, settings
+from evt.data.clips import Clip
 from evt.data.epic_kitchens import EpicKitchens
+from evt.data.frames import FrameFolder
 from evt.data.kinetics import Kinetics
 from evt.data.something import SomethingSomething
 from evt.data.vid import VID
+from evt.data.video import Video
 from evt.errors import CheckpointError, ConfigError, DataError, TrainingError
 from evt.evaluate.ledger import Ledger
 from evt.models import shipped
@@ -97,11 +99,8 @@ def make_pngs(folder: Path) -> None:
         Image.fromarray(generator.integers(0, 256, (24, 32, 3), np.uint8)).save(folder / f"{i}.png")
 
 
-def frames_of(name: str, path: Path) -> str:
-    videos = setup.build_data(
-        DictConfig({"name": name, "path": str(path), "start": 0, "stride": 1, "n_frames": None})
-    )
-    return digest(*(x for video in videos for frame in video for x in (frame.name, frame.image)))
+def frames_of(video: Video) -> str:
+    return digest(*(x for frame in video for x in (frame.name, frame.image)))
 
 
 def targets_of(videos: VID) -> str:
@@ -199,12 +198,10 @@ def make_epic(folder: Path) -> None:
 
 
 KINDS = {
-    "png": Kind(make_pngs, "*.png", lambda x: frames_of("frames", x), sealed=True),
-    "mp4": Kind(
-        lambda x: write_video(x / "v.mp4", 40, 25), "*.mp4", lambda x: frames_of("video", x / "v.mp4")
-    ),
+    "png": Kind(make_pngs, "*.png", lambda x: frames_of(FrameFolder(x)), sealed=True),
+    "mp4": Kind(lambda x: write_video(x / "v.mp4", 40, 25), "*.mp4", lambda x: frames_of(Clip(x / "v.mp4"))),
     "webm": Kind(
-        lambda x: write_video(x / "v.webm", 40, 25), "*.webm", lambda x: frames_of("video", x / "v.webm")
+        lambda x: write_video(x / "v.webm", 40, 25), "*.webm", lambda x: frames_of(Clip(x / "v.webm"))
     ),
     "json of boxes": Kind(
         lambda x: write_json(write_tree(x) / "val.json", coco_json()),
