@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from evt import reproduce, run, train
-from evt.data.video import Video
-from evt.evaluate import measure
+from evt.data.video import Frame
+from evt.evaluate import loop
+from evt.evaluate.trace import Seen, Subject, observe
 from evt.models.checkpoints import read_checkpoint, save_checkpoint
 from evt.models.vitdet import ViTDet
 from evt.tables import detection as detection_table
@@ -167,16 +168,15 @@ def test_a_table_killed_in_the_middle_of_a_row_ends_the_same(
     assert not (killed / "table_c.csv").exists()
 
     measured = []
-    measure_video = measure._measure_video
 
-    def listed(run: measure.Run, video: Video, *rest: Any) -> dict[str, Any]:
-        measured.append(video.name)
-        return measure_video(run, video, *rest)
+    def listed(subject: Subject, frame: Frame) -> Seen:
+        measured.append(frame.name)
+        return observe(subject, frame)
 
-    monkeypatch.setattr(measure, "_measure_video", listed)
+    monkeypatch.setattr(loop, "observe", listed)
     command(monkeypatch, reproduce.reproduce, *table_arguments(root, weights, killed))
     assert (killed / "table_c.csv").read_bytes() == (whole / "table_c.csv").read_bytes()
-    assert len(measured) < len(VIDEOS) * len(ROWS)
+    assert len(measured) < sum(map(len, VIDEOS.values())) * len(ROWS)
 
     table = pd.read_csv(whole / "table_c.csv")
     assert list(table.columns[:7]) == [

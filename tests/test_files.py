@@ -237,9 +237,7 @@ def test_a_run_whose_metrics_cannot_be_written_goes_on_after_its_videos(
         told = error(monkeypatch, capsys, *SMALL_RUN, f"hydra.run.dir={tmp_path}")
     assert told == "error: /dev/full/metrics.json: not a directory"
     assert (tmp_path / "videos.jsonl").exists()
-    monkeypatch.setattr(
-        "evt.evaluate.measure._measure_video", lambda *_: pytest.fail("it was measured again")
-    )
+    monkeypatch.setattr("evt.evaluate.loop.observe", lambda *_: pytest.fail("it was measured again"))
     assert run_small(monkeypatch, tmp_path)["later"]["frames"] == 2
     assert not (tmp_path / "videos.jsonl").exists()
 

@@ -15,8 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from evt.data.frames import FrameFolder
 from evt.data.video import Frame, Video
 from evt.errors import DataError
+from evt.evaluate.cost import Cost
+from evt.evaluate.detection import detect
 from evt.evaluate.ledger import Ledger
-from evt.evaluate.measure import Measurement, Run, measure
+from evt.evaluate.trace import Subject
 from evt.eventful import VARIANTS, Policy, TopR
 from evt.lock import locked
 from evt.run import run
@@ -203,9 +205,11 @@ def test_an_impossible_command_is_refused_in_one_sentence(
     assert sentence in error(monkeypatch, capsys, *arguments)
 
 
-def measure_small(variant: str, policy: Policy | None, videos: Sequence[Video], folder: Path) -> Measurement:
-    run = Run(small_model(), VARIANTS[variant], policy)
-    return measure(run, videos, ["a"], Ledger(folder / "videos.jsonl"), "", "")[0]
+def cost_of(variant: str, policy: Policy | None, videos: Sequence[Video], folder: Path) -> Cost:
+    model = small_model()
+    dense = model.stream(VARIANTS["base"])
+    subject = Subject(model, model.stream(VARIANTS[variant], policy), dense, decode=False)
+    return detect(subject, videos, ["a"], Ledger(folder / "videos.jsonl"), "", "")[0]
 
 
 def test_nan_in_a_frame_names_the_frame(tmp_path: Path) -> None:
@@ -220,7 +224,7 @@ def test_nan_in_a_frame_names_the_frame(tmp_path: Path) -> None:
             yield Frame(torch.full((3, 64, 64), torch.nan), "v:0", first=True)
 
     with pytest.raises(DataError, match="v:0: a frame with NaN"):
-        measure_small("base", None, [Broken()], tmp_path)
+        cost_of("base", None, [Broken()], tmp_path)
 
 
 def test_the_module_is_a_command(tmp_path: Path) -> None:
@@ -264,6 +268,6 @@ def test_a_new_sequence_flushes(tmp_path: Path) -> None:
     folder = write_frames(
         tmp_path / "f", [f"{i}.png" for i in range(4)], [(32, 48), (32, 48), (48, 32), (48, 32)]
     )
-    result = measure_small("temporal", TopR(2), [FrameFolder(folder)], tmp_path)
+    result = cost_of("temporal", TopR(2), [FrameFolder(folder)], tmp_path)
     assert (len(result.first.seconds), len(result.later.seconds)) == (2, 2)
     assert result.first.error == [0, 0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ import tabulate
 
 from evt.evaluate.ledger import Ledger
 from evt.files import write
-from evt.metrics.detection import DetectionMetrics
 
 tabulate.MIN_PADDING = 0  # else columns are wider than their heads by two, whatever is in them
 
@@ -109,20 +107,6 @@ def _rows_of(figures: dict[str, Any], titles: dict[str, tuple[str, str]]) -> lis
     return [
         [title, "", "", format(figures[key], form)] for key, (title, form) in titles.items() if key in figures
     ]
-
-
-def detection_lines(detections: DetectionMetrics, classes: Sequence[str]) -> str:
-    """A JSON line a frame: its name and its detections, best first, boxes x0 y0 x1 y1 in pixels."""
-    lines = (
-        {
-            "frame": frame,
-            "boxes": [[round(x, 2) for x in box] for box in boxes.tolist()],
-            "scores": [round(score, 4) for score in scores.tolist()],
-            "classes": [classes[label] for label in labels.tolist()],
-        }
-        for frame, boxes, scores, labels in detections.detections()
-    )
-    return "".join(f"{json.dumps(line)}\n" for line in lines)
 
 
 @dataclass(frozen=True)

@@ -527,3 +527,57 @@ def choice(choices: Mapping[str, T], setting: str, name: Any) -> T:
     if name not in choices:
         raise ConfigError(f"{setting} is {name}; allowed are {', '.join(sorted(choices))}")
     return choices[name]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a run's config names.
+
+    label: variant and policy, for the user.
+    data_name: of the data, for the user.
+    """
+
+    model: Any
+    weights: Weights
+    variant: Variant | Reduction | None
+    policy: Policy | None
+    data: Any
+    label: str
+    data_name: str
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the data are a data set of labelled clips."""
+        return isinstance(self.data, LABELLED)
+
+
+def build_run(cfg: DictConfig, device: torch.device) -> Built:
+    """Model, variant, policy and data of a run; what they cannot do together is refused."""
+    data = build_data(cfg.data) if cfg.model.name == "vitdet" else build_clips(cfg.data)
+    model: ViTDet | ViViT | VideoMAE
+    variant: Variant | Reduction | None
+    policy = None
+    if cfg.model.name == "videomae":
+        if cfg.fast:
+            raise ConfigError("fast is true, but videomae has one path alone; leave fast false")
+        variant = build_reduction(cfg)
+        model, weights = build_videomae(cfg.model, device)
+    else:
+        variant = build_variant(cfg.variant, cfg.model.name)
+        model, weights = build_model(cfg.model, device)
+        policy = build_policy(cfg.policy, variant, model.n_tokens)
+    check_fits(variant, model)
+    warn_of_generated(weights, cfg.data.name, data)
+    label = f"{cfg.variant.name} {policy or (variant if isinstance(variant, Reduction) else None) or ''}"
+    return Built(model, weights, variant, policy, data, label.strip(), _name_of(cfg.data, data))
+
+
+def _name_of(cfg: DictConfig, data: Any) -> str:
+    """A name of the data: of a data set, of its first video where that is all, or the path of a clip."""
+    if isinstance(data, VID):
+        return data.description
+    if isinstance(data, LABELLED):
+        return data.name
+    if isinstance(data, Sequence):
+        return data[0].name if len(data) == 1 else f"{cfg.name}, {len(data)} videos"
+    return str(cfg.get("path", cfg.name))

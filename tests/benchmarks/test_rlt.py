@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evt.evaluate.measure import timed
+from evt.evaluate.trace import timed
 from evt.eventful import count_ops, init_weights
 from evt.models.videomae import VideoMAE
 from evt.tokens import RunLength

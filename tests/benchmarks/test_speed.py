@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from evt import setup
-from evt.evaluate.measure import timed
 from evt.evaluate.speed import DTYPES, Contestant, inputs_of
+from evt.evaluate.trace import timed
 from evt.eventful import VARIANTS, TopR
 from evt.settings import CONFIG_DIR
 

@@ -50,14 +50,14 @@ def test_table_c_equals_the_paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 @pytest.mark.parametrize(("table", "size"), [("table_1", 1024), ("table_e", 672)])
 def test_base_and_spatial_rows_equal_the_paper(table: str, size: int) -> None:
     with torch.device("meta"):
-        counter = tables.ShapeCounter(ViTDet(size))
+        model = ViTDet(size)
     rows = tables.paper_table(table)
     assert len(rows) == 8
     for row in rows:
         assert row.size == size
         assert row.depends_on_frames == (row.variant == "spatiotemporal")
         if not row.depends_on_frames:
-            gflops = counter.cells(row).gflops(0.0037)
+            gflops = tables.cells_of_shapes(model, row).gflops(0.0037)
             assert gflops is not None
             assert tables.equal_as_printed(gflops, row.gflops)
 
@@ -93,28 +93,28 @@ def test_a_killed_table_resumes_at_its_last_finished_row(
     monkeypatch.setattr(detection_table, "paper_table", lambda name: rows)
     arguments = ["table=table_c", f"hydra.run.dir={tmp_path}/run"]
     counted: list[tables.Row] = []
-    count = tables.ShapeCounter.cells
+    count = tables.cells_of_shapes
 
-    def count_until_killed(counter: tables.ShapeCounter, row: tables.Row) -> tables.Cells:
+    def count_until_killed(model: ViTDet, row: tables.Row) -> tables.Cells:
         if len(counted) == 3:
             raise KeyboardInterrupt
         counted.append(row)
-        return count(counter, row)
+        return count(model, row)
 
-    monkeypatch.setattr(tables.ShapeCounter, "cells", count_until_killed)
+    monkeypatch.setattr(detection_table, "cells_of_shapes", count_until_killed)
     with pytest.raises(SystemExit) as end:
         command(monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/a")
     assert end.value.code == 130
     with (tmp_path / "run/rows.jsonl").open("a") as file:
         file.write('["cut sho')
 
-    def count_the_rest(counter: tables.ShapeCounter, row: tables.Row) -> tables.Cells:
+    def count_the_rest(model: ViTDet, row: tables.Row) -> tables.Cells:
         assert row not in counted
-        return count(counter, row)
+        return count(model, row)
 
-    monkeypatch.setattr(tables.ShapeCounter, "cells", count_the_rest)
+    monkeypatch.setattr(detection_table, "cells_of_shapes", count_the_rest)
     command(monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/a")
-    monkeypatch.setattr(tables.ShapeCounter, "cells", count)
+    monkeypatch.setattr(detection_table, "cells_of_shapes", count)
     command(monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/b")
     assert (tmp_path / "a/table_c.csv").read_bytes() == (tmp_path / "b/table_c.csv").read_bytes()
 

@@ -63,19 +63,31 @@ class LabelledClip:
     fingerprint: str = ""
 
 
-class ActionClip(Protocol):
-    """What `LabelledClip` is, or a clip that holds its own frames."""
+class AnyClip(Protocol):
+    """A clip, labelled or not."""
 
     @property
     def name(self) -> str:
-        """See `LabelledClip`."""
-
-    @property
-    def label(self) -> int:
-        """See `LabelledClip`."""
+        """For messages, and unique in a data set."""
 
     @property
     def frames(self) -> Frames:
+        """See `LabelledClip`."""
+
+
+@dataclass(frozen=True)
+class UnlabelledClip:
+    """A clip of which nothing is known but its name and its frames."""
+
+    name: str
+    frames: Frames
+
+
+class ActionClip(AnyClip, Protocol):
+    """What `LabelledClip` is, or a clip that holds its own frames."""
+
+    @property
+    def label(self) -> int:
         """See `LabelledClip`."""
 
     @property

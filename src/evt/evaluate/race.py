@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
-from evt.evaluate.measure import timed
+from evt.evaluate.trace import timed
 from evt.eventful import Stream, count_ops
 from evt.eventful.profiling import PARTS, PREFIX, named_parts
 

@@ -12,10 +12,12 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from evt import setup
+from evt.data.actions import UnlabelledClip
 from evt.data.clips import PicturesAt
 from evt.errors import ConfigError, DataError
 from evt.evaluate.race import Laps
-from evt.eventful import Policy, Stream, Variant, count_ops
+from evt.evaluate.trace import trace
+from evt.eventful import Policy, Stream, Variant
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
 from evt.settings import changed
@@ -32,7 +34,7 @@ class Contestant:
 
     def on(self, model: ViTDet | ViViT, fast: bool) -> Stream:
         """A new stream; ViViT's runs its spatial sub-model."""
-        return Stream(_network(model), replace(self.variant, fast=fast or self.variant.rows), self.policy)
+        return model.stream(replace(self.variant, fast=fast or self.variant.rows), self.policy)
 
 
 @torch.no_grad()
@@ -65,12 +67,11 @@ def inputs_of(
         if data.name == "sprites":
             data = changed(data, n_videos=1)
         clips = setup.build_clips(data)
-        clip: Any = clips[0] if isinstance(clips, setup.LABELLED) else PicturesAt(clips)  # type: ignore[arg-type]
-        steps = model.steps_of(model.preprocess(clip))
-        inputs = [model.patch_embed(x).squeeze(1).to(dtype) for x in islice(steps, n_frames)]
+        clip: Any = clips[0] if isinstance(clips, setup.LABELLED) else UnlabelledClip("", PicturesAt(clips))  # type: ignore[arg-type]
+        found = model.inputs(clip)
     else:
-        video = setup.build_data(data)[0]
-        inputs = [model.preprocess(frame.image).to(dtype) for frame in islice(video, n_frames)]
+        found = (x for frame in setup.build_data(data)[0] for x in model.inputs(frame))
+    inputs = [x.to(dtype) for x in islice(found, n_frames)]
     if len(inputs) < (n_frames or 3):
         asked = f"{setting} is {n_frames}" if n_frames else "at least 3 frames are needed"
         raise DataError(f"{asked}, but there are {len(inputs)} frames to run")
@@ -91,11 +92,8 @@ def operations(
         }
         model = setup.build_model(DictConfig(without_weights), torch.device("meta"))[0]
         inputs = [x.to("meta", torch.float32) for x in inputs]
-    stream = contestant.on(model, fast=False)
-    for x in inputs[:3]:
-        with count_ops() as ops:
-            stream(x)
-    return ops.total()
+    *_, last = trace(contestant.on(model, fast=False), inputs[:3])
+    return last.ops.total()
 
 
 def record_of(laps: Laps, dense: Laps, op_ratio: float) -> dict[str, Any]:
@@ -113,7 +111,3 @@ def record_of(laps: Laps, dense: Laps, op_ratio: float) -> dict[str, Any]:
         "ops_run_ratio": dense.ops.total() / laps.ops.total(),
         "state_mb": laps.nbytes / 1e6,
     }
-
-
-def _network(model: ViTDet | ViViT) -> Any:
-    return model.spatial if isinstance(model, ViViT) else model.net

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from evt.data.actions import Frames
+from evt.data.actions import AnyClip, Frames
 from evt.eventful import Block
 from evt.eventful.counting import Linear, add
 from evt.models.views import Views
@@ -41,6 +41,8 @@ class VideoMAE(nn.Module):
         ValueError: a number is not whole and at least 1, mlp_ratio is not above 0, a view is not of whole tubelets,
             or the heads do not divide D.
     """
+
+    task = "recognition"
 
     def __init__(
         self,
@@ -160,13 +162,55 @@ class VideoMAE(nn.Module):
             )
         return add(self.patch_embed(views).flatten(1, 2), self.pos_embed)  # (V, N, D)
 
-    @torch.no_grad()
-    def predict_views(self, views: Tensor, variant: Reduction | None, policy: None = None) -> Tensor:
-        """The probabilities of a video's classes from its views, (V, T, 3, size, size) to (classes,).
+    def stream(self, reduction: Reduction | None, policy: None = None) -> ClipByClip:
+        """What runs the views of one clip after those of another."""
+        return ClipByClip(self, reduction)
+
+    def inputs(self, clip: AnyClip) -> Iterator[Tensor]:
+        """What a stream takes of a clip: all its views, (V, T, 3, size, size), as one.
+
+        Raises:
+            DataError: see `Views.of`.
+        """
+        yield self.normalise(self.views.of(clip))
+
+    def decode(self, outputs: Sequence[Tensor], clip: AnyClip | None = None) -> Tensor:
+        """The probabilities of a clip's classes, (classes,), from the logits of its views.
 
         They are the softmax of the logits' mean over the views, as ViViT's.
         """
-        return self(views, variant).mean(dim=0).softmax(dim=-1)
+        (logits,) = outputs
+        return logits.mean(dim=0).softmax(dim=-1)
+
+
+class ClipByClip:
+    """A model of whole clips where others have a `Stream`: nothing is kept from one clip to the next.
+
+    Args:
+        model: the weights.
+        reduction: which tokens it looks at; None is all.
+    """
+
+    nbytes = 0
+
+    def __init__(self, model: VideoMAE, reduction: Reduction | None) -> None:
+        self.model = model
+        self.reduction = reduction
+        self._views: Tensor | None = None
+
+    def reset(self) -> None:
+        """There is nothing to forget."""
+
+    @torch.no_grad()
+    def __call__(self, views: Tensor) -> Tensor:
+        """The logits of views, see `VideoMAE.forward`."""
+        self._views = views
+        return self.model(views, self.reduction)
+
+    @property
+    def kept(self) -> float | None:
+        """The share of the last clip's tokens that the blocks saw; None where none is dropped before them."""
+        return None if self._views is None else self.model.share_kept(self._views, self.reduction)
 
 
 def sine_cosine(n: int, dim: int) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evt.data.actions import Frames
+from evt.data.actions import AnyClip, Frames
+from evt.errors import DataError
 from evt.models.vit import check_whole
 
 READ_AT_ONCE = 16
@@ -49,6 +50,19 @@ class Views:
 
     def __len__(self) -> int:
         return self.temporal * self.spatial
+
+    def of(self, clip: AnyClip) -> Tensor:
+        """What `cut` makes of a clip's frames.
+
+        Raises:
+            DataError: they cannot be read or used; the message names the file or the clip.
+        """
+        try:
+            return self.cut(clip.frames)
+        except DataError:
+            raise
+        except ValueError as error:
+            raise DataError(f"{clip.name}: {error}") from error
 
     @property
     def reach(self) -> int:

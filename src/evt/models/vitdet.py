@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evt.data.video import Boxes
+from evt.data.video import Boxes, Frame
+from evt.errors import DataError
+from evt.eventful import Policy, Stream, Variant
 from evt.models.boxes import Detections, Proposals
 from evt.models.pyramid import add_pyramid, pyramid
 from evt.models.roi_heads import ROIHeads
@@ -41,6 +43,7 @@ class ViTDet(nn.Module):
             and `ROIHeads`), or detectron2 is not installed.
     """
 
+    task = "detection"
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -114,6 +117,31 @@ class ViTDet(nn.Module):
     def n_tokens(self) -> int:
         """Tokens of a frame."""
         return self.net.grid[0] * self.net.grid[1]
+
+    def stream(self, variant: Variant, policy: Policy | None = None) -> Stream:
+        """A new video stream through the Transformer."""
+        return Stream(self.net, variant, policy)
+
+    def blank(self) -> Tensor:
+        """A frame as a stream takes it, all zeros, (1, 3, size, size)."""
+        return self.pixel_mean.new_zeros(1, 3, self.size, self.size)
+
+    def inputs(self, frame: Frame) -> Iterator[Tensor]:
+        """What a stream takes of a frame: the one tensor that `preprocess` makes of it.
+
+        Raises:
+            DataError: it has NaN or infinite pixels; the message names it.
+        """
+        try:
+            yield self.preprocess(frame.image)
+        except ValueError as error:
+            raise DataError(f"{frame.name}: {error}") from error
+
+    def decode(self, outputs: Sequence[Tensor], frame: Frame) -> Detections:
+        """The objects of a frame, in its pixels, from the stream's output."""
+        (tokens,) = outputs
+        height, width = frame.image.shape[-2:]
+        return self.detect(tokens, (height, width))
 
     def preprocess(self, image: Tensor) -> Tensor:
         """Resize a frame as for VID, normalise it, and pad it at the bottom and the right.

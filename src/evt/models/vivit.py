@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from evt.data.actions import Frames
+from evt.data.actions import AnyClip, Frames
 from evt.eventful import Block, BlockState, Policy, Stream, Variant
 from evt.eventful.counting import Linear, add
 from evt.models.views import Views
@@ -95,6 +95,8 @@ class ViViT(nn.Module):
             or the heads do not divide D.
     """
 
+    task = "recognition"
+
     def __init__(
         self,
         size: int = 224,
@@ -142,6 +144,32 @@ class ViViT(nn.Module):
         """Tokens of the spatial sub-model at one step, the class token among them: 401 at 320, 197 at 224."""
         return self.spatial.pos_embed.shape[1]
 
+    def stream(self, variant: Variant, policy: Policy | None = None) -> Stream:
+        """A new stream through the spatial sub-model, of as many views as it is given."""
+        return Stream(self.spatial, variant, policy)
+
+    def blank(self) -> Tensor:
+        """A step of one view as a stream takes it, all zeros, (1, N, D)."""
+        weight = self.head.weight
+        return weight.new_zeros(1, self.n_tokens - 1, weight.shape[1])
+
+    def inputs(self, clip: AnyClip) -> Iterator[Tensor]:
+        """What a stream takes of a clip: the embedded tokens of all views at each step, (V, N, D).
+
+        Raises:
+            DataError: see `Views.of`.
+        """
+        views = self.normalise(self.views.of(clip))
+        # A step at a time, so that the tokens of all steps are never in memory together.
+        yield from (self.patch_embed(x).squeeze(1) for x in self.steps_of(views))
+
+    def decode(self, outputs: Sequence[Tensor], clip: AnyClip | None = None) -> Tensor:
+        """The probabilities of a clip's classes, (classes,), from the stream's outputs of all steps.
+
+        They are the softmax of the logits' mean over the views.
+        """
+        return self.classify(torch.stack(list(outputs), dim=1)).mean(dim=0).softmax(dim=-1)
+
     def preprocess(self, clip: Frames) -> Tensor:
         """Cut a video into normalised views, (V, t, 3, size, size) float32 on the model's device.
 
@@ -159,7 +187,7 @@ class ViViT(nn.Module):
 
         Without gradients. The state that V streams keep is dropped at the end.
         """
-        stream = Stream(self.spatial, variant, policy)
+        stream = self.stream(variant, policy)
         with torch.no_grad():
             # A step at a time, so that the tokens of all steps are never in memory together.
             outputs = [stream(self.patch_embed(x).squeeze(1)) for x in self.steps_of(views)]
@@ -175,8 +203,5 @@ class ViViT(nn.Module):
 
     @torch.no_grad()
     def predict_views(self, views: Tensor, variant: Variant, policy: Policy | None = None) -> Tensor:
-        """The probabilities of a video's classes from its views, (V, t, 3, size, size) to (classes,).
-
-        They are the softmax of the logits' mean over the views.
-        """
-        return self.classify(self.run_spatial(views, variant, policy)).mean(dim=0).softmax(dim=-1)
+        """The probabilities of a video's classes from its views, (V, t, 3, size, size) to (classes,)."""
+        return self.decode(self.run_spatial(views, variant, policy).unbind(1))

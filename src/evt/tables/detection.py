@@ -23,7 +23,7 @@ from evt.settings import changed
 from evt.tables.rows import (
     Cells,
     Row,
-    ShapeCounter,
+    cells_of_shapes,
     cells_on_frames,
     equal_as_printed,
     paper_table,
@@ -57,24 +57,20 @@ def fill_detection_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
         without_weights = changed(cfg.model, size=size, checkpoint=None)
         return setup.build_vitdet(without_weights, torch.device("meta"))[0]
 
-    @cache
-    def shapes(size: int) -> ShapeCounter:
-        return ShapeCounter(unweighted(size))
-
-    def measured(row: Row, key: str, chosen: Sequence[Video], detect: bool) -> Cells:
+    def measured(row: Row, key: str, chosen: Sequence[Video], accuracy: bool) -> Cells:
         network, weights = model(row.size)
-        names = setup.class_names(chosen if detect else [], network.n_classes, weights.classes)
-        return cells_on_frames(network, row, chosen, names, Ledger(folder / "videos.jsonl"), key, detect)
+        names = setup.class_names(chosen if accuracy else [], network.n_classes, weights.classes)
+        return cells_on_frames(network, row, chosen, names, Ledger(folder / "videos.jsonl"), key, accuracy)
 
     def fill(row: Row, key: str) -> Cells:
         if on_vid and trained:
-            return measured(row, key, videos, detect=True)
+            return measured(row, key, videos, accuracy=True)
         if not row.depends_on_frames:
-            return shapes(row.size).cells(row)
+            return cells_of_shapes(unweighted(row.size), row)
         if row.depends_on_weights and not trained:
             return Cells()
         # One video is enough for a count, and all of VID would take days.
-        return measured(row, key, [next((v for v in videos if len(v) > 1), videos[0])], detect=False)
+        return measured(row, key, [next((v for v in videos if len(v) > 1), videos[0])], accuracy=False)
 
     rows = paper_table(cfg.table.name)
     for row in rows:  # what cannot be is found out now rather than after hours

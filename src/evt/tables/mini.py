@@ -19,8 +19,8 @@ from evt.data.sprites import SpriteVideos
 from evt.errors import ConfigError
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.pool import in_batches, n_workers
-from evt.eventful import VARIANTS, count_ops
-from evt.eventful.stream import Stream
+from evt.evaluate.trace import trace
+from evt.eventful import VARIANTS
 from evt.metrics.bootstrap import half_width
 from evt.metrics.detection import FORMAT, DetectionMetrics
 from evt.models.vitdet import ViTDet
@@ -132,16 +132,14 @@ def measure_videos(job: str, rows: Sequence[MiniRow], batch: Sequence[int]) -> l
     measured = []
     for row in rows:
         variant = VARIANTS[row.variant]
-        stream = Stream(model.net, variant, setup.build_policy(row.policy(), variant, model.n_tokens))
+        stream = model.stream(variant, setup.build_policy(row.policy(), variant, model.n_tokens))
         ops = []
         found = [DetectionMetrics(videos.classes) for _ in batch]
-        for i, (x, now) in enumerate(zip(inputs, frames, strict=True), 1):
-            with count_ops() as counted:
-                tokens = stream(x)
-            ops.append(counted.total())
+        for i, (step, now) in enumerate(zip(trace(stream, inputs), frames, strict=True), 1):
+            ops.append(step.ops.total())
             if i % cfg.table.detect_every == 0:
-                for frame, own, detections in zip(now, tokens.split(1), found, strict=True):
-                    target, seen = frame.target, model.detect(own, frame.image.shape[-2:])
+                for frame, own, detections in zip(now, step.output.split(1), found, strict=True):
+                    target, seen = frame.target, model.decode([own], frame)
                     assert target is not None
                     detections.add(
                         frame.name, target.boxes, target.labels, seen.boxes, seen.scores, seen.labels

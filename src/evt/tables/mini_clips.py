@@ -19,7 +19,7 @@ from evt.data.sprites import SpriteClips
 from evt.errors import ConfigError
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.pool import in_batches, n_workers
-from evt.evaluate.video_ops import video_operations
+from evt.evaluate.shapes import operations_of_clip
 from evt.eventful import VARIANTS, Variant
 from evt.metrics.bootstrap import half_width, mean_of, resample
 from evt.models.vivit import ViViT
@@ -59,11 +59,11 @@ def fill_mini_clip_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     shapes = setup.build_vivit(changed(cfg.model, checkpoint=None), torch.device("meta"))[0]
     rows = [("", None), *(("", r) for r in budgets)]
     rows += [(str(tuned), r) for tuned, near in tested.items() for r in near]
-    dense = video_operations(shapes, VARIANTS["base"], None).total
+    dense = operations_of_clip(shapes, VARIANTS["base"], None)
     records = []
     for tuned, r in rows:
         right = [hit for found in results for hit in found[passes.index(r)][tuned]]
-        ops = video_operations(shapes, *_run_of(r, base)).total
+        ops = operations_of_clip(shapes, *_run_of(r, base))
         interval = half_width(100 * mean_of(right, resample(len(right))))
         records.append(
             {

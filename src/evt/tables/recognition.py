@@ -18,8 +18,9 @@ from evt.data.epic_kitchens import EpicKitchens
 from evt.data.kinetics import Kinetics
 from evt.errors import ConfigError
 from evt.evaluate.ledger import Ledger
-from evt.evaluate.recognise import recognise
-from evt.evaluate.video_ops import video_operations
+from evt.evaluate.recognition import recognise
+from evt.evaluate.shapes import operations_of_clip
+from evt.evaluate.trace import Subject
 from evt.eventful import VARIANTS, TopR
 from evt.files import write
 from evt.models.vivit import ViViT
@@ -119,14 +120,15 @@ def fill_recognition_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
         key = row_key(cfg, row, found[1].sha256 if found else None)
         if key not in ledger:
             variant = VARIANTS[row.variant]
-            cells = VideoCells(video_operations(shapes, variant, row.policy).total / 1e12)
+            cells = VideoCells(operations_of_clip(shapes, variant, row.policy) / 1e12)
             if found is not None:
                 assert isinstance(data, EpicKitchens | Kinetics)
                 clips = Ledger(folder / "clips.jsonl")
                 label = f"{row.variant} r={row.r or '-'} tuned_r={row.tuned_r or '-'}"
                 in_order = setup.in_model_order(found[0], found[1], data)
+                subject = Subject(found[0], found[0].stream(variant, row.policy))
                 result = recognise(
-                    found[0], variant, row.policy, in_order, clips, key, cfg.data.on_error, label
+                    subject, found[0].views.reach, in_order, clips, key, cfg.data.on_error, label
                 )
                 figures = result.summary()
                 left_out = figures["skipped"] + figures["missing"]

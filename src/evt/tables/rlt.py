@@ -20,8 +20,8 @@ from evt import setup
 from evt.data.sprites import SpriteClips
 from evt.errors import ConfigError
 from evt.evaluate.ledger import Ledger
-from evt.evaluate.measure import timed
 from evt.evaluate.pool import in_batches, n_workers
+from evt.evaluate.trace import timed
 from evt.eventful import VARIANTS, TopR, count_ops
 from evt.metrics.bootstrap import half_width, mean_of, resample
 from evt.models.videomae import VideoMAE

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from evt import setup
 from evt.data.sprites import SpriteClips
-from evt.evaluate.measure import timed
+from evt.evaluate.trace import timed
 from evt.settings import CONFIG_DIR, changed
 from evt.tokens import RunLength
 from evt.training.dense_signals import MotionLearner, MotionSamples, motion_losses

@@ -19,8 +19,8 @@ from evt import setup
 from evt.data.actions import VIDEO_SUFFIXES, Segment
 from evt.errors import ConfigError, DataError
 from evt.evaluate.ledger import Ledger
-from evt.evaluate.measure import timed
 from evt.evaluate.race import machine
+from evt.evaluate.trace import timed
 from evt.eventful import count_ops
 from evt.models.videomae import VideoMAE
 from evt.report import FilledTable

@@ -9,15 +9,16 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 import pandas as pd
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 import evt
 from evt.data.video import Video
 from evt.errors import DataError
+from evt.evaluate.detection import detect
 from evt.evaluate.ledger import Ledger
-from evt.evaluate.measure import Run, measure
-from evt.eventful import VARIANTS, Policy, Stream, Threshold, TopR, count_ops
+from evt.evaluate.shapes import operations_of_shapes
+from evt.evaluate.trace import Subject
+from evt.eventful import VARIANTS, Policy, Threshold, TopR
 from evt.models.vitdet import ViTDet
 
 if TYPE_CHECKING:
@@ -105,33 +106,10 @@ class Cells:
         return (self.later_ops + flush_rate * (self.first_ops - self.later_ops)) / 1e9
 
 
-class ShapeCounter:
-    """Counts rows that need no frames, on torch's meta device.
-
-    Rows that differ only in r share a stream: its budget may change before any frame.
-
-    Args:
-        model: on the meta device.
-    """
-
-    def __init__(self, model: ViTDet) -> None:
-        self._frame = torch.empty(1, 3, model.size, model.size, device="meta")
-        self._net = model.net
-        self._flushed: dict[str, tuple[Stream, int]] = {}
-
-    def cells(self, row: Row) -> Cells:
-        """The operations of a row."""
-        if row.variant not in self._flushed:
-            stream = Stream(self._net, VARIANTS[row.variant], row.policy)
-            self._flushed[row.variant] = (stream, self._count(stream))
-        stream, first = self._flushed[row.variant]
-        stream.policy = row.policy
-        return Cells(first, self._count(stream))
-
-    def _count(self, stream: Stream) -> int:
-        with count_ops() as ops:
-            stream(self._frame)
-        return ops.total()
+def cells_of_shapes(model: ViTDet, row: Row) -> Cells:
+    """The operations of a row that needs no frames, of a model on the meta device."""
+    ops = operations_of_shapes(model, VARIANTS[row.variant], row.policy)
+    return Cells(ops.first.total(), ops.later.total())
 
 
 def cells_on_frames(
@@ -141,12 +119,12 @@ def cells_on_frames(
     classes: Sequence[str],
     ledger: Ledger,
     key: str,
-    detect: bool,
+    accuracy: bool,
 ) -> Cells:
-    """A row measured on frames, see `measure`; with its accuracy if objects are to be detected."""
-    what = Run(model, VARIANTS[row.variant], row.policy, compare=False, detect=detect)
-    measurement, detections = measure(what, videos, classes, ledger, key, row.label)
-    first, later = measurement.first, measurement.later
+    """A row measured on frames, see `detect`; with its accuracy if that is asked for."""
+    subject = Subject(model, model.stream(VARIANTS[row.variant], row.policy), decode=accuracy)
+    cost, detection = detect(subject, videos, classes, ledger, key, row.label)
+    first, later = cost.first, cost.later
     if not later.seconds:
         raise DataError(f"{videos[0].name} has no second frame; a table's rows need at least one later frame")
     frames = len(first.seconds) + len(later.seconds)
@@ -155,7 +133,7 @@ def cells_on_frames(
         later.mean_ops,
         frames,
         len(first.seconds) / frames,
-        detections.compute().map50 if detect else None,
+        detection.compute().map50 if accuracy else None,
     )
 
 

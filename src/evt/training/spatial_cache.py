@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from evt.data.actions import ActionClip, ActionData
 from evt.errors import DataError
-from evt.evaluate.recognise import OnError, check_missing
+from evt.evaluate.recognition import OnError, check_missing
 from evt.eventful import Policy, Variant
 from evt.files import sealed, unsealed, write
 from evt.models.checkpoints import hash_of

@@ -8,31 +8,48 @@ from pathlib import Path
 
 import pytest
 
+from evt.data.actions import ActionData
 from evt.data.epic_kitchens import EpicKitchens
 from evt.data.kinetics import Kinetics
 from evt.errors import DataError
+from evt.evaluate import recognition
 from evt.evaluate.ledger import Ledger
-from evt.evaluate.recognise import recognise
-from evt.evaluate.video_ops import video_operations
-from evt.eventful import VARIANTS, TopR
+from evt.evaluate.recognition import OnError, Recognised
+from evt.evaluate.shapes import operations_of_clip
+from evt.evaluate.trace import Subject
+from evt.eventful import VARIANTS, TopR, Variant
+from evt.models.vivit import ViViT
 from tests.videos import write_video
 from tests.vivit import Clips, small_vivit
 
 TEMPORAL = VARIANTS["temporal"]
 
 
+def recognise(
+    model: ViViT,
+    variant: Variant,
+    policy: TopR | None,
+    data: ActionData,
+    ledger: Ledger,
+    key: str,
+    *rest: OnError,
+) -> Recognised:
+    subject = Subject(model, model.stream(variant, policy))
+    return recognition.recognise(subject, model.views.reach, data, ledger, key, *rest)
+
+
 def test_every_clip_is_predicted_as_alone_and_its_operations_counted(tmp_path: Path) -> None:
     model, data = small_vivit(), Clips(3)
     result = recognise(model, TEMPORAL, TopR(5), data, Ledger(tmp_path / "done"), "r=5")
-    for clip, prediction in zip(data, result.predictions, strict=True):
+    for clip, prediction in zip(data, result.seen.predictions, strict=True):
         assert prediction.name == clip.name
         alone = model.predict_views(model.preprocess(clip.frames), TEMPORAL, TopR(5))
         assert prediction.top[0] == int(alone.argmax())
-    assert set(result.ops) == {video_operations(model, TEMPORAL, TopR(5)).total}
+    assert set(result.seen.ops) == {operations_of_clip(model, TEMPORAL, TopR(5))}
     figures = result.summary()
-    assert figures["top1"] == 100 * sum(p.top[0] == p.label for p in result.predictions) / 3
+    assert figures["top1"] == 100 * sum(p.top[0] == p.label for p in result.seen.predictions) / 3
     assert figures["top5"] == 100  # of 5 classes
-    assert figures["tflops"] == result.ops[0] / 1e12
+    assert figures["tflops"] == result.seen.ops[0] / 1e12
     assert figures["seconds"] > 0
 
 
@@ -70,10 +87,10 @@ def test_a_stopped_run_goes_on_with_the_clips_that_it_lacks(tmp_path: Path) -> N
     for parameter in model.parameters():
         parameter.data.zero_()  # what is done is not computed again, or this would show
     resumed = recognise(model, TEMPORAL, TopR(5), Clips(4), Ledger(path), "r=5")
-    assert resumed.predictions[:2] == whole.predictions[:2]
-    assert resumed.predictions[2].top == (0, 1, 2, 3, 4)
+    assert resumed.seen.predictions[:2] == whole.seen.predictions[:2]
+    assert resumed.seen.predictions[2].top == (0, 1, 2, 3, 4)
     anew = recognise(model, TEMPORAL, TopR(6), Clips(4), Ledger(path), "r=6")
-    assert {p.top for p in anew.predictions} == {(0, 1, 2, 3, 4)}
+    assert {p.top for p in anew.seen.predictions} == {(0, 1, 2, 3, 4)}
 
 
 def test_videos_of_both_data_sets_run_from_csv_to_accuracy(tmp_path: Path) -> None:
@@ -97,7 +114,7 @@ def test_videos_of_both_data_sets_run_from_csv_to_accuracy(tmp_path: Path) -> No
     model, ledger = small_vivit(), Ledger(tmp_path / "done")
     kinetics, epic = Kinetics(tmp_path / "val.csv", tmp_path / "videos"), EpicKitchens(tmp_path)
     results = [recognise(model, TEMPORAL, TopR(5), data, ledger, data.name) for data in (kinetics, epic)]
-    assert [[p.name for p in result.predictions] for result in results] == [
+    assert [[p.name for p in result.seen.predictions] for result in results] == [
         ["good_000000_000010"],
         ["P01_01_0"],
     ]

@@ -1,0 +1,118 @@
+"""Object detection in videos: what is found in each frame, and what that is worth."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from evt.data.video import Boxes, Video
+from evt.evaluate.cost import Cost
+from evt.evaluate.ledger import Ledger
+from evt.evaluate.loop import Evaluator, Unit, evaluate
+from evt.evaluate.trace import Seen, Subject
+from evt.metrics.detection import FORMAT, DetectionMetrics, DetectionResult
+
+NO_OBJECTS = Boxes(torch.empty(0, 4), torch.empty(0, dtype=torch.long))
+
+
+@dataclass
+class Detection:
+    """An evaluator: mean average precision, and the detector's time.
+
+    classes: their names.
+    first, later: seconds of the detector on flushes and on later frames.
+    """
+
+    classes: Sequence[str]
+    metrics: DetectionMetrics = field(init=False)
+    first: list[float] = field(default_factory=list)
+    later: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.metrics = DetectionMetrics(self.classes)
+
+    def fresh(self) -> Detection:
+        """See `Evaluator`."""
+        return Detection(self.classes)
+
+    def update(self, seen: Seen) -> None:
+        """See `Evaluator`; the sample is a frame."""
+        frame, found = seen.sample, seen.prediction
+        target = frame.target or NO_OBJECTS
+        self.metrics.add(
+            frame.name,
+            target.boxes,
+            target.labels,
+            found.boxes,
+            found.scores,
+            found.labels,
+            target_crowd=target.crowd,
+            labelled=frame.target is not None,
+        )
+        (self.first if frame.first else self.later).append(seen.decode_seconds)
+
+    def record(self) -> dict[str, Any]:
+        """See `Evaluator`."""
+        return {"detections": self.metrics.records(), "first": self.first, "later": self.later}
+
+    def add(self, record: dict[str, Any]) -> None:
+        """See `Evaluator`."""
+        self.metrics.add_records(record["detections"])
+        self.first += record["first"]
+        self.later += record["later"]
+
+    def compute(self) -> DetectionResult:
+        """The scores of all frames."""
+        return self.metrics.compute()
+
+    def milliseconds(self) -> dict[str, float]:
+        """The detector's, medians over first, later and all frames."""
+        parts = {"first": self.first, "later": self.later, "all": self.first + self.later}
+        return {name: 1e3 * statistics.median(seconds) for name, seconds in parts.items() if seconds}
+
+    def lines(self) -> str:
+        """A JSON line a frame: its name and its detections, best first, boxes x0 y0 x1 y1 in pixels."""
+        lines = (
+            {
+                "frame": frame,
+                "boxes": [[round(x, 2) for x in box] for box in boxes.tolist()],
+                "scores": [round(score, 4) for score in scores.tolist()],
+                "classes": [self.classes[label] for label in labels.tolist()],
+            }
+            for frame, boxes, scores, labels in self.metrics.detections()
+        )
+        return "".join(f"{json.dumps(line)}\n" for line in lines)
+
+
+def detect(
+    subject: Subject, videos: Sequence[Video], classes: Sequence[str], ledger: Ledger, key: str, describe: str
+) -> tuple[Cost, Detection]:
+    """Run over videos, with a progress bar; objects are detected where the subject decodes.
+
+    The streams flush at the first frame of each video and wherever a new sequence begins in it.
+
+    Args:
+        subject: what runs.
+        videos: what it runs on.
+        classes: the names of the classes of objects.
+        ledger: keeps finished videos; those that it has already are not run again.
+        key: names everything that the results on a video depend on, but for the video itself.
+        describe: beside the progress bar.
+
+    Raises:
+        DataError: a frame cannot be read or used; the message names it.
+    """
+    cost, detection = Cost(), Detection(classes)
+    evaluators: dict[str, Evaluator] = {"cost": cost}
+    if subject.decode:
+        evaluators["detection"] = detection
+    units = (Unit(video.name, video.fingerprint, video) for video in videos)
+    with tqdm(total=sum(map(len, videos)), desc=describe, unit="frame") as bar:
+        evaluate(subject, units, evaluators, ledger, f"{key} {FORMAT}", bar)
+    return cost, detection

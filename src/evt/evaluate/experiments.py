@@ -1,0 +1,75 @@
+"""What a run measures: objects in videos, labelled clips, or one clip without a label."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from evt.data.actions import ActionData, UnlabelledClip
+from evt.data.video import Video
+from evt.evaluate.clip import look_at
+from evt.evaluate.detection import detect
+from evt.evaluate.ledger import Ledger
+from evt.evaluate.recognition import OnError, recognise
+from evt.evaluate.trace import Subject
+
+log = logging.getLogger(__name__)
+
+Found = tuple[dict[str, Any], dict[str, str]]
+"""The figures of a run, and what else it leaves in its folder: the text of each file."""
+
+
+def find_objects(
+    subject: Subject, videos: Sequence[Video], classes: Sequence[str], ledger: Ledger, key: str, label: str
+) -> Found:
+    """A detector, frame by frame of videos; see `detect`."""
+    cost, detection = detect(subject, videos, classes, ledger, key, label)
+    metrics, files = cost.compute(), {}
+    if subject.decode:
+        for part, ms in detection.milliseconds().items():
+            metrics[part]["detector_ms"] = ms
+        metrics["detection"] = asdict(detection.compute())
+        files["detections.jsonl"] = detection.lines()
+    return metrics, files
+
+
+def classify(
+    subject: Subject, data: ActionData, reach: int, ledger: Ledger, key: str, on_error: OnError, label: str
+) -> Found:
+    """A model of clips, clip by clip of a data set; see `recognise`."""
+    found = recognise(subject, reach, data, ledger, key, on_error, label)
+    left_out = found.left_out()
+    files = {"left_out.txt": "\n".join(left_out) + "\n"} if left_out else {}
+    return {"recognition": found.summary()}, files
+
+
+def classify_one(
+    subject: Subject, clip: UnlabelledClip, reach: int, classes: Sequence[str] | None, label: str
+) -> Found:
+    """A model of clips on a single one: what it costs beside the dense model, and its likeliest classes.
+
+    Args:
+        subject: what runs.
+        clip: its frames.
+        reach: frames that a view spans.
+        classes: their names; None where they have none.
+        label: beside the progress bar.
+    """
+    if len(clip.frames) < reach:
+        log.warning(
+            "the clip has %d frames and a view spans %d: its last frame is repeated, which makes tokens that repeat",
+            len(clip.frames),
+            reach,
+        )
+    metrics, probabilities = look_at(subject, clip, label)
+    best = probabilities.topk(min(5, len(probabilities)))
+    names = [classes[i] if classes else str(i) for i in best.indices.tolist()]
+    return {**metrics, "top5": dict(zip(names, best.values.tolist(), strict=True))}, {}
+
+
+def without_accuracy(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The same figures, less those that mean nothing where the weights are not trained."""
+    kept = {name: x for name, x in metrics.items() if name not in {"top1", "top5"}}
+    return {name: without_accuracy(x) if name == "recognition" else x for name, x in kept.items()}

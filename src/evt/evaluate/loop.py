@@ -1,0 +1,98 @@
+"""What evaluators have in common, and the loop that shows them sample after sample."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
+
+from tqdm import tqdm
+
+from evt.errors import DataError
+from evt.evaluate.ledger import Ledger
+from evt.evaluate.trace import Seen, Subject, observe
+
+log = logging.getLogger(__name__)
+
+
+class Evaluator(Protocol):
+    """Adds up what samples were worth; of some of them as a record, for a ledger."""
+
+    def fresh(self) -> Evaluator:
+        """One of the same kind that has seen nothing."""
+
+    def update(self, seen: Seen, /) -> None:
+        """Add a sample."""
+
+    def record(self) -> Any:
+        """All that was seen, for JSON."""
+
+    def add(self, record: Any, /) -> None:
+        """Add what another one has seen."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Samples that are kept together when they are done: the frames of a video, or a clip.
+
+    name: unique in its data set.
+    fingerprint: changes with what the samples are.
+    """
+
+    name: str
+    fingerprint: str
+    samples: Any
+
+
+def evaluate(
+    subject: Subject,
+    units: Iterable[Unit],
+    evaluators: Mapping[str, Evaluator],
+    ledger: Ledger,
+    key: str,
+    bar: tqdm[NoReturn],
+    skip: bool = False,
+) -> dict[str, str]:
+    """Show every sample to the evaluators.
+
+    Args:
+        subject: what runs.
+        units: what it runs on.
+        evaluators: by name.
+        ledger: keeps finished units; those that it has already are not run again.
+        key: names all that results depend on but for the unit.
+        bar: goes on by 1 for each sample.
+        skip: leave out units that cannot be read.
+
+    Returns:
+        Of each unit that was left out, by name, why.
+
+    Raises:
+        DataError: a sample cannot be read or used, and is not to be left out; the message names it.
+    """
+    skipped = {}
+    for unit in units:
+        part = f"{key} {unit.name} {unit.fingerprint}"
+        if part in ledger:
+            bar.update(len(unit.samples))
+        else:
+            own = {name: evaluator.fresh() for name, evaluator in evaluators.items()}
+            for sample in unit.samples:
+                try:
+                    seen = observe(subject, sample)
+                except DataError as error:
+                    if not skip:
+                        raise
+                    log.warning("left out: %s", error)
+                    skipped[unit.name] = str(error)
+                    break
+                for evaluator in own.values():
+                    evaluator.update(seen)
+                bar.update()
+            if unit.name in skipped:
+                continue
+            ledger.put(part, {name: evaluator.record() for name, evaluator in own.items()})
+        for name, evaluator in evaluators.items():
+            evaluator.add(ledger[part][name])
+    return skipped

@@ -1,0 +1,60 @@
+"""Operations from shapes alone, as the paper's tables count them: on torch's meta device no frame is needed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from evt.evaluate.trace import Model, trace
+from evt.eventful import Policy, Variant, count_ops
+from evt.models.vivit import ViViT
+
+
+class Shaped(Model, Protocol):
+    """A model that knows what its streams take without a sample."""
+
+    def blank(self) -> Tensor:
+        """An input, all zeros, of one frame or of one view's step."""
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Operations of one view, by kind.
+
+    first: of its first input, the flush.
+    later: of every other input.
+    decoding: of what is made of all outputs; none where that is not counted.
+    """
+
+    first: Counter[str]
+    later: Counter[str]
+    decoding: Counter[str] = field(default_factory=Counter)
+
+
+@torch.no_grad()
+def operations_of_shapes(model: Shaped, variant: Any, policy: Any, steps: int = 0) -> Operations:
+    """Count a flush and a later input, on whatever device the model is; the meta device is enough.
+
+    A threshold has no such count: what it selects depends on the frames.
+
+    Args:
+        model, variant, policy: what runs.
+        steps: outputs that are decoded together; 0 leaves that out.
+    """
+    first, later = trace(model.stream(variant, policy), [model.blank()] * 2)
+    with count_ops() as decoding:
+        if steps:
+            model.decode([later.output] * steps, None)
+    return Operations(first.ops, later.ops, decoding)
+
+
+def operations_of_clip(model: ViViT, variant: Variant, policy: Policy | None) -> int:
+    """Operations of a whole clip, all steps of all views, from shapes alone."""
+    ops = operations_of_shapes(model, variant, policy, model.steps)
+    return len(model.views) * (
+        ops.first.total() + (model.steps - 1) * ops.later.total() + ops.decoding.total()
+    )

@@ -1,0 +1,180 @@
+"""The one measuring loop: a stream over what a model makes of a sample, step by step."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import tee
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from evt.eventful import VARIANTS, Variant, count_ops
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Streamed(Protocol):
+    """What runs input after input: a `Stream`, or a model of whole clips, which keeps nothing between them."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept between inputs."""
+
+    def reset(self) -> None:
+        """Forget what came before."""
+
+    def __call__(self, x: Any, /) -> Tensor:
+        """Run one input."""
+
+
+class Model(Protocol):
+    """What a model offers to be measured."""
+
+    def stream(self, variant: Any, policy: Any = None, /) -> Streamed:
+        """A new stream on its weights."""
+
+    def inputs(self, sample: Any, /) -> Iterator[Tensor]:
+        """What its stream takes, in order, of one sample: of a frame one input, of a clip those of its steps."""
+
+    def decode(self, outputs: Sequence[Tensor], sample: Any, /) -> Any:
+        """What the stream's outputs of a sample mean: detections, or probabilities of classes."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a stream made of one input.
+
+    output: of the network.
+    ops: operations, by kind.
+    seconds: that it took.
+    nbytes: what the stream keeps after it.
+    first: it was the first after a reset, a flush.
+    """
+
+    output: Tensor
+    ops: Counter[str]
+    seconds: float
+    nbytes: int
+    first: bool
+
+
+def trace(stream: Streamed, inputs: Iterable[Tensor], first: bool = True) -> Iterator[Step]:
+    """Run inputs through a stream, one when it is asked for.
+
+    Args:
+        stream: is reset before the first input, unless `first` is false.
+        inputs: as the stream takes them.
+    """
+    if first:
+        stream.reset()
+    for x in inputs:
+        with count_ops() as ops:
+            output, seconds = timed(stream, x)
+        yield Step(output, ops, seconds, stream.nbytes, first)
+        first = False
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured.
+
+    model: what turns samples into inputs, and outputs into predictions.
+    stream: the variant.
+    dense: the dense model beside it, to compare times and outputs with; None where it does not run.
+    decode: make predictions.
+    """
+
+    model: Model
+    stream: Streamed
+    dense: Streamed | None = None
+    decode: bool = True
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What came of one sample.
+
+    sample: a frame or a clip.
+    steps: of the variant.
+    dense: the same of the dense model; empty where it did not run.
+    prediction: what the outputs mean; None where none was made.
+    decode_ops, decode_seconds: of making it.
+    kept: share of its tokens that the network saw, where some are dropped before it.
+    """
+
+    sample: Any
+    steps: Sequence[Step]
+    dense: Sequence[Step]
+    prediction: Any
+    decode_ops: int
+    decode_seconds: float
+    kept: float | None = None
+
+    @property
+    def ops(self) -> int:
+        """Operations of the variant in all."""
+        return sum(step.ops.total() for step in self.steps) + self.decode_ops
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the variant in all."""
+        return sum(step.seconds for step in self.steps) + self.decode_seconds
+
+
+@torch.no_grad()
+def observe(subject: Subject, sample: Any, inputs: Iterable[Tensor] | None = None) -> Seen:
+    """Run a sample through the variant, and through the dense model, each step of one before that of the other.
+
+    Args:
+        subject: what runs.
+        sample: a frame, which goes on with the streams as they are unless it is the first of its sequence, or a clip.
+        inputs: what the streams take of it, where that is known.
+
+    Raises:
+        DataError: it cannot be read or used; the message names it.
+    """
+    own, again = tee(subject.model.inputs(sample) if inputs is None else inputs)
+    first = getattr(sample, "first", True)
+    steps, dense = [], []
+    rivals = trace(subject.dense, again, first) if subject.dense is not None else None
+    for step in trace(subject.stream, own, first):
+        steps.append(step)
+        if rivals is not None:
+            dense.append(next(rivals))
+    kept = getattr(subject.stream, "kept", None)
+    if not subject.decode:
+        return Seen(sample, steps, dense, None, 0, 0.0, kept)
+    with count_ops() as ops:
+        prediction, seconds = timed(subject.model.decode, [step.output for step in steps], sample)
+    return Seen(sample, steps, dense, prediction, ops.total(), seconds, kept)
+
+
+def dense_rival(variant: Any) -> Any:
+    """The dense model that a variant is compared with: on the fast path where the variant is."""
+    return replace(VARIANTS["base"], fast=variant.fast) if isinstance(variant, Variant) else None
+
+
+def timed(run: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:
+    """Run, and take the seconds until the result is there."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    out = run(*args, **kwargs)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return out, time.perf_counter() - start
+
+
+def peak_memory() -> int:
+    """The most bytes of memory that this process has held: of the GPU where there is one, else of the machine's."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes if sys.platform == "darwin" else 1024 * kilobytes
