@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from evt.data.actions import Frames
+from evt.data.actions import AnyClip
 from evt.models.checkpoints import read_checkpoint, save_checkpoint
 from evt.models.videomae import VideoMAE, published
 from evt.run import run
@@ -115,14 +116,14 @@ def test_something_something_is_seen_as_in_its_published_evaluation(
     for name, n in (("41775", 20), ("99", 5), ("7", 8)):
         write_video(videos / f"{name}.webm", n, fps=12)
     spread: list[list[int]] = []
-    cut = VideoMAE.preprocess
+    inputs = VideoMAE.inputs
 
-    def noting(model: VideoMAE, clip: Frames) -> torch.Tensor:
-        spread.extend(model.views.positions(len(clip)))
+    def noting(model: VideoMAE, clip: AnyClip) -> Iterator[torch.Tensor]:
+        spread.extend(model.views.positions(len(clip.frames)))
         assert len(model.views) == 6
-        return cut(model, clip)
+        return inputs(model, clip)
 
-    monkeypatch.setattr(VideoMAE, "preprocess", noting)
+    monkeypatch.setattr(VideoMAE, "inputs", noting)
     small = [f"model.{name}={x}" for name, x in (SETTINGS | {"classes": 2}).items() if "views" not in name]
     small.remove("model.temporal_stride=1")
     data = ["data=something", f"data.annotations={annotations}", f"data.labels={labels}"]

@@ -86,6 +86,7 @@ def evaluate(
                         raise
                     log.warning("left out: %s", error)
                     skipped[unit.name] = str(error)
+                    bar.update()
                     break
                 for evaluator in own.values():
                     evaluator.update(seen)
