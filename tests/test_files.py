@@ -267,7 +267,7 @@ def test_what_cannot_be_written_is_told_before_the_work(
 def test_claims_that_cannot_be_written_are_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], read_only: Path
 ) -> None:
-    monkeypatch.setattr(claims, "judge", lambda _: pytest.fail("it was judged"))
+    monkeypatch.setattr("evt.tables.claims.judge", lambda _: pytest.fail("it was judged"))
     with pytest.raises(SystemExit, match=r"^error: .*/folder/claims\.md: permission denied$"):
         claims.main([str(read_only)])
 
