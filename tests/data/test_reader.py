@@ -621,6 +621,34 @@ def test_flipped_bits_of_the_tables_of_frames_lose_none_without_a_word(tmp_path:
     assert read > 100
 
 
+def test_an_order_that_the_decoder_contradicts_is_not_taken_for_the_frames(tmp_path: Path) -> None:
+    """The first entry of the table that says how long frames wait to be shown (ctts) is made that of them all."""
+    path = write_numbered(tmp_path / "a.mp4", *KINDS["h264_b.mp4"])
+    set_header(path, b"ctts", 12, N)
+    for order in (range(N), range(N)[::-1]):
+        found = answers(VideoFile(path), order)
+        given = [i for i, frame in found.items() if frame is not None]
+        assert numbers(torch.stack([cast(Tensor, found[i]) for i in given])) == given
+        assert len(given) < N
+
+
+def test_frames_of_a_webm_whose_times_are_not_in_order_are_refused(tmp_path: Path) -> None:
+    """One block's time, before a byte of flags and what it holds (RFC 9559, section 10.2), is 90 ms late."""
+    path = write_numbered(tmp_path / "a.webm", *KINDS["vp9.webm"])
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as file:
+        held = [bytes(packet) for packet in file.demux(video=0) if packet.size]
+    at = content.index(held[21]) - 3
+    content[at : at + 2] = (int.from_bytes(content[at : at + 2], "big") + 90).to_bytes(2, "big")
+    path.write_bytes(content)
+    for order in (range(N), range(N)[::-1]):
+        found = answers(VideoFile(path), order)
+        refused = {i for i, frame in found.items() if frame is None}
+        assert {21, 22} <= refused <= set(range(30))
+        given = sorted(set(found) - refused)
+        assert numbers(torch.stack([cast(Tensor, found[i]) for i in given])) == given
+
+
 @pytest.mark.parametrize(
     ("offset", "bit"),
     [

@@ -9,7 +9,7 @@ one by one, and the verdict on one does not depend on where decoding began.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import av
 
@@ -45,6 +45,7 @@ def outcomes(
     packets: Iterator[av.Packet],
     first: int,
     gives_frame: Callable[[int], bool],
+    as_stored: bool,
 ) -> Iterator[Outcome]:
     """What became of each packet, in their order.
 
@@ -52,6 +53,7 @@ def outcomes(
     packets: from where decoding begins.
     first: the number of the first of them.
     gives_frame: whether a frame is to be expected of the packet of a number.
+    as_stored: whether by their times all frames are shown in the order of their packets; the decoder must agree.
     """
     waiting: dict[int, av.VideoFrame | None] = {}
     wrong: set[int] = set()
@@ -75,7 +77,11 @@ def outcomes(
         frames = decode(context, packet, number)
         if cut or frames is None:
             wrong.add(number)
-        waiting.update({at: frame for frame in frames or () if (at := frame.pts) in waiting})
+        for frame in frames or ():
+            if as_stored:
+                wrong.update(i for i in waiting if i < cast(int, frame.pts) and gives_frame(i))
+            if frame.pts in waiting:
+                waiting[frame.pts] = frame
         yield from judged(number - LONGEST_WAIT)
     waiting.update({at: frame for frame in decode(context, None) or () if (at := frame.pts) in waiting})
     yield from judged(number)

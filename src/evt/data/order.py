@@ -14,6 +14,9 @@ NOTICED_IF_MISSING = frozenset({"h264", "hevc"})
 """The codecs of which a missing packet shows in those that are there: in H.264 by the numbers of the frames, in HEVC
 by the lists of the frames that a picture is built on, which the decoder holds against what it has."""
 
+IN_ORDER = NO_REORDERING | {"vp8", "vp9", "av1"}
+"""The codecs whose frames are shown in the order in which they are stored, but for hidden ones."""
+
 STORED_TIMES = EXACT_TIMES | {"asf", "mpeg", "mpegts"}
 """The containers in which the time of a packet does not depend on whether those before it are there."""
 
@@ -91,7 +94,18 @@ def unsure(stored: Stored, frames: Frames) -> set[int]:
     """
     n = len(frames.pts)
     misnumbered = set() if frames.misnumbered is None else set(range(frames.misnumbered, n))
-    return misnumbered | _after_missing(stored, frames)
+    return misnumbered | _not_in_order(stored, frames) | _after_missing(stored, frames)
+
+
+def _not_in_order(stored: Stored, frames: Frames) -> set[int]:
+    """The places of frames whose times are in another order than their packets, of a codec that does not do so."""
+    if not (frames.by_time and stored.codec in IN_ORDER):
+        return set()
+    times = np.array([cast(int, stored.packets[number].pts) for number in sorted(frames.numbers)])
+    early = times < np.maximum.accumulate(times)
+    late = times > np.minimum.accumulate(times[::-1])[::-1]
+    places = np.argsort(np.argsort(times))
+    return {int(i) for i in places[early | late]}
 
 
 def _after_missing(stored: Stored, frames: Frames) -> set[int]:

@@ -86,6 +86,7 @@ class VideoFile:
         self._shown = [
             packet.pts if frames.by_time else self._place.get(i) for i, packet in enumerate(stored.packets)
         ]
+        self._as_stored = frames.by_time and frames.numbers == sorted(frames.numbers)
         self._clean = {i for i, packet in enumerate(stored.packets) if packet.key}
         # A jump is safe where packets are known by their times, in a container that stores them.
         jumps = stored.exact and times_tell(stored)
@@ -171,6 +172,8 @@ class VideoFile:
         self._check(i)
         number = self._numbers[i]
         before = bisect.bisect(self._keys, i, key=operator.itemgetter(0))
+        while before and self._keys[before - 1][1] > number:
+            before -= 1  # a key frame that is shown before this one, but stored after it
         key = self._keys[before - 1][1] if before else None
         ahead = number - self._judged
         if i < self._first or (
@@ -201,7 +204,7 @@ class VideoFile:
                 return self._place.get(i, -1) >= first
 
             packets = itertools.islice(self._packets_from(key), len(self._shown) - number)
-            results = outcomes(self._stream.codec_context, packets, number, gives_frame)
+            results = outcomes(self._stream.codec_context, packets, number, gives_frame, self._as_stored)
             for number, frame in trusted(results, self._clean, self._shown.__getitem__, anew):
                 self._damaged = self._damaged or (frame is None and gives_frame(number))
                 yield number, frame if gives_frame(number) else None
