@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 import evt
-from evt.conformance.replay import CaseError, replay
+from evt.conformance.case import CaseError
+from evt.conformance.replay import replay
 from evt.interrupt import imports_are_done
 
 

@@ -1,4 +1,4 @@
-"""Replays ViViT cases: a whole video, from its frames to the probabilities of its classes."""
+"""Replays cases of ViViT: a whole video, from its frames to the probabilities of its classes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evt.eventful import Policy, Variant
+from evt.conformance.case import Outcome, check_pixels, policy_of, variant_of, weights_of
+from evt.eventful import count_ops
 from evt.models.vivit import PIXEL_MEAN, PIXEL_STD, ViViT
 from evt.models.vivit_weights import load_published
 
+TOLERANCE = 1e-4
 
-def vivit_of(case: dict[str, Any], tensors: dict[str, Tensor]) -> ViViT:
-    """The ViViT of a case, with its weights.
+
+@torch.no_grad()
+def run(case: dict[str, Any], tensors: dict[str, Tensor]) -> Outcome:
+    """Run a case on `input/video`, (T, 3, H, W) uint8; operations are counted over the whole video.
 
     Raises:
-        ValueError: the weights do not fit, or pixels are normalised in another way than for the published models.
+        CaseError: variant or policy are none, or pixels are normalised in another way than for the published models.
+        CheckpointError: the weights do not fit.
     """
-    if (case["pixel_mean"], case["pixel_std"]) != (PIXEL_MEAN, PIXEL_STD):
-        raise ValueError(
-            f"pixels have mean {case['pixel_mean']} and deviation {case['pixel_std']}; "
-            f"they must have {PIXEL_MEAN} and {PIXEL_STD}"
-        )
+    model = vivit_of(case, tensors)
+    views = model.preprocess(tensors["input/video"])
+    with count_ops() as ops:
+        spatial = model.run_spatial(views, variant_of(case), policy_of(case))
+        logits = model.classify(spatial)
+    outputs = {
+        "view_first": views[0],
+        "view_last": views[-1],
+        "spatial": spatial,
+        "probabilities": logits.mean(dim=0, keepdim=True).softmax(dim=-1),
+    }
+    return outputs, [ops]
+
+
+def vivit_of(case: dict[str, Any], tensors: dict[str, Tensor]) -> ViViT:
+    """The ViViT of a case, with its weights; see `run` for what is raised."""
+    check_pixels(case, PIXEL_MEAN, PIXEL_STD)
     model = ViViT(
         size=case["view_size"],
         classes=case["classes"],
@@ -37,24 +54,5 @@ def vivit_of(case: dict[str, Any], tensors: dict[str, Tensor]) -> ViViT:
         spatial_depth=case["spatial_depth"],
         temporal_depth=case["temporal_depth"],
     )
-    prefix = "weights/"
-    weights = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
-    load_published(model, weights, "the case")
+    load_published(model, weights_of(tensors), "the case")
     return model.eval()
-
-
-@torch.no_grad()
-def vivit_outputs(
-    case: dict[str, Any], tensors: dict[str, Tensor], variant: Variant, policy: Policy | None
-) -> dict[str, Tensor]:
-    """Run a case; its outputs by name."""
-    model = vivit_of(case, tensors)
-    views = model.preprocess(tensors["input/video"])
-    spatial = model.run_spatial(views, variant, policy)
-    logits = model.classify(spatial)
-    return {
-        "view_first": views[0],
-        "view_last": views[-1],
-        "spatial": spatial,
-        "probabilities": logits.mean(dim=0, keepdim=True).softmax(dim=-1),
-    }

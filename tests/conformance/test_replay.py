@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import evt.conformance.__main__ as conformance
-from evt.conformance.replay import CaseError, replay
+from evt.conformance.case import CaseError
+from evt.conformance.replay import replay
 from tests.common import CONFORMANCE
 
 CASES = sorted(case.parent for case in CONFORMANCE.glob("*/case.json"))
@@ -168,3 +169,11 @@ def test_a_bad_case_does_not_end_the_replay_of_the_others(
 def test_a_case_that_cannot_be_built_says_why(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(CaseError, match=message):
         replay(copy_case(tmp_path / "case", **changes))
+
+
+@pytest.mark.parametrize(("kind", "mean"), [("vivit-base", 0.5), ("rlt", [0.485, 0.456, 0.4])])
+def test_pixels_of_another_kind_are_told(tmp_path: Path, kind: str, mean: Any) -> None:
+    """Else every output differs, and nothing says why."""
+    case = copy_case(tmp_path / "case", CONFORMANCE / kind, pixel_mean=mean)
+    with pytest.raises(CaseError, match=r"^pixels have mean .* they must have"):
+        replay(case)
