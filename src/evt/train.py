@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from evt import setup
 from evt.cli import run_command
+from evt.data.reading import left_out
 from evt.data.samples import FrameSamples, IndexedVideo
 from evt.data.sprites import SpriteClips, SpriteVideos
 from evt.data.video import Boxes, Frame
@@ -167,11 +168,9 @@ def fine_tune_vivit(cfg: DictConfig, device: torch.device, folder: Path) -> Path
     setup.check_budget(policy, model.n_tokens)
     print(f"weights to begin with: {weights}; clips of {data.name}")
     outputs = fill_cache(folder / "spatial", model, VARIANTS["temporal"], policy, data, cfg.data.on_error)
-    left_out = [f"{name}: not on disk" for name in data.missing]
-    left_out += [f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in outputs.skipped.items()]
-    if left_out:
-        write(folder / "left_out.txt", "\n".join(left_out) + "\n")
-        print(f"{len(left_out)} clips are not trained on; {folder}/left_out.txt lists them", file=sys.stderr)
+    if lines := left_out(data.missing, outputs.skipped):
+        write(folder / "left_out.txt", "\n".join(lines) + "\n")
+        print(f"{len(lines)} clips are not trained on; {folder}/left_out.txt lists them", file=sys.stderr)
     return fine_tune(model, outputs, recipe, folder, cfg.dropout, named)
 
 

@@ -228,7 +228,7 @@ def test_kinetics_videos_are_found_flat_and_by_label_and_the_missing_listed(tmp_
     write_video(tmp_path / "videos/-_zz_000000_000010.mp4", 50, 25)
     write_video(tmp_path / "videos/arm wrestling/a_b_000037_000047.mp4", 50, 50)
     data = Kinetics(annotations, tmp_path / "videos", "val")
-    assert data.labels == ["archery", "arm wrestling", "crying", "zumba"]
+    assert data.classes == ["archery", "arm wrestling", "crying", "zumba"]
     assert [(clip.name, clip.label) for clip in data] == [("-_zz_000000_000010", 3), ("a_b_000037_000047", 1)]
     assert data.missing == ["gone_000005_000015"]
     assert [len(clip.frames) for clip in data] == [50, 25]  # as 25 frames a second

@@ -28,7 +28,7 @@ def run(case: dict[str, Any], tensors: dict[str, Tensor]) -> Outcome:
     names = ("size", "classes", "tubelet", "dim", "depth", "mlp_ratio")
     settings = {name: case[name] for name in names}
     model = VideoMAE(**settings, view_frames=case["frames"], num_heads=case["heads"]).eval()
-    load_tensors(published(model), weights_of(tensors), "the case")
+    load_tensors(published(model), weights_of(tensors), "the case", only=True)
     clips = model.normalise(tensors["input/video"] / 255)
     rlt = RunLength(case["threshold"])
     keep = rlt.keep(clips, model.tubelet)

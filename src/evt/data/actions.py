@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -179,6 +179,69 @@ class Segment:
             return np.zeros(n, np.int64)
         nearer_before = times - appear[after - 1] <= appear[after] - times
         return after - nearer_before
+
+
+class Segments:
+    """Segments of videos in order, each with its label, to be a data set of clips.
+
+    segments: each with its label.
+    missing: the names of those whose video is not on disk.
+    """
+
+    def __init__(self, segments: Sequence[tuple[Segment, int]], missing: list[str]) -> None:
+        self._segments = segments
+        self.missing = missing
+
+    def __len__(self) -> int:
+        return len(self._segments)
+
+    def __getitem__(self, i: int) -> LabelledClip:
+        segment, label = self._segments[i]
+        return segment.labelled(label)
+
+    def __iter__(self) -> Iterator[LabelledClip]:
+        return (self[i] for i in range(len(self)))
+
+
+def whole_videos(
+    labels: Mapping[str, int],
+    source: Path,
+    folder: Path,
+    usual: str,
+    fps: float | None = None,
+    reader: Reader = "auto",
+    below: bool = False,
+) -> tuple[list[tuple[Segment, int]], list[str]]:
+    """The videos of an annotation file that are in a folder, each in a file of its name; and the names of the others.
+
+    Args:
+        labels: of the videos, by name.
+        source: the file that has them, for messages.
+        folder: where the videos are.
+        usual: the usual ending of their files, for messages.
+        fps, reader: see `Segment`.
+        below: whether they may be in the folders of this folder, too.
+
+    Raises:
+        DataError: there is no such folder, it has two files of one name, or none of the videos.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; the videos of {source} are needed")
+    folders = sorted(path for path in folder.iterdir() if path.is_dir()) if below else []
+    files = find_videos([folder, *folders])
+    missing = [name for name in labels if name not in files]
+    if len(missing) == len(labels):
+        here = "here or one folder below" if below else "here"
+        raise DataError(
+            f"{folder}: none of the {len(missing)} videos of {source} is {here}, "
+            f"the first as {missing[0]}{usual}; at least 1 is needed"
+        )
+    found = [
+        (Segment(files[name], name, fps, reader=reader), label)
+        for name, label in labels.items()
+        if name in files
+    ]
+    return found, missing
 
 
 def find_videos(folders: Sequence[Path]) -> dict[str, Path]:

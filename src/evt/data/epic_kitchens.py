@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from evt.data.actions import LabelledClip, Segment, find_videos
+from evt.data.actions import Segment, Segments, find_videos
 from evt.data.annotation_files import read_csv, shown
 from evt.data.reader import Reader
 from evt.errors import DataError
@@ -19,7 +18,7 @@ FPS = 30.0
 """The frame rate for which the published ViViT takes every frame; videos are stored at 50 or 60."""
 
 
-class EpicKitchens:
+class EpicKitchens(Segments):
     """The segments of one split, in the order of its csv, labelled with their verbs.
 
     Videos are found, under any usual ending, in `videos/` and in the folders in which they are distributed:
@@ -43,7 +42,6 @@ class EpicKitchens:
         split: Literal["train", "validation"] = "validation",
         reader: Reader = "auto",
     ) -> None:
-        self._reader = reader
         self.name = f"EPIC-Kitchens 100 {split}"
         root = Path(root)
         segments = read_segments(root / f"EPIC_100_{split}.csv")
@@ -54,13 +52,13 @@ class EpicKitchens:
             *sorted(root.glob("EPIC-KITCHENS/P*/videos")),
         ]
         videos = find_videos(folders)
-        self._segments = [
-            (name, verb, videos[video], start, stop)
+        found = [
+            (Segment(videos[video], name, FPS, start, stop, reader), verb)
             for name, video, verb, start, stop in segments
             if video in videos
         ]
-        self.missing = [name for name, video, *_ in segments if video not in videos]
-        if not self._segments:
+        super().__init__(found, [name for name, video, *_ in segments if video not in videos])
+        if not found:
             raise DataError(
                 f"{root}: none of the {len({video for _, video, *_ in segments})} videos of EPIC_100_{split}.csv "
                 "is in videos/, P*/videos/ or EPIC-KITCHENS/P*/videos/; at least 1 is needed"
@@ -73,16 +71,6 @@ class EpicKitchens:
     def n_classes(self) -> int:
         """The verbs."""
         return N_VERBS
-
-    def __len__(self) -> int:
-        return len(self._segments)
-
-    def __getitem__(self, i: int) -> LabelledClip:
-        name, verb, path, start, stop = self._segments[i]
-        return Segment(path, name, FPS, start, stop, self._reader).labelled(verb)
-
-    def __iter__(self) -> Iterator[LabelledClip]:
-        return (self[i] for i in range(len(self)))
 
 
 def read_verbs(path: Path) -> list[str]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-from evt.data.actions import LabelledClip, Segment, find_videos
+from evt.data.actions import Segments, whole_videos
 from evt.data.annotation_files import read_json, shown
 from evt.data.reader import Reader
 from evt.errors import DataError
 
 
-class SomethingSomething:
+class SomethingSomething(Segments):
     """The videos `<id>.webm` of an annotation file, in its order, with all their frames.
 
     The class of a video is the number that the label file gives to its template without square brackets.
@@ -25,13 +24,15 @@ class SomethingSomething:
 
     Raises:
         DataError: a file is missing or of another form, a template has no number, or no video is there.
+
+    Attributes:
+        classes: the templates, in the order of their numbers.
     """
 
     def __init__(
         self, annotations: str | Path, labels: str | Path, videos: str | Path, reader: Reader = "auto"
     ) -> None:
-        self._reader = reader
-        path, labels_path, folder = Path(annotations), Path(labels), Path(videos)
+        path, labels_path = Path(annotations), Path(labels)
         self.name = f"Something-Something v2 {path.stem}"
         classes = _classes(labels_path)
         entries = read_json(path, "a json file")
@@ -39,14 +40,9 @@ class SomethingSomething:
             raise DataError(
                 f"{path}: holds no list of videos; a list of objects with the keys id and template is needed"
             )
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; the videos of {path} are needed")
         self.n_classes = len(classes)
         self.classes = sorted(classes, key=classes.__getitem__)
-        files = find_videos([folder])
-        self._videos: list[tuple[str, int, Path]] = []
-        self.missing: list[str] = []
-        names: set[str] = set()
+        numbers: dict[str, int] = {}
         for i, entry in enumerate(entries):
             where = f"{path}, entry {i + 1}"
             for key in ("id", "template"):
@@ -57,28 +53,10 @@ class SomethingSomething:
                 raise DataError(
                     f"{where}: {template!r} is not among the templates of {labels_path}; it must be"
                 )
-            if name in names:
+            if name in numbers:
                 raise DataError(f"{where}: {name} is there a second time; each video counts once")
-            names.add(name)
-            if name in files:
-                self._videos.append((name, classes[template], files[name]))
-            else:
-                self.missing.append(name)
-        if not self._videos:
-            raise DataError(
-                f"{folder}: none of the {len(self.missing)} videos of {path} is here, the first as "
-                f"{self.missing[0]}.webm; at least 1 is needed"
-            )
-
-    def __len__(self) -> int:
-        return len(self._videos)
-
-    def __getitem__(self, i: int) -> LabelledClip:
-        name, label, path = self._videos[i]
-        return Segment(path, name, reader=self._reader).labelled(label)
-
-    def __iter__(self) -> Iterator[LabelledClip]:
-        return (self[i] for i in range(len(self)))
+            numbers[name] = classes[template]
+        super().__init__(*whole_videos(numbers, path, Path(videos), ".webm", reader=reader))
 
 
 def _classes(path: Path) -> dict[str, int]:

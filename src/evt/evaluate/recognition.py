@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from tqdm import tqdm
 
 from evt.data.actions import ActionData
+from evt.data.reading import OnError, check_missing, left_out
 from evt.errors import DataError
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.loop import Unit, evaluate
@@ -17,9 +18,6 @@ from evt.evaluate.trace import Seen, Subject
 from evt.metrics.accuracy import Prediction, accuracy
 
 log = logging.getLogger(__name__)
-
-OnError = Literal["skip", "fail"]
-
 
 @dataclass
 class Recognition:
@@ -110,23 +108,7 @@ class Recognised:
 
     def left_out(self) -> list[str]:
         """A line for each clip that is in no average, to be written into the run folder."""
-        return [
-            *(f"{name}: not on disk" for name in self.missing),
-            *(f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in self.skipped.items()),
-        ]
-
-
-def check_missing(data: ActionData, on_error: OnError) -> None:
-    """Refuse a data set of which videos are missing, where errors are to end the run.
-
-    Raises:
-        DataError: the message names the first.
-    """
-    if data.missing and on_error == "fail":
-        raise DataError(
-            f"{data.name}: the videos of {len(data.missing)} clips are not on disk, the first {data.missing[0]}; all "
-            "are needed where on_error is fail"
-        )
+        return left_out(self.missing, self.skipped)
 
 
 def recognise(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,14 +22,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evt.data.actions import ActionClip, ActionData
+from evt.data.reading import OnError, check_missing, read_or_skip
 from evt.errors import DataError
-from evt.evaluate.recognition import OnError, check_missing
 from evt.eventful import Policy, Variant
 from evt.files import sealed, unsealed, write
 from evt.models.checkpoints import hash_of
 from evt.models.vivit import ViViT
-
-log = logging.getLogger(__name__)
 
 CLIPS_PER_SHARD = 64
 """A clip of 12 views and 16 steps is 0.6 MB, so a shard is 38 MB; a kill costs at most so many clips."""
@@ -146,14 +143,8 @@ def _fill_shard(
     labels: dict[str, int] = {}
     skipped: dict[str, str] = {}
     for clip in clips:
-        try:
-            views = model.preprocess(clip.frames)
-        except DataError as error:
-            if on_error == "fail":
-                raise
-            log.warning("left out: %s", error)
-            skipped[clip.name] = str(error)
-        else:
+        views = read_or_skip(clip, model.preprocess, on_error, skipped)
+        if views is not None:
             outputs[clip.name] = model.run_spatial(views, variant, policy).cpu()
             labels[clip.name] = clip.label
         bar.update()
