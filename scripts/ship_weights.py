@@ -37,7 +37,7 @@ from evt.models.shipped import FOLDER, shipped_sums
 
 CURVES = Path("results/training")
 MEAN_OVER = 20  # steps
-RECIPE = ("configs/task", "configs/model", "src/evt/data/sprites", "src/evt/training/dense_signals.py")
+RECIPE = ("configs/task", "configs/model", "src/evt/data/sprites", "src/evt/training/objectives")
 
 
 def ship(name: str, runs: Sequence[Path]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from evt.eventful import init_weights
 from evt.models.vit import ViT
+from evt.models.vitdet import ViTDet
 
 ROOT = Path(__file__).parents[1]
 CONFORMANCE = ROOT / "tests" / "conformance"
@@ -40,6 +41,26 @@ def small_vit(grid: tuple[int, int] = (6, 6), seed: int = 0) -> ViT:
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return net.eval()
+
+
+def small_detector(**changes: object) -> ViTDet:
+    torch.manual_seed(0)
+    model = ViTDet(
+        size=64,
+        dim=32,
+        depth=2,
+        num_heads=2,
+        window_size=3,
+        window_blocks=[0],
+        pretrain_grid=4,
+        rel_pos_grid=4,
+        n_classes=3,
+        fpn_channels=16,
+        fc_dim=32,
+        post_nms_top=50,
+        **changes,  # type: ignore[arg-type]
+    )
+    return model.eval()
 
 
 def small_frames(

@@ -53,10 +53,9 @@ from tests.commands import SMALL_RUN
 from tests.common import ROOT
 from tests.data.test_something import write as write_something
 from tests.data.vid_tree import coco_json, write_json, write_tree
-from tests.training.test_finetune import filled
-from tests.training.test_train import trained
+from tests.training.runs import trained
 from tests.videos import write_video
-from tests.vivit import small_vivit
+from tests.vivit import filled, small_vivit
 
 SENTENCES = (CheckpointError, ConfigError, DataError, TrainingError)
 SECONDS = 90.0

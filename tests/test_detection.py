@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from omegaconf import DictConfig
 
 from evt import reproduce, run, train
 from evt.data.video import Frame
@@ -23,6 +26,8 @@ from evt.models.checkpoints import read_checkpoint, save_checkpoint
 from evt.models.vitdet import ViTDet
 from evt.tables import detection as detection_table
 from evt.tables.rows import Row
+from evt.training.objectives.detection import detection_losses
+from evt.training.task import Task
 from tests.commands import SMALL, command, error
 from tests.common import ROOT
 from tests.data.vid_tree import VIDEOS, coco_json, write_json, write_tree
@@ -303,17 +308,23 @@ def test_training_on_vid_and_det_goes_on_after_a_kill(
     command(monkeypatch, train.train_task, *arguments, f"hydra.run.dir={tmp_path}/whole")
     assert "not loaded: roi_heads.box_predictor.cls_score.weight" in capsys.readouterr().err
 
-    losses, calls = train.detection_losses, iter(range(5))
+    calls = iter(range(5))
 
     def until_killed(*arguments: Any) -> Any:
         if next(calls, None) is None:
             raise KeyboardInterrupt
-        return losses(*arguments)
+        return detection_losses(*arguments)
 
-    monkeypatch.setattr(train, "detection_losses", until_killed)
+    def detection(*arguments: Any) -> Task[Any, Any]:
+        return replace(train.detection(*arguments), losses=until_killed)
+
+    @functools.wraps(train.train_task)
+    def killed(cfg: DictConfig) -> None:
+        train.train_task(cfg, {"detection": detection})
+
     with pytest.raises(SystemExit):
-        command(monkeypatch, train.train_task, *arguments, f"hydra.run.dir={tmp_path}/parts")
-    monkeypatch.setattr(train, "detection_losses", losses)
+        command(monkeypatch, killed, *arguments, f"hydra.run.dir={tmp_path}/parts")
+    assert next(calls, None) is None
     command(monkeypatch, train.train_task, *arguments, f"hydra.run.dir={tmp_path}/parts")
     whole, parts = (read_checkpoint(tmp_path / name / "weights.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(x, parts[name]) for name, x in whole.items())

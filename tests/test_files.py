@@ -24,14 +24,13 @@ from evt.evaluate.ledger import Ledger
 from evt.files import append, check_writable, replacing, sealed, unsealed, write, write_together
 from evt.models.checkpoints import read_checkpoint, save_checkpoint
 from evt.run import run
-from evt.training.loop import _save
+from evt.training.progress import Progress
 from evt.training.spatial_cache import SpatialCache
 from tests.commands import SMALL_RUN, command, error, run_small
 from tests.common import ROOT
 from tests.data.test_frames import write_frames
-from tests.training.test_finetune import filled
-from tests.training.test_train import trained
-from tests.vivit import small_vivit
+from tests.training.runs import trained
+from tests.vivit import filled, small_vivit
 
 
 @pytest.fixture
@@ -219,7 +218,6 @@ def test_training_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path, smal
 def test_the_cache_on_a_full_disk_goes_on_when_there_is_room(
     monkeypatch: pytest.MonkeyPatch, small_disk: Path
 ) -> None:
-    monkeypatch.setattr("evt.training.spatial_cache.CLIPS_PER_SHARD", 4)
     space = fill(small_disk, but=16_384)
     with pytest.raises(OSError, match=r"No space left on device: '.*/disk/cache/00\d+\.safetensors'$"):
         filled(small_disk / "cache", small_vivit())
@@ -340,7 +338,6 @@ def test_a_cache_of_a_damaged_origin_is_refused(tmp_path: Path, content: str) ->
 def test_shards_of_other_places_and_caches_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evt.training.spatial_cache.CLIPS_PER_SHARD", 4)
     model = small_vivit()
     filled(tmp_path / "a", model)
     filled(tmp_path / "b", model, r=6)
@@ -355,9 +352,9 @@ def test_a_checkpoint_is_in_memory_once_beside_the_model(tmp_path: Path) -> None
     """What torch makes of 8 MB, and no copy of it."""
     model = torch.nn.Linear(1024, 2048)
     optimizers = {"optimizer": torch.optim.SGD(model.parameters())}
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    progress = Progress(tmp_path, model, optimizers, torch.amp.GradScaler("cpu", enabled=False), {})
     tracemalloc.start()
-    _save(tmp_path, model, optimizers, scaler, {}, [])
+    progress.save()
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     size = (tmp_path / "last.pt").stat().st_size

@@ -1,17 +1,20 @@
-"""A small ViViT, and action recognition data in memory."""
+"""A small ViViT, action recognition data in memory, and what its spatial sub-model makes of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from evt.data.actions import LabelledClip
+from evt.data.actions import ActionData, LabelledClip
+from evt.data.reading import OnError
 from evt.errors import DataError
-from evt.eventful import init_weights
+from evt.eventful import VARIANTS, TopR, init_weights
 from evt.models.vivit import ViViT
+from evt.training.spatial_cache import SpatialCache, fill_cache
 
 
 def small_vivit(temporal_views: int = 2, spatial_views: int = 3, num_heads: int = 3) -> ViViT:
@@ -75,3 +78,16 @@ class Clips:
 
     def __iter__(self) -> Iterator[LabelledClip]:
         return (self[i] for i in range(self.n))
+
+
+def filled(
+    folder: Path,
+    model: ViViT,
+    data: ActionData | None = None,
+    r: int = 5,
+    on_error: OnError = "skip",
+    clips_per_shard: int = 4,
+) -> SpatialCache:
+    """A cache of the Eventful spatial sub-model's outputs for ten clips, or those of `data`, in shards of four."""
+    variant, clips = VARIANTS["temporal"], data or Clips(10)
+    return fill_cache(folder, model, variant, TopR(r), clips, on_error, clips_per_shard)

@@ -44,7 +44,7 @@ from evt.models.vivit import ViViT
 from evt.models.vivit_weights import load_fine_tuned, load_published
 from evt.tokens import Reduction
 from evt.tokens.run_length import check_threshold
-from evt.training.loop import Recipe
+from evt.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
 

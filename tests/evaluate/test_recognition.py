@@ -11,10 +11,11 @@ import pytest
 from evt.data.actions import ActionData
 from evt.data.epic_kitchens import EpicKitchens
 from evt.data.kinetics import Kinetics
+from evt.data.reading import OnError
 from evt.errors import DataError
 from evt.evaluate import recognition
 from evt.evaluate.ledger import Ledger
-from evt.evaluate.recognition import OnError, Recognised
+from evt.evaluate.recognition import Recognised
 from evt.evaluate.shapes import operations_of_clip
 from evt.evaluate.trace import Subject
 from evt.eventful import VARIANTS, TopR, Variant

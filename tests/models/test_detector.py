@@ -17,6 +17,7 @@ from evt.models.matching import IGNORED, match, sample
 from evt.models.roi_heads import pyramid_level
 from evt.models.rpn import anchors
 from evt.models.vitdet import ViTDet
+from tests.common import small_detector
 
 has_detectron2 = importlib.util.find_spec("detectron2") is not None
 
@@ -28,26 +29,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(n)
-
-
-def small_detector(**changes: object) -> ViTDet:
-    torch.manual_seed(0)
-    model = ViTDet(
-        size=64,
-        dim=32,
-        depth=2,
-        num_heads=2,
-        window_size=3,
-        window_blocks=[0],
-        pretrain_grid=4,
-        rel_pos_grid=4,
-        n_classes=3,
-        fpn_channels=16,
-        fc_dim=32,
-        post_nms_top=50,
-        **changes,  # type: ignore[arg-type]
-    )
-    return model.eval()
 
 
 def tensor(*boxes: list[float]) -> torch.Tensor:

@@ -8,11 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 from evt.data.actions import ActionData, UnlabelledClip
+from evt.data.reading import OnError
 from evt.data.video import Video
 from evt.evaluate.clip import look_at
 from evt.evaluate.detection import detect
 from evt.evaluate.ledger import Ledger
-from evt.evaluate.recognition import OnError, recognise
+from evt.evaluate.recognition import recognise
 from evt.evaluate.trace import Subject
 
 log = logging.getLogger(__name__)

@@ -19,6 +19,7 @@ from evt.metrics.accuracy import Prediction, accuracy
 
 log = logging.getLogger(__name__)
 
+
 @dataclass
 class Recognition:
     """An evaluator: top-1 and top-5, operations and seconds of a clip.

@@ -71,7 +71,8 @@ class VideoMAE(nn.Module):
         self.steps = view_frames // t
         self.patch_embed = TubeletEmbed(self.tubelet, dim)
         self.pos_embed: Tensor
-        n_tokens = self.steps * (size // h) * (size // w)
+        self.grid = (size // h, size // w)
+        n_tokens = self.steps * self.grid[0] * self.grid[1]
         self.register_buffer("pos_embed", sine_cosine(n_tokens, dim), persistent=False)
         self.length_embed = nn.Embedding(self.steps + 1, dim) if length_embedding else None
         blocks = [Block(dim, num_heads, mlp_ratio) for _ in range(depth)]
@@ -148,6 +149,22 @@ class VideoMAE(nn.Module):
             tokens = reduction.between(Packed(add(y, x), lengths, size), k)
             tokens = tokens._replace(x=add(block.mlp(block.norm2(tokens.x)), tokens.x))
         return tokens
+
+    def features(self, views: Tensor, reduction: Reduction | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Run views, (B, T, 3, size, size), to all that there is to learn from.
+
+        Returns:
+            Logits (B, classes), what the blocks make of the tokens that they saw, (K, D), and whose these are,
+            (B, steps, rows, columns) bool.
+
+        Raises:
+            TypeError, ValueError: see `encode`.
+        """
+        tokens, keep = self.encode(views, reduction)
+        if keep is None:
+            keep = torch.ones(len(views), self.n_tokens, dtype=torch.bool, device=views.device)
+        seen = keep.unflatten(1, (self.steps, *self.grid))
+        return self.classify(tokens.means()), self.fc_norm(tokens.x), seen
 
     def classify(self, pooled: Tensor) -> Tensor:
         """The logits of pooled tokens, (V, D) to (V, classes)."""

@@ -134,8 +134,8 @@ class ViViT(nn.Module):
         self.size = size
         self.steps = view_frames // frames
         self.patch_embed = TubeletEmbed((frames, height, width), dim)
-        grid = (size // height) * (size // width)
-        self.spatial = SubModel(grid, dim, spatial_depth, num_heads, mlp_ratio)
+        self.grid = (size // height, size // width)
+        self.spatial = SubModel(self.grid[0] * self.grid[1], dim, spatial_depth, num_heads, mlp_ratio)
         self.temporal = SubModel(self.steps, dim, temporal_depth, num_heads, mlp_ratio)
         self.head = Linear(dim, classes)
 
@@ -196,6 +196,18 @@ class ViViT(nn.Module):
     def steps_of(self, views: Tensor) -> Sequence[Tensor]:
         """Cut views into the frames of each step, (V, frames of a tubelet, 3, H, W) each."""
         return views.split(views.shape[1] // self.steps, dim=1)
+
+    def features(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run views densely, (B, t, 3, size, size), to all that there is to learn from.
+
+        Returns:
+            Logits (B, classes), what the spatial sub-model makes of the tokens, (K, D), class tokens apart, and whose
+            these are, (B, steps, rows, columns) bool: all.
+        """
+        tokens = self.patch_embed(views)  # (B, steps, N, D)
+        out = self.spatial.norm(self.spatial.run_blocks(tokens.flatten(0, 1))).unflatten(0, tokens.shape[:2])
+        everywhere = torch.ones(len(views), self.steps, *self.grid, dtype=torch.bool, device=views.device)
+        return self.classify(out[:, :, 0]), out[:, :, 1:].flatten(0, 2), everywhere
 
     def classify(self, spatial: Tensor) -> Tensor:
         """Run the temporal sub-model and the classifier, (V, steps, D) to the logits of each view, (V, classes)."""

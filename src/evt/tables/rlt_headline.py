@@ -17,8 +17,8 @@ from evt.data.sprites import SpriteClips
 from evt.evaluate.trace import timed
 from evt.settings import CONFIG_DIR, changed
 from evt.tokens import RunLength
-from evt.training.dense_signals import MotionLearner, MotionSamples, motion_losses
-from evt.training.loop import build_optimizers
+from evt.training.objectives.motion import MotionLearner, MotionSamples, motion_losses
+from evt.training.recipe import build_optimizers
 
 STEPS = 8
 """Training steps that are timed, on all tokens and on those that are kept by turns, after one of each that is not."""
@@ -35,7 +35,7 @@ def training_seconds(cfg: DictConfig, data: SpriteClips) -> dict[str, float]:
     contestants = {}
     for name, reduction in (("dense", None), ("rlt", RunLength(cfg.table.rivals_at))):
         model, _ = setup.build_videomae(changed(cfg.model, checkpoint=None), device)
-        learner = MotionLearner(model, reduction).to(device)
+        learner = MotionLearner(model, reduction=reduction).to(device)
         contestants[name] = learner, build_optimizers(learner, recipe)
     samples, size = MotionSamples(data, model), min(recipe.batch_size, len(data))
     generator = torch.Generator()

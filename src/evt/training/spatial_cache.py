@@ -8,7 +8,6 @@ is read back is held to its hashes: that of a shard's header when the cache is o
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -30,7 +29,7 @@ from evt.models.checkpoints import hash_of
 from evt.models.vivit import ViViT
 
 CLIPS_PER_SHARD = 64
-"""A clip of 12 views and 16 steps is 0.6 MB, so a shard is 38 MB; a kill costs at most so many clips."""
+"""A clip of 12 views and 16 steps is 0.6 MB, so a shard is 38 MB."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,7 @@ def fill_cache(
     policy: Policy | None,
     data: ActionData,
     on_error: OnError = "skip",
+    clips_per_shard: int = CLIPS_PER_SHARD,
 ) -> SpatialCache:
     """Compute what a cache lacks, all of it where there is none yet, and open it.
 
@@ -87,22 +87,23 @@ def fill_cache(
         model, variant, policy: the spatial sub-model and how it runs.
         data: the clips.
         on_error: what to do with a clip that cannot be read: leave it out, or stop.
+        clips_per_shard: a run that is killed computes at most so many anew.
 
     Raises:
         DataError: the folder holds the outputs of another model, variant, policy or data set, a shard is broken,
             no clip can be read, or one cannot and `on_error` is "fail".
     """
     check_missing(data, on_error)
-    origin = _origin(model, variant, policy, data)
+    origin = _origin(model, variant, policy, data, clips_per_shard)
     folder.mkdir(parents=True, exist_ok=True)
     claim(folder / "cache.json", origin)
     identity = hashlib.sha256(_json(origin).encode()).hexdigest()
 
-    shards = [folder / f"{i:05d}.safetensors" for i in range(-(-len(data) // CLIPS_PER_SHARD))]
-    clips: Iterator[int] = iter(range(len(data)))
+    starts = range(0, len(data), clips_per_shard)
+    shards = [folder / f"{i:05d}.safetensors" for i in range(len(starts))]
     with tqdm(total=len(data), desc="spatial outputs", unit="clip") as bar:
-        for shard in shards:
-            positions = list(itertools.islice(clips, CLIPS_PER_SHARD))
+        for shard, start in zip(shards, starts, strict=True):
+            positions = range(start, min(start + clips_per_shard, len(data)))
             if not shard.exists():
                 _fill_shard(
                     shard, identity, model, variant, policy, (data[i] for i in positions), on_error, bar
@@ -180,7 +181,9 @@ def _damaged(shard: Path, reason: str) -> DataError:
     return DataError(f"{shard}: not a shard of spatial outputs ({reason}); delete it, and it is made anew")
 
 
-def _origin(model: ViViT, variant: Variant, policy: Policy | None, data: ActionData) -> dict[str, Any]:
+def _origin(
+    model: ViViT, variant: Variant, policy: Policy | None, data: ActionData, clips_per_shard: int
+) -> dict[str, Any]:
     """All that spatial outputs depend on."""
     names = hashlib.sha256()
     for clip in data:
@@ -197,7 +200,7 @@ def _origin(model: ViViT, variant: Variant, policy: Policy | None, data: ActionD
         "num_heads": [block.attn.num_heads for block in model.spatial.blocks],  # type: ignore[union-attr]
         "variant": asdict(variant),
         "policy": repr(policy),
-        "clips_per_shard": CLIPS_PER_SHARD,
+        "clips_per_shard": clips_per_shard,
     }
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hydra
 import pytest
 
 from evt import setup, train
+from evt.settings import CONFIG_DIR
 from tests.commands import command
 from tests.data.vid_tree import VIDEOS, write_tree
 from tests.test_detection import DETECTOR, write_checkpoint
@@ -137,3 +139,56 @@ def test_a_detector_is_not_fine_tuned_on_clips(
         f"hydra.run.dir={tmp_path}/run",
     ]
     assert "model.name is vitdet; this needs a ViViT" in training_error(monkeypatch, capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            [
+                "task=vitdet_mini_cells",
+                "data@data.sprites=vid",
+                "data.sprites.root=ROOT",
+                "data.sprites.split=train",
+            ],
+            "data.sprites is vid; it must be sprites, whose cells are known",
+        ),
+        (["task=vivit_mini", "model=vitdet_mini"], "model.name is vitdet; allowed are videomae, vivit"),
+        (
+            ["task=vivit_mini", "objective=cell"],
+            "objective is cell; allowed are cells, detection, motion, temporal",
+        ),
+        (
+            ["task=videomae_mini", "variant=random_drop", "policy=random_drop"],
+            "variant is random_drop; to train it must be base or rlt",
+        ),
+        (
+            ["task=videomae_mini", "model=vivit_mini", "variant=rlt", "policy=run_length"],
+            "variant is rlt, which is for videomae; for vivit it must be base",
+        ),
+    ],
+)
+def test_a_task_refuses_what_it_cannot_learn_from(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    trained: tuple[list[str], Path],
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    given = [argument.replace("ROOT", f"{trained[1]}/ILSVRC2015") for argument in arguments]
+    told = training_error(monkeypatch, capsys, *given, f"hydra.run.dir={tmp_path}")
+    assert told == f"error: {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("task", "paper"),
+    [("vivit_temporal", (5, 8, 1e-5, 0.05)), ("vivit_temporal_kinetics", (10, 16, 2e-6, 0.05))],
+)
+def test_the_papers_settings(task: str, paper: tuple[int, int, float, float]) -> None:
+    """Supplement, sections B and C; dropout stands before the classifier."""
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        cfg = hydra.compose("train", [f"task={task}"])
+    recipe = setup.build_recipe(cfg.train)
+    assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.weight_decay) == paper
+    assert cfg.dropout == 0.5

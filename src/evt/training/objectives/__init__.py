@@ -1,0 +1,1 @@
+"""What is learned: for each, what a model is given to learn it with, the samples, and the losses."""
