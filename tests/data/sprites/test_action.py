@@ -20,7 +20,7 @@ ACT = Act(speed=2, turn=np.pi, sense=1, growth=np.log(2), height=20, phase=0)
 
 
 def with_label(clip: SpriteClip, label: int) -> SpriteClip:
-    return SpriteClip(clip.name, label, clip._recipe)
+    return SpriteClip(clip.name, label, clip._script)
 
 
 @pytest.mark.parametrize("setting", ["mixed", "cuts"])
@@ -68,7 +68,7 @@ def test_places_tell_no_class_in_any_frame(monkeypatch: pytest.MonkeyPatch) -> N
     blank = Sprite(Image.new("RGBX", (4, 4)), 1, 1, 0)
     monkeypatch.setattr(action, "draw_sprite", lambda *_: blank)
     monkeypatch.setattr(action, "draw_background", lambda *_: np.zeros((1, 1, 3), np.uint8))
-    scenes = [action._scene.__wrapped__(clip._recipe, 0, 32, 1) for clip in SpriteClips(500, 32, SIZE, 2)]
+    scenes = [action._scene.__wrapped__(clip._script, 0, 32, 1) for clip in SpriteClips(500, 32, SIZE, 2)]
     for name in ACTIONS:
         ends = [act_out(name, scene.act, scene.poses[0], scene.poses[1], -16, 32) for scene in scenes]
         for actor in range(2):
@@ -118,7 +118,7 @@ def test_a_bounce_goes_up_first() -> None:
 def test_pictures_show_the_motion(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what goes out on one side comes in on the other, whole."""
     clip = SpriteClips(1, 32, SIZE, 3, "val", "static")[0]
-    scene = action._scene(clip._recipe, 0, 32, clip._filming.camera.margin)
+    scene = action._scene(clip._script, 0, 32, clip._filming.camera.margin)
     disc = np.zeros((40, 40, 4), np.uint8)
     y, x = np.mgrid[:40, :40] - 19.5
     disc[..., 3] = 255 * (np.hypot(x, y) < 18)

@@ -61,7 +61,7 @@ def test_a_box_bounds_exactly_the_visible_pixels(monkeypatch: pytest.MonkeyPatch
         for i in (0, 31, 59):
             monkeypatch.setattr(detection, "_scene", drawn)
             _, ids, target = video.render(i)
-            scene = drawn(video._recipe, 0, video._filming.camera.margin)
+            scene = drawn(video._script, 0, video._filming.camera.margin)
             expected_boxes, expected_labels = [], []
             for number, (sprite, way) in enumerate(scene.sprites):
                 pictures = []
@@ -120,7 +120,7 @@ def test_objects_move_as_fast_as_promised() -> None:
     speeds = [
         float(np.hypot(*way.speed))
         for video in SpriteVideos(30, 1, SIZE, 2)
-        for _, way in detection._scene(video._recipe, 0, video._filming.camera.margin).sprites
+        for _, way in detection._scene(video._script, 0, video._filming.camera.margin).sprites
     ]
     moving = [speed for speed in speeds if speed]
     assert 0.15 < 1 - len(moving) / len(speeds) < 0.35
@@ -175,7 +175,7 @@ def test_the_class_map_shows_each_object_where_its_box_is(setting: str) -> None:
             assert all(edge.any() for edge in (shows[0], shows[-1], shows[:, 0], shows[:, -1]))
         in_a_box = torch.zeros_like(classes, dtype=torch.bool)
         _, ids, _ = video.render(i)
-        scene = detection._scene(video._recipe, video._filming.scene(i)[0], video._filming.camera.margin)
+        scene = detection._scene(video._script, video._filming.scene(i)[0], video._filming.camera.margin)
         for number, (sprite, _) in enumerate(scene.sprites):
             in_a_box |= torch.from_numpy(ids == number) & (sprite.label >= 0)
         assert torch.equal(classes < len(CLASSES), in_a_box)

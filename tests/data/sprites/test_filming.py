@@ -10,7 +10,7 @@ import pytest
 from evt.data.sprites import DISTURBANCES, MIXED, SpriteVideos
 from evt.data.sprites.detection import SpriteVideo
 from evt.data.sprites.filming import Camera
-from evt.data.sprites.settings import Disturbance, Recipe, disturbance_of
+from evt.data.sprites.settings import Disturbance, Script, disturbance_of
 from evt.errors import DataError
 
 SIZE = (128, 128)
@@ -119,7 +119,7 @@ def test_settings_show_the_same_objects() -> None:
 
 
 def test_mixed_draws_each_disturbance() -> None:
-    drawn = [disturbance_of(MIXED, Recipe((0, 0, i), 1, SIZE, MIXED).rng(2)) for i in range(400)]
+    drawn = [disturbance_of(MIXED, Script((0, 0, i), 1, SIZE, MIXED).rng(2)) for i in range(400)]
 
     def share(name: str) -> float:
         return float(np.mean([getattr(disturbance, name) > 0 for disturbance in drawn]))

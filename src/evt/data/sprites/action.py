@@ -22,7 +22,7 @@ from torch import Tensor
 
 from evt.data.sprites.filming import Filming
 from evt.data.sprites.rendering import Pose, paste
-from evt.data.sprites.settings import SCENE, SPLITS, Recipe, recipes
+from evt.data.sprites.settings import SCENE, SPLITS, Script, scripts
 from evt.data.sprites.shapes import CLASSES, Sprite, draw_background, draw_sprite
 
 ACTIONS = (
@@ -135,11 +135,11 @@ def _turned(vector: np.ndarray, angle: float) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4)
-def _scene(recipe: Recipe, number: int, n: int, margin: int) -> Scene:
+def _scene(script: Script, number: int, n: int, margin: int) -> Scene:
     """Scene `number` of a clip, of n frames; its background goes on for `margin` pixels outside the frame."""
-    height, width = recipe.size
+    height, width = script.size
     side = min(height, width)
-    rng = recipe.rng(SCENE, number)
+    rng = script.rng(SCENE, number)
 
     def sprite(diameter: float) -> Sprite:
         return draw_sprite(rng, int(rng.integers(len(CLASSES))), diameter / 2)
@@ -173,15 +173,15 @@ class SpriteClip:
     Args:
         name: of the clip.
         label: its class, an index in ACTIONS.
-        recipe: what it is made from, which says nothing of its class.
+        script: what it is made from, which says nothing of its class.
     """
 
     fingerprint = ""
 
-    def __init__(self, name: str, label: int, recipe: Recipe) -> None:
+    def __init__(self, name: str, label: int, script: Script) -> None:
         self.name, self.label = name, label
-        self._recipe = recipe
-        self._filming = Filming(recipe)
+        self._script = script
+        self._filming = Filming(script)
 
     @property
     def frames(self) -> SpriteClip:
@@ -189,14 +189,14 @@ class SpriteClip:
         return self
 
     def __len__(self) -> int:
-        return self._recipe.n_frames
+        return self._script.n_frames
 
     def __getitem__(self, positions: Sequence[int]) -> Tensor:
         """Frames by position, (n, 3, H, W) uint8 RGB."""
         for i in positions:
             if not 0 <= i < len(self):
                 raise IndexError(f"{self.name} has no frame {i}; it has {len(self)}")
-        height, width = self._recipe.size
+        height, width = self._script.size
         frames = np.empty((len(positions), height, width, 3), np.uint8)
         for frame, i in zip(frames, positions, strict=True):
             frame[:] = self._render(i)
@@ -209,7 +209,7 @@ class SpriteClip:
             x and y in pixels, (2, H, W) float32, NaN where the next frame shows another scene; and whether a pixel
             shows an actor, (H, W) bool.
         """
-        height, width = self._recipe.size
+        height, width = self._script.size
         if i + 1 not in self._filming.scene(i)[1]:
             return torch.full((2, height, width), torch.nan), torch.zeros(height, width, dtype=torch.bool)
         pan = self._filming.camera.place(i + 1) - self._filming.camera.place(i)
@@ -243,7 +243,7 @@ class SpriteClip:
 
     def _scene(self, i: int) -> Scene:
         number, shown = self._filming.scene(i)
-        return _scene(self._recipe, number, len(shown), self._filming.camera.margin)
+        return _scene(self._script, number, len(shown), self._filming.camera.margin)
 
     def _placed(self, i: int) -> list[tuple[Sprite, Pose, bool]]:
         """The sprites of frame i from back to front, their poses as the camera sees them, and whether they wrap."""
@@ -258,7 +258,7 @@ class SpriteClip:
 
     def _copies(self, pose: Pose) -> list[Pose]:
         """An actor in the frame, and again on the other side: what sticks out on one comes in on the other."""
-        height, width = self._recipe.size
+        height, width = self._script.size
         x, y = pose.x % width, pose.y % height
         return [
             replace(pose, x=x + shift_x, y=y + shift_y)
@@ -303,11 +303,11 @@ class SpriteClips(Sequence[SpriteClip]):
         setting: str = "mixed",
     ) -> None:
         self.name = f"{n_clips} generated clips ({split}, {setting}, seed {seed})"
-        made_from = recipes(("n_clips", n_clips), n_frames, size, seed, split, setting)
+        made_from = scripts(("n_clips", n_clips), n_frames, size, seed, split, setting)
         labels = np.random.default_rng((seed, SPLITS.index(split))).permutation(n_clips) % len(ACTIONS)
         self._clips = [
-            SpriteClip(f"sprites_{split}_{i:06d}", label, recipe)
-            for i, (label, recipe) in enumerate(zip(labels.tolist(), made_from, strict=True))
+            SpriteClip(f"sprites_{split}_{i:06d}", label, script)
+            for i, (label, script) in enumerate(zip(labels.tolist(), made_from, strict=True))
         ]
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ import torch
 
 from evt.data.sprites.filming import Filming
 from evt.data.sprites.rendering import Pose, paste
-from evt.data.sprites.settings import SCENE, Recipe, recipes
+from evt.data.sprites.settings import SCENE, Script, scripts
 from evt.data.sprites.shapes import CLASSES, Sprite, draw_background, draw_sprite
 from evt.data.video import Boxes, Frame
 
@@ -65,10 +65,10 @@ class Scene:
 
 
 @functools.lru_cache(maxsize=4)
-def _scene(recipe: Recipe, number: int, margin: int) -> Scene:
+def _scene(script: Script, number: int, margin: int) -> Scene:
     """Scene `number` of a video, whose background goes on for `margin` pixels outside the frame."""
-    height, width = recipe.size
-    rng = recipe.rng(SCENE, number)
+    height, width = script.size
+    rng = script.rng(SCENE, number)
     labels = [int(label) for label in rng.integers(len(CLASSES), size=rng.integers(4, 9))]
     labels += [-1] * int(rng.integers(1, 4))  # distractors
     rng.shuffle(labels)
@@ -76,7 +76,7 @@ def _scene(recipe: Recipe, number: int, margin: int) -> Scene:
     sprites = []
     for label in labels:
         radius = DIAMETERS[0] / 2 * (largest / DIAMETERS[0]) ** rng.uniform()
-        sprites.append((draw_sprite(rng, label, radius), _draw_way(rng, radius, recipe.size)))
+        sprites.append((draw_sprite(rng, label, radius), _draw_way(rng, radius, script.size)))
     background = draw_background(rng, height + 2 * margin, width + 2 * margin)
     for _ in range(rng.integers(3, 8)):  # things that belong to the background: shapeless, and at rest
         pose = Pose(
@@ -111,18 +111,18 @@ class SpriteVideo:
 
     Args:
         name: of the video.
-        recipe: what it is made from.
+        script: what it is made from.
     """
 
     fingerprint = ""
 
-    def __init__(self, name: str, recipe: Recipe) -> None:
+    def __init__(self, name: str, script: Script) -> None:
         self.name = name
-        self._recipe = recipe
-        self._filming = Filming(recipe)
+        self._script = script
+        self._filming = Filming(script)
 
     def __len__(self) -> int:
-        return self._recipe.n_frames
+        return self._script.n_frames
 
     def __iter__(self) -> Iterator[Frame]:
         return (self[i] for i in range(len(self)))
@@ -148,12 +148,12 @@ class SpriteVideo:
             The image (H, W, 3) uint8; for each pixel the number of the sprite that it shows, (H, W) int16, -1 for
             the background; and the boxes, from back to front. Distractors are sprites too, but have no box.
         """
-        recipe, filming = self._recipe, self._filming
-        scene = _scene(recipe, filming.scene(i)[0], filming.camera.margin)
+        script, filming = self._script, self._filming
+        scene = _scene(script, filming.scene(i)[0], filming.camera.margin)
         camera = filming.camera.place(i)
         image = filming.frame(scene.background, i)
-        ids = np.full(recipe.size, -1, np.int16)
-        poses = [way.pose(i, camera, recipe.size, sprite.radius) for sprite, way in scene.sprites]
+        ids = np.full(script.size, -1, np.int16)
+        poses = [way.pose(i, camera, script.size, sprite.radius) for sprite, way in scene.sprites]
         for number, ((sprite, _), pose) in enumerate(zip(scene.sprites, poses, strict=True)):
             paste(image, ids, number, sprite, pose)
         boxes, labels = [], []
@@ -171,7 +171,7 @@ class SpriteVideo:
         Background and distractors are of class len(CLASSES).
         """
         image, ids, _ = self.render(i)
-        sprites = _scene(self._recipe, self._filming.scene(i)[0], self._filming.camera.margin).sprites
+        sprites = _scene(self._script, self._filming.scene(i)[0], self._filming.camera.margin).sprites
         nothing = len(CLASSES)
         labels = np.array(
             [sprite.label if sprite.label >= 0 else nothing for sprite, _ in sprites] + [nothing]
@@ -230,8 +230,8 @@ class SpriteVideos(Sequence[SpriteVideo]):
         setting: str = "mixed",
     ) -> None:
         self._videos = [
-            SpriteVideo(f"sprites_{split}_{i:06d}", recipe)
-            for i, recipe in enumerate(recipes(("n_videos", n_videos), n_frames, size, seed, split, setting))
+            SpriteVideo(f"sprites_{split}_{i:06d}", script)
+            for i, script in enumerate(scripts(("n_videos", n_videos), n_frames, size, seed, split, setting))
         ]
 
     def __len__(self) -> int:

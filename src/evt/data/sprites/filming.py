@@ -7,30 +7,30 @@ import functools
 import numpy as np
 
 from evt.data.sprites.rendering import cut_out
-from evt.data.sprites.settings import FILMING, NOISE, SETTING, Disturbance, Recipe, disturbance_of
+from evt.data.sprites.settings import FILMING, NOISE, SETTING, Disturbance, Script, disturbance_of
 
 LIGHT_PERIOD = 240
 """Frames from brightest to brightest: at the strongest, 1% a frame."""
 
 
 class Filming:
-    """What a recipe's disturbances do to each frame.
+    """What a script's disturbances do to each frame.
 
     Args:
-        recipe: of the video.
+        script: of the video.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.disturbance = disturbance_of(recipe.setting, recipe.rng(SETTING))
-        rng = recipe.rng(FILMING)
-        self._recipe = recipe
+    def __init__(self, script: Script) -> None:
+        self.disturbance = disturbance_of(script.setting, script.rng(SETTING))
+        rng = script.rng(FILMING)
+        self._script = script
         self._light_phase = rng.uniform(0, 2 * np.pi)
         self._cut_phase = rng.uniform()
         self.camera = Camera(rng, self.disturbance)
 
     def scene(self, i: int) -> tuple[int, range]:
         """The number of the scene that frame i shows, and all the frames that show it."""
-        every, n_frames = self.disturbance.cut_every, self._recipe.n_frames
+        every, n_frames = self.disturbance.cut_every, self._script.n_frames
         if not every:
             return 0, range(n_frames)
         offset = int(every * self._cut_phase)
@@ -41,7 +41,7 @@ class Filming:
     def frame(self, background: np.ndarray, i: int) -> np.ndarray:
         """The part of a background that frame i shows, (H, W, 3) uint8."""
         x, y = self.camera.place(i) + self.camera.margin
-        return cut_out(background, x, y, self._recipe.size)
+        return cut_out(background, x, y, self._script.size)
 
     def expose(self, image: np.ndarray, i: int) -> np.ndarray:
         """Add frame i's light and noise to what would be seen without, both (H, W, 3) uint8."""
@@ -52,7 +52,7 @@ class Filming:
         if disturbance.noise:
             # To draw each value takes longer than all else; a random stretch of a long table does not.
             table = _noise_table(disturbance.noise, image.size)
-            start = self._recipe.rng(NOISE, i).integers(table.size - image.size)
+            start = self._script.rng(NOISE, i).integers(table.size - image.size)
             noisy = image + table[start : start + image.size].reshape(image.shape)
             image = np.clip(noisy, 0, 255, out=noisy).astype(np.uint8)
         return image

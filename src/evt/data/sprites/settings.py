@@ -60,8 +60,8 @@ SCENE, FILMING, SETTING, NOISE = range(4)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """All that a video is made from. Two videos of equal recipe are equal.
+class Script:
+    """All that a generated video is made from: videos of equal scripts are equal.
 
     key: seed, split and number; under another setting, the same key shows the same objects on the same ways.
     n_frames, size, setting: see `SpriteVideos`.
@@ -92,10 +92,10 @@ def disturbance_of(setting: str, rng: np.random.Generator) -> Disturbance:
     )
 
 
-def recipes(
+def scripts(
     n: tuple[str, int], n_frames: int, size: tuple[int, int], seed: int, split: str, setting: str
-) -> list[Recipe]:
-    """The recipes of a data set's videos.
+) -> list[Script]:
+    """The scripts of a data set's videos.
 
     Args:
         n: how many, after the name of that setting.
@@ -117,4 +117,4 @@ def recipes(
         if choice not in allowed:
             raise DataError(f"data.{name} is {choice!r}; allowed are {', '.join(allowed)}")
     height, width = size
-    return [Recipe((seed, SPLITS.index(split), i), n_frames, (height, width), setting) for i in range(n[1])]
+    return [Script((seed, SPLITS.index(split), i), n_frames, (height, width), setting) for i in range(n[1])]
