@@ -1,4 +1,4 @@
-"""What becomes of the clips of a data set that cannot be read: they are left out and listed, or the work ends."""
+"""What becomes of what cannot be read in a data set, a clip say: it is left out and listed, or the work ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
-from evt.data.actions import ActionClip, ActionData, Frames
+from evt.data.actions import ActionData
 from evt.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -30,27 +30,25 @@ def check_missing(data: ActionData, on_error: OnError) -> None:
         )
 
 
-def read_or_skip(
-    clip: ActionClip, read: Callable[[Frames], T], on_error: OnError, skipped: dict[str, str]
-) -> T | None:
-    """Read a clip; None where it cannot be read and is to be left out.
+def read_or_skip(name: str, read: Callable[[], T], skip: bool, skipped: dict[str, str]) -> T | None:
+    """Read something; None where it cannot be read and is to be left out.
 
     Args:
-        clip: what to read.
-        read: what to make of its frames.
-        on_error: what to do where they cannot be read.
-        skipped: the clips that were left out, with why; one that is left out here is added.
+        name: of what is read, unique in its data set.
+        read: reads it.
+        skip: leave out what cannot be read.
+        skipped: what was left out, by name, with why; what is left out here is added.
 
     Raises:
-        DataError: it cannot be read, and `on_error` is "fail".
+        DataError: it cannot be read, and is not to be left out.
     """
     try:
-        return read(clip.frames)
+        return read()
     except DataError as error:
-        if on_error == "fail":
+        if not skip:
             raise
         log.warning("left out: %s", error)
-        skipped[clip.name] = str(error)
+        skipped[name] = str(error)
         return None
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn, Protocol
 
 from tqdm import tqdm
 
-from evt.errors import DataError
+from evt.data.reading import read_or_skip
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.trace import Seen, Subject, observe
-
-log = logging.getLogger(__name__)
 
 
 class Evaluator(Protocol):
@@ -71,7 +69,7 @@ def evaluate(
     Raises:
         DataError: a sample cannot be read or used, and is not to be left out; the message names it.
     """
-    skipped = {}
+    skipped: dict[str, str] = {}
     for unit in units:
         part = f"{key} {unit.name} {unit.fingerprint}"
         if part in ledger:
@@ -79,18 +77,12 @@ def evaluate(
         else:
             own = {name: evaluator.fresh() for name, evaluator in evaluators.items()}
             for sample in unit.samples:
-                try:
-                    seen = observe(subject, sample)
-                except DataError as error:
-                    if not skip:
-                        raise
-                    log.warning("left out: %s", error)
-                    skipped[unit.name] = str(error)
-                    bar.update()
+                seen = read_or_skip(unit.name, partial(observe, subject, sample), skip, skipped)
+                bar.update()
+                if seen is None:
                     break
                 for evaluator in own.values():
                     evaluator.update(seen)
-                bar.update()
             if unit.name in skipped:
                 continue
             ledger.put(part, {name: evaluator.record() for name, evaluator in own.items()})

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def _fill_shard(
     labels: dict[str, int] = {}
     skipped: dict[str, str] = {}
     for clip in clips:
-        views = read_or_skip(clip, model.preprocess, on_error, skipped)
+        views = read_or_skip(clip.name, partial(model.preprocess, clip.frames), on_error == "skip", skipped)
         if views is not None:
             outputs[clip.name] = model.run_spatial(views, variant, policy).cpu()
             labels[clip.name] = clip.label
