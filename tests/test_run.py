@@ -166,6 +166,7 @@ def test_a_threshold_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         (["policy.r=1,2"], "policy.r=1,2 has several values; add -m to run each of them in turn"),
         (["policy.r=[1"], "the argument policy.r=[1 cannot be read; it must be of the form setting=value"),
         (["data=frames", "data.path=a=b"], "needs quotes, as in 'data.path=\"a=b\"'"),
+        (["data=frames", 'data.path="a b\\"'], "needs quotes, as in 'data.path=\"a b\\\\\"'"),
         (["model=3"], "the name of a choice must be a text"),
         (["data=video"], "data.path is not set; give it on the command line as data.path=..."),
         (

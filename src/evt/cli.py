@@ -179,9 +179,11 @@ def _explain(error: Exception, config_name: str) -> str:
         unread = f"the argument {error.override} cannot be read; it must be of the form setting=value"
         if "=" not in str(error.override):
             return unread
+        # Quotes whose last one is a part of the text, for the backslash before it, are not meant as that.
+        meant = re.sub(r"""=(["'])(.*)\1$""", r"=\2", str(error.override))
         return (
             f"{unread}, and a text with other characters than letters, digits and _ - . / needs quotes, as in "
-            f"{quoted(error.override)}"
+            f"{quoted(meant)}"
         )
     if several := re.match(r"Ambiguous value for argument '(.+?)'\n", message):
         return (
