@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from evt.evaluate.trace import Model, trace
-from evt.eventful import Policy, Variant, count_ops
+from evt.eventful import Policy, Stream, TopR, Variant, count_ops
 from evt.models.vivit import ViViT
 
 
@@ -36,7 +37,9 @@ class Operations:
 
 
 @torch.no_grad()
-def operations_of_shapes(model: Shaped, variant: Any, policy: Any, steps: int = 0) -> Operations:
+def operations_of_shapes(
+    model: Shaped, variant: Variant, policy: Policy | None, steps: int = 0
+) -> Operations:
     """Count a flush and a later input, on whatever device the model is; the meta device is enough.
 
     A threshold has no such count: what it selects depends on the frames.
@@ -45,11 +48,21 @@ def operations_of_shapes(model: Shaped, variant: Any, policy: Any, steps: int = 
         model, variant, policy: what runs.
         steps: outputs that are decoded together; 0 leaves that out.
     """
-    first, later = trace(model.stream(variant, policy), [model.blank()] * 2)
+    stream, first = _flushed(model, variant)  # type: ignore[arg-type]  # modules can be hashed
+    stream.policy = policy
+    (later,) = trace(stream, [model.blank()], first=False)
     with count_ops() as decoding:
         if steps:
             model.decode([later.output] * steps, None)
-    return Operations(first.ops, later.ops, decoding)
+    return Operations(first, later.ops, decoding)
+
+
+@lru_cache(maxsize=8)
+def _flushed(model: Shaped, variant: Variant) -> tuple[Stream, Counter[str]]:
+    """A stream after its flush, which no policy changes, and what that cost; rows that differ in policy share it."""
+    stream: Any = model.stream(variant, None if variant.gate is None else TopR(0))
+    (first,) = trace(stream, [model.blank()])
+    return stream, first.ops
 
 
 def operations_of_clip(model: ViViT, variant: Variant, policy: Policy | None) -> int:
