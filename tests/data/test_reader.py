@@ -26,7 +26,8 @@ from evt.data.clips import Clip
 from evt.data.epic_kitchens import EpicKitchens
 from evt.data.h264 import FrameNumbers
 from evt.data.kinetics import Kinetics
-from evt.data.reader import Reader, VideoFile
+from evt.data.opening import Reader
+from evt.data.reader import VideoFile
 from evt.data.something import SomethingSomething
 from evt.errors import DataError
 from tests.common import ROOT, SHARED

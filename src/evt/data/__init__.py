@@ -1,5 +1,5 @@
 """Videos with their ground truth. Knows no model."""
 
-from evt.data.reader import open_video
+from evt.data.opening import open_video
 
 __all__ = ["open_video"]

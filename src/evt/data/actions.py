@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from evt.data.reader import Reader, open_video
+from evt.data.opening import Reader, open_video
 from evt.errors import DataError
 
 VIDEO_SUFFIXES = frozenset(

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from evt.data.reader import Reader, open_video
+from evt.data.opening import Reader, open_video
 from evt.data.video import Frame
 from evt.errors import DataError
 

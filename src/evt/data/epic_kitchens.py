@@ -8,7 +8,7 @@ from typing import Literal
 
 from evt.data.actions import Segment, Segments, find_videos
 from evt.data.annotation_files import read_csv, shown
-from evt.data.reader import Reader
+from evt.data.opening import Reader
 from evt.errors import DataError
 
 N_VERBS = 97

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evt.data.actions import Segments, whole_videos
 from evt.data.annotation_files import read_csv, shown
-from evt.data.reader import Reader
+from evt.data.opening import Reader
 from evt.errors import DataError
 
 FPS = 25.0

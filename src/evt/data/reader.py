@@ -1,4 +1,4 @@
-"""The one way to pictures from a video file: frame i is frame i of a decode from start to end."""
+"""Pictures from a video file by PyAV: frame i is frame i of a decode from start to end."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import operator
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import Literal, cast, overload
+from typing import cast, overload
 
 import av
 import numpy as np
@@ -23,8 +22,6 @@ from evt.data.ends import times_of
 from evt.data.order import frames_of, times_tell, unsure
 from evt.data.packets import Stored, open_stream, packets_of, read_stored
 from evt.errors import DataError
-
-Reader = Literal["auto", "av", "decord"]
 
 NEAR = 64
 """Frames that are rather decoded on the way than jumped over where there is a key frame between."""
@@ -275,29 +272,3 @@ def check_is_file(path: Path) -> None:
         raise DataError(f"{path}: is a device or a pipe; a video file is needed")
     if not path.is_file():
         raise DataError(f"{path}: no such file; a video is needed")
-
-
-def open_video(path: str | Path, reader: Reader = "auto") -> VideoFile:
-    """A video; the last one stays open, as the segments of a long video follow one another.
-
-    Args:
-        path: the file.
-        reader: "auto" and "av" are PyAV; "decord" see `evt.data.decord_reader`.
-
-    Raises:
-        DataError: see `VideoFile` and `DecordFile`.
-    """
-    path = Path(path)
-    check_is_file(path)
-    state = path.stat()
-    return _cached(path, reader, state.st_size, state.st_mtime_ns)
-
-
-@lru_cache(maxsize=1)
-def _cached(path: Path, reader: Reader, size: int, changed: int) -> VideoFile:
-    if reader == "decord":
-        # Imported here, since it builds on this file.
-        from evt.data.decord_reader import DecordFile
-
-        return DecordFile(path)
-    return VideoFile(path)
