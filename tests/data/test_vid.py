@@ -461,6 +461,7 @@ def edited(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]
         (edited(lambda x: x.pop("videos")), "there is no list 'videos'"),
         (edited(lambda x: x["images"][2].pop("file_name")), r"images\[2\] has no 'file_name'"),
         (edited(lambda x: x["images"][3].pop("width")), r"images\[3\] has no 'width'"),
+        (edited(lambda x: x["annotations"].insert(0, 1)), r"annotations\[0\] has no 'category_id'"),
         (edited(lambda x: x["annotations"][1].pop("bbox")), r"annotations\[1\] has no 'bbox'"),
         (
             edited(lambda x: x["annotations"][1].update(bbox=[1, 2, 3])),

@@ -144,7 +144,9 @@ def read_coco(path: str | Path, pictures: bool = False, classes: Sequence[str] =
             )
         return np.array(found, np.int64)
 
-    if any("id" in entry for entry in content["annotations"]):  # nothing needs one
+    if any(
+        isinstance(entry, dict) and "id" in entry for entry in content["annotations"]
+    ):  # nothing needs one
         places_by("annotations", "id", _ID)
     if pictures:
         labels_of_ids = {key: -1 if label is None else label for key, label in labels_of_ids.items()}
