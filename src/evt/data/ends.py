@@ -126,7 +126,7 @@ def _cut_off(stored: Stored, lasts: float, last: float, longest: float) -> bool:
         return missing > last / 2
     # The file may be as long as the sound alone.
     return (
-        stored.container == "matroska"
+        stored.container in {"matroska", "flv"}
         and missing > 1.5 * longest
         and stored.seconds - _last_end(stored) > 1.5 * longest
     )

@@ -3,6 +3,7 @@ built on."""
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -19,6 +20,9 @@ IN_ORDER = NO_REORDERING | {"vp8", "vp9", "av1"}
 
 STORED_TIMES = EXACT_TIMES | {"asf", "mpeg", "mpegts"}
 """The containers in which the time of a packet does not depend on whether those before it are there."""
+
+ASKED = 64
+"""Packets of HEVC of which the decoder is asked for the order; no frame waits for more than 16 others."""
 
 MAX_GAPS = 3
 """In the times of frames at a steady rate; a video with more of them has just no steady rate."""
@@ -42,8 +46,11 @@ def frames_of(stored: Stored) -> Frames:
     packets = stored.packets
     numbers = [i for i, packet in enumerate(packets) if not packet.discard]
     one_each = stored.codec in NO_REORDERING or (stored.exact and stored.codec in ONE_FRAME_A_PACKET)
-    if one_each and times_tell(stored):
-        numbers.sort(key=lambda i: cast(int, packets[i].pts))
+    told = one_each and times_tell(stored)
+    numbers.sort(key=lambda i: packets[i].pts or 0)
+    if told and (contradicted := _contradicted(stored, numbers)):
+        return _scan(stored, contradicted)
+    if told:
         return Frames([cast(int, packets[i].pts) for i in numbers], numbers, True)
     return _scan(stored)
 
@@ -54,8 +61,27 @@ def times_tell(stored: Stored) -> bool:
     return all(packet.pts is not None for packet in stored.packets) and len(set(shown)) == len(shown)
 
 
-def _scan(stored: Stored) -> Frames:
-    """The frames of a decode from the start."""
+def _contradicted(stored: Stored, numbers: list[int]) -> bool:
+    """Whether packets, in the order of their times, say of themselves that they are shown in another one.
+
+    Those of HEVC are asked through the decoder, and only the first of them.
+    """
+    if stored.codec == "hevc":
+        came: list[int] = []
+        container, stream = open_stream(stored.path)
+        stream.codec_context.options = {}
+        with container:
+            for number, packet in enumerate(itertools.islice(packets_of(container, stream), ASKED)):
+                came += [cast(int, frame.pts) for frame in decode(stream.codec_context, packet, number) or ()]
+        place = {number: i for i, number in enumerate(numbers)}
+        places = [place[number] for number in came if number in place]
+        return places != sorted(places)
+    orders = [order for number in numbers if (order := stored.packets[number].order) is not None]
+    return orders != sorted(orders)
+
+
+def _scan(stored: Stored, contradicted: bool = False) -> Frames:
+    """The frames of a decode from the start; contradicted: the times of the packets are not those of showing."""
     numbers: dict[int, None] = {}
     came = []  # how many frames, before each packet
     failed = set()
@@ -75,7 +101,7 @@ def _scan(stored: Stored) -> Frames:
     known = sorted(at for at in times if at is not None)
     all_known = len(set(known)) == len(times)
     # Where the container stores the times, those that come in another order do so for a packet that is missing.
-    if all_known and (stored.exact or known == times):
+    if all_known and ((stored.exact and not contradicted) or known == times):
         order.sort(key=lambda number: cast(int, stored.packets[number].pts))
         return Frames(known, order, True)
     # A packet without its frame, after the first that has one, leaves those that follow with numbers too low.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import av
 
-from evt.data.h264 import FrameNumbers
+from evt.data.h264 import FrameNumbers, Picture, split
 from evt.errors import DataError
 
 MAX_PIXELS = 2**27
@@ -38,8 +38,8 @@ av.logging.set_level(None)  # ffmpeg's own lines are not for the user
 
 class PacketInfo(NamedTuple):
     """Of a packet: when it is shown and decoded, whether frames can be read from here, whether the container says so,
-    how long it lasts, whether it is not shown, whether it is cut off, and whether none is known to be missing before
-    it."""
+    how long it lasts, whether it is not shown, whether it is cut off, whether none is known to be missing before it,
+    and its place in the order of showing by the packet itself, where that says so."""
 
     pts: int | None
     dts: int | None
@@ -48,7 +48,8 @@ class PacketInfo(NamedTuple):
     duration: int
     discard: bool
     cut: bool
-    follows: bool
+    follows: bool = True
+    order: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,37 @@ def open_stream(path: Path) -> tuple[av.container.InputContainer, av.VideoStream
 
 
 def packets_of(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
-    """The packets that hold anything, to the end or to where the file cannot be read any further."""
+    """The packets that hold anything, to the end or to where the file cannot be read any further.
+
+    Raises:
+        DataError: another stream begins within the file.
+    """
     with contextlib.suppress(av.error.FFmpegError):
-        yield from (packet for packet in container.demux(stream) if packet.size)
+        try:
+            yield from (packet for packet in container.demux(stream) if packet.size)
+        except IndexError as error:
+            raise DataError(
+                f"{container.name}: a stream begins in its middle that is not in its beginning; it is damaged, or "
+                "several files in one"
+            ) from error
+
+
+def is_intra(codec: str, packet: bytes, header: bytes) -> bool:
+    """Whether a packet that the container calls a key frame is one; True where the packet is not looked at.
+
+    A careless muxer marks all packets, and what decodes from one that is none is an error or another picture.
+    """
+    if codec == "hevc":  # ITU-T H.265, table 7-1: the pictures of random access
+        bytes_of_length = (header[21] & 3) + 1 if len(header) > 21 and header[0] == 1 else 0
+        kinds = (part[0] >> 1 & 63 for part in split(packet, bytes_of_length))
+        return 16 <= next((kind for kind in kinds if kind < 32), 0) < 24
+    beginning = {"mpeg4": b"\0\0\1\xb6", "mpeg1video": b"\0\0\1\0", "mpeg2video": b"\0\0\1\0"}.get(codec)
+    if beginning is None:
+        return True
+    head = packet.partition(beginning)[2][:2]
+    if len(head) < 2:
+        return False
+    return head[0] >> 6 == 0 if codec == "mpeg4" else head[1] >> 3 & 7 == 1
 
 
 def read_stored(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Stored:
@@ -128,12 +157,16 @@ def read_stored(path: Path, container: av.container.InputContainer, stream: av.V
     if kind == "avi" and rate and stream.frames:
         # ffmpeg's duration is that of what is there, sound too, and the header has the number of all frames.
         seconds = stream.frames / rate
-    numbers = FrameNumbers(stream.codec_context.extradata)
+    header = stream.codec_context.extradata or b""
+    numbers = FrameNumbers(header)
     packets = []
     for packet in packets_of(container, stream):
-        key, follows = packet.is_keyframe and codec in CLEAN_KEYS, True
+        picture = Picture()
         if codec == "h264":
-            key, follows = numbers.read(bytes(packet))
+            picture = numbers.read(bytes(packet))
+        key = picture.key or (
+            codec in CLEAN_KEYS and packet.is_keyframe and is_intra(codec, bytes(packet), header)
+        )
         packets.append(
             PacketInfo(
                 packet.pts,
@@ -143,7 +176,8 @@ def read_stored(path: Path, container: av.container.InputContainer, stream: av.V
                 packet.duration or 0,
                 packet.is_discard,
                 packet.is_corrupt,
-                follows,
+                picture.follows,
+                picture.order,
             )
         )
     index = stream.index_entries if kind == "mov" else ()

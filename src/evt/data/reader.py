@@ -17,9 +17,9 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
-from evt.data.decoding import outcomes, trusted
+from evt.data.decoding import LONGEST_WAIT, outcomes, trusted
 from evt.data.ends import times_of
-from evt.data.order import frames_of, times_tell, unsure
+from evt.data.order import NOTICED_IF_MISSING, frames_of, times_tell, unsure
 from evt.data.packets import Stored, open_stream, packets_of, read_stored
 from evt.errors import DataError
 
@@ -86,9 +86,12 @@ class VideoFile:
         self._as_stored = frames.by_time and frames.numbers == sorted(frames.numbers)
         self._clean = {i for i, packet in enumerate(stored.packets) if packet.key}
         # A jump is safe where packets are known by their times, in a container that stores them.
-        jumps = stored.exact and times_tell(stored)
+        jumps = stored.exact and frames.by_time and times_tell(stored)
         self._keys = sorted((self._place[i], i) for i in self._clean if jumps and i in self._place)
+        self._stored_at = {packet.pts: i for i, packet in reversed([*enumerate(stored.packets)])}
         self._unsure = unsure(stored, frames)
+        told = stored.codec in NOTICED_IF_MISSING
+        self._or_pause = "" if told else ", or there is a pause in it, which H.264 could tell from that"
         self.not_plain = _not_plain(stored)
         if self._unsure or self.truncated or not frames.by_time:
             self.not_plain = self.not_plain or "it is damaged or incomplete"
@@ -162,7 +165,7 @@ class VideoFile:
         if i in self._unsure:
             raise DataError(
                 f"{self.path}: frame {i}, at {self.times[i]:.2f} s of {self.end:.2f} s, cannot be decoded right: "
-                "packets that it may be built on are missing from the file"
+                f"packets that it may be built on are missing from the file{self._or_pause}"
             )
 
     def _read(self, i: int) -> Tensor:
@@ -186,7 +189,7 @@ class VideoFile:
             return self._picture(frame)
         raise DataError(
             f"{self.path}: frame {i}, at {self.times[i]:.2f} s of {self.end:.2f} s, cannot be decoded; the file is "
-            "damaged there"
+            f"damaged there{'' if number > LONGEST_WAIT else ', or was cut there out of a longer one'}"
         )
 
     def _decode(self, key: int | None) -> Iterator[tuple[int, av.VideoFrame | None]]:
@@ -215,7 +218,7 @@ class VideoFile:
             self._open_anew()
         if key is not None:
             pts = self._shown[key]
-            if self._seek(cast(int, pts)):
+            if self._seek(key, cast(int, pts)):
                 # Where that was to an earlier packet, what comes before the key frame is passed by.
                 return itertools.dropwhile(
                     lambda packet: packet.pts != pts, packets_of(self._container, self._stream)
@@ -228,14 +231,15 @@ class VideoFile:
         self._container, self._stream = open_stream(self.path)
         self._damaged = False
 
-    def _seek(self, key_pts: int) -> bool:
-        """Go to the packet of a key frame, or to one before it; whether that was possible."""
+    def _seek(self, key: int, key_pts: int) -> bool:
+        """Go to the packet of a key frame, or to one that is stored before it; whether that was possible."""
         try:
             self._container.seek(key_pts, stream=self._stream)
             first = next(packets_of(self._container, self._stream))
-            # The packet is gone, so go there again.
-            if first.pts is None or first.pts > key_pts:
+            # One that is shown before the key frame may still be stored after it.
+            if self._stored_at.get(first.pts, key + 1) > key:
                 return False
+            # The packet is gone, so go there again.
             self._container.seek(key_pts, stream=self._stream)
         except (av.error.FFmpegError, StopIteration):
             return False
