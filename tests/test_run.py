@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import hydra
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from evt.data.frames import FrameFolder
 from evt.data.video import Frame, Video
@@ -72,11 +74,12 @@ def test_the_dense_model_agrees_with_itself(monkeypatch: pytest.MonkeyPatch, tmp
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_every_variant_is_a_config(name: str) -> None:
     """Else `variant=NAME` would not be what the tables call so."""
-    cfg = OmegaConf.load(CONFIG_DIR / "variant" / f"{name}.yaml")
-    assert isinstance(cfg, DictConfig)
-    cfg.pop("defaults", None)
-    whole = OmegaConf.create({"fast": False, "variant": cfg})
-    assert build_variant(whole.variant, "vitdet") == VARIANTS[name]
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        cfg = hydra.compose("run", [f"variant={name}"]).variant
+    assert build_variant(cfg, "vitdet") == VARIANTS[name]
+    if name not in ("rows", "spatial", "base"):
+        cfg.update({"gate_before_norm": True, "pool": 3})
+        assert build_variant(cfg, "vitdet") == replace(VARIANTS[name], gate_before_norm=True, pool=3)
 
 
 def test_a_sweep_leaves_a_folder_a_point(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

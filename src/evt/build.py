@@ -15,6 +15,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from evt.checked import Wrong, kinds_of, not_set, wrong
 from evt.errors import ConfigError, DataError
+from evt.eventful import VARIANTS
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -61,7 +62,7 @@ class Reading:
 BESIDE: dict[str, tuple[type, ...]] = {"model": (Start,), "data": (Reading,)}
 """By group: what stands in its configs beside the settings of the class."""
 
-VALUES = ("policy", "train")
+VALUES = ("variant", "policy", "train")
 """Groups that build plain values: these are tried at once, for what types and ranges do not say."""
 
 
@@ -155,7 +156,10 @@ def class_of(node: Mapping[Any, Any], where: str) -> type:
 
 
 def plain(node: DictConfig) -> dict[str, Any]:
-    """The settings of a node that have a value, as Python's own; without what says which class it is of."""
+    """The settings of a node that have a value, as Python's own; without what says which class it is of.
+
+    Those of a variant that are null are as in the variant of its name.
+    """
     settings = {}
     for key in _settings(node):
         with suppress(InterpolationToMissingValueError):
@@ -164,6 +168,9 @@ def plain(node: DictConfig) -> dict[str, Any]:
                 settings[key] = (
                     OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
                 )
+    if node.get("_target_") == "evt.eventful.Variant" and node.name in VARIANTS:
+        own = vars(VARIANTS[node.name])
+        settings = {key: own.get(key) if value is None else value for key, value in settings.items()}
     return settings
 
 

@@ -73,8 +73,12 @@ def help_of(command: str, arguments: list[str]) -> str:
     found = list(settings_of(command, arguments))
     width = min(36, max(len(name) for name, _, _ in found))
     lines += [f"  {name:{width}}  {comment or ''}" for name, _, comment in found]
-    own = comments_of(CONFIG_DIR / f"{command}.yaml")
-    lines += [f"  {name:{width}}  {comment}" for name, comment in own.items() if name.startswith("hydra.")]
+    folders = {**comments_of(CONFIG_DIR / "folder.yaml"), **comments_of(CONFIG_DIR / f"{command}.yaml")}
+    lines += [
+        f"  {name:{width}}  {comment}"
+        for name, comment in folders.items()
+        if name.startswith(("hydra.run.", "hydra.sweep."))
+    ]
     lines += [
         "",
         "-m runs all combinations of values with commas between them; --cfg job prints the whole config.",

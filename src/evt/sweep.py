@@ -18,6 +18,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from evt.build import plain
 from evt.errors import ConfigError
 from evt.files import write_together
 from evt.lock import locked
@@ -166,7 +167,7 @@ def take_hydras_place() -> None:
 
 
 def _has_gates(config: DictConfig) -> bool:
-    return OmegaConf.select(config, "variant.gate") is not None
+    return "variant" in config and plain(config.variant).get("gate") is not None
 
 
 def _lines(given: Sequence[Override]) -> list[str]:
