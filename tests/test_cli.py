@@ -348,7 +348,7 @@ def test_a_config_that_is_cut_ends_in_one_line(
 ) -> None:
     """In an interpolation, of which Hydra says nothing itself."""
     shutil.copytree(CONFIG_DIR, tmp_path / "configs")
-    path = tmp_path / "configs/run.yaml"
+    path = tmp_path / "configs/folder.yaml"
     text = path.read_text()
     assert "runs/${now:" in text
     path.write_text(text[: text.index("runs/${now:") + len("runs/${n")])
