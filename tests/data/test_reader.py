@@ -647,6 +647,25 @@ def test_times_that_are_not_those_of_showing_are_not_taken_for_them(
     check_orders(copied, list(range(N)))
 
 
+@pytest.mark.parametrize("to", ["mkv", "mov"])
+def test_a_copy_that_begins_within_a_longer_video_begins_with_its_first_frame(
+    tmp_path: Path, to: str
+) -> None:
+    """As a cut without encoding does: no decode has those before, and those after may need what is not there."""
+    path = write_numbered(tmp_path / "a.mkv", *KINDS["h264_open.mkv"])
+    with av.open(str(path)) as file:
+        begin = [i for i, packet in enumerate(file.demux(video=0)) if packet.is_keyframe][1]
+    cut = tmp_path / f"cut.{to}"
+    drop_packets(path, cut, set(range(begin)))
+    expected = numbers(torch.stack(decode(cut)))
+    assert expected == list(range(expected[0], N))
+    for order in (range(len(expected)), range(len(expected))[::-1]):
+        found = answers(VideoFile(cut), order)
+        assert found[0] is not None
+        given = [i for i, frame in found.items() if frame is not None]
+        assert numbers(torch.stack([cast(Tensor, found[i]) for i in given])) == [expected[i] for i in given]
+
+
 @pytest.mark.parametrize(
     ("name", "to"),
     [("hevc_open.mp4", "mp4"), ("hevc_open.mp4", "mkv"), ("mpeg4_b.mp4", "mp4"), ("mpeg2_b.mkv", "mov")],

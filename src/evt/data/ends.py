@@ -65,7 +65,11 @@ def times_of(stored: Stored, frames: Frames) -> Times:
 def _check_order(stored: Stored, frames: Frames) -> None:
     """Refuse an mp4 or mov in which frames are lost to times that cannot be true."""
     one_each = stored.codec in ONE_FRAME_A_PACKET
-    n_shown = sum(not packet.discard for packet in stored.packets)
+    # Those before the first one that gives a frame are left out.
+    n_shown = sum(
+        not packet.discard and (packet.pts is None or packet.pts >= frames.pts[0])
+        for packet in stored.packets
+    )
     if one_each and (len(frames.pts) < n_shown or (stored.discards and not frames.by_time)):
         raise DataError(
             f"{stored.path}: several of its frames are to be shown at once; the header is damaged"

@@ -51,6 +51,7 @@ def frames_of(stored: Stored) -> Frames:
     if told and (contradicted := _contradicted(stored, numbers)):
         return _scan(stored, contradicted)
     if told:
+        numbers = _without_beginning(stored, numbers)
         return Frames([cast(int, packets[i].pts) for i in numbers], numbers, True)
     return _scan(stored)
 
@@ -59,6 +60,28 @@ def times_tell(stored: Stored) -> bool:
     """Whether each packet has a time, and those that are shown have all another one."""
     shown = [packet.pts for packet in stored.packets if not packet.discard]
     return all(packet.pts is not None for packet in stored.packets) and len(set(shown)) == len(shown)
+
+
+def _without_beginning(stored: Stored, numbers: list[int]) -> list[int]:
+    """The packets, as shown, from the first of which a decoder makes a frame.
+
+    A copy that begins within a longer video has others before it, built on what was there.
+    """
+    first = stored.packets[0]
+    if first.discard or (first.key and numbers[0] == 0):
+        return numbers
+    came: set[int] = set()
+    left = ASKED
+    container, stream = open_stream(stored.path)
+    stream.codec_context.options = {}
+    with container:
+        for number, packet in enumerate(packets_of(container, stream)):
+            came.update(cast(int, frame.pts) for frame in decode(stream.codec_context, packet, number) or ())
+            left -= bool(came)
+            if not left:
+                break
+        came.update(cast(int, frame.pts) for frame in decode(stream.codec_context, None) or ())
+    return list(itertools.dropwhile(lambda number: number not in came, numbers))
 
 
 def _contradicted(stored: Stored, numbers: list[int]) -> bool:
