@@ -184,6 +184,13 @@ def test_what_is_missing_at_the_end_is_said(tmp_path: Path, caplog: pytest.LogCa
     assert "data.n_frames is 65, but" in caplog.text
 
 
+def test_a_file_without_a_whole_packet_is_refused(tmp_path: Path) -> None:
+    path = write_numbered(tmp_path / "a.webm", *KINDS["vp9.webm"])
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(DataError, match="no frame of the vp9 video in it can be decoded"):
+        open_video(path)
+
+
 def test_what_is_missing_at_the_end_of_an_avi_is_said(tmp_path: Path) -> None:
     """Its header counts the frames; the last packet may be cut off in the middle."""
     path = write_numbered(tmp_path / "a.avi", *KINDS["mpeg4_b.avi"])

@@ -67,8 +67,7 @@ def _without_beginning(stored: Stored, numbers: list[int]) -> list[int]:
 
     A copy that begins within a longer video has others before it, built on what was there.
     """
-    first = stored.packets[0]
-    if first.discard or (first.key and numbers[0] == 0):
+    if not numbers or stored.packets[0].discard or (stored.packets[0].key and numbers[0] == 0):
         return numbers
     came: set[int] = set()
     left = ASKED
