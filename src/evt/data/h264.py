@@ -80,10 +80,8 @@ class FrameNumbers:
         self._parameters = Parameters()
         self._last: int | None = None
         self._sequence = 0  # IDR pictures so far
-        self._last_order = (
-            0,
-            0,
-        )  # of a picture that others are built on: what was added to its number, and that
+        # Of a picture that others are built on: what was added to its number, and that.
+        self._last_order = (0, 0)
         self._packets = 0
         if header and header[0] == 1 and len(header) > 8:
             self._bytes_of_length = (header[4] & 3) + 1

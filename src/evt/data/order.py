@@ -4,6 +4,7 @@ built on."""
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -44,16 +45,15 @@ class Frames(NamedTuple):
 def frames_of(stored: Stored) -> Frames:
     """By the times of the packets where these tell, else by a decode from the start."""
     packets = stored.packets
-    numbers = [i for i, packet in enumerate(packets) if not packet.discard]
     one_each = stored.codec in NO_REORDERING or (stored.exact and stored.codec in ONE_FRAME_A_PACKET)
-    told = one_each and times_tell(stored)
-    numbers.sort(key=lambda i: packets[i].pts or 0)
-    if told and (contradicted := _contradicted(stored, numbers)):
-        return _scan(stored, contradicted)
-    if told:
-        numbers = _without_beginning(stored, numbers)
-        return Frames([cast(int, packets[i].pts) for i in numbers], numbers, True)
-    return _scan(stored)
+    if not (one_each and times_tell(stored)):
+        return _scan(stored)
+    numbers = [i for i, packet in enumerate(packets) if not packet.discard]
+    numbers.sort(key=lambda i: cast(int, packets[i].pts))
+    if _contradicted(stored, numbers):
+        return _scan(stored, contradicted=True)
+    numbers = _without_beginning(stored, numbers)
+    return Frames([cast(int, packets[i].pts) for i in numbers], numbers, True)
 
 
 def times_tell(stored: Stored) -> bool:
@@ -71,15 +71,11 @@ def _without_beginning(stored: Stored, numbers: list[int]) -> list[int]:
         return numbers
     came: set[int] = set()
     left = ASKED
-    container, stream = open_stream(stored.path)
-    stream.codec_context.options = {}
-    with container:
-        for number, packet in enumerate(packets_of(container, stream)):
-            came.update(cast(int, frame.pts) for frame in decode(stream.codec_context, packet, number) or ())
-            left -= bool(came)
-            if not left:
-                break
-        came.update(cast(int, frame.pts) for frame in decode(stream.codec_context, None) or ())
+    for frames in _decoded(stored):
+        came.update(frames or ())
+        left -= bool(came)
+        if not left:
+            break
     return list(itertools.dropwhile(lambda number: number not in came, numbers))
 
 
@@ -89,12 +85,7 @@ def _contradicted(stored: Stored, numbers: list[int]) -> bool:
     Those of HEVC are asked through the decoder, and only the first of them.
     """
     if stored.codec == "hevc":
-        came: list[int] = []
-        container, stream = open_stream(stored.path)
-        stream.codec_context.options = {}
-        with container:
-            for number, packet in enumerate(itertools.islice(packets_of(container, stream), ASKED)):
-                came += [cast(int, frame.pts) for frame in decode(stream.codec_context, packet, number) or ()]
+        came = [number for frames in itertools.islice(_decoded(stored), ASKED) for number in frames or ()]
         place = {number: i for i, number in enumerate(numbers)}
         places = [place[number] for number in came if number in place]
         return places != sorted(places)
@@ -102,22 +93,30 @@ def _contradicted(stored: Stored, numbers: list[int]) -> bool:
     return orders != sorted(orders)
 
 
+def _decoded(stored: Stored) -> Iterator[list[int] | None]:
+    """Of each packet, as it goes into a decoder, which packets' frames come out, by number; None where it fails.
+
+    The last is of what has waited until the end.
+    """
+    container, stream = open_stream(stored.path)
+    context = stream.codec_context
+    context.options = {}  # damaged frames come out, too
+    with container:
+        for number, packet in enumerate(itertools.chain(packets_of(container, stream), [None])):
+            frames = decode(context, packet, number)
+            yield None if frames is None else [cast(int, frame.pts) for frame in frames]
+
+
 def _scan(stored: Stored, contradicted: bool = False) -> Frames:
     """The frames of a decode from the start; contradicted: the times of the packets are not those of showing."""
     numbers: dict[int, None] = {}
     came = []  # how many frames, before each packet
     failed = set()
-    container, stream = open_stream(stored.path)
-    context = stream.codec_context
-    context.options = {}  # damaged frames have times, too
-    with container:
-        for number, packet in enumerate(packets_of(container, stream)):
-            came.append(len(numbers))
-            frames = decode(context, packet, number)
-            if frames is None:
-                failed.add(number)
-            numbers.update({cast(int, frame.pts): None for frame in frames or ()})
-        numbers.update({cast(int, frame.pts): None for frame in decode(context, None) or ()})
+    for number, frames in enumerate(_decoded(stored)):
+        came.append(len(numbers))
+        if frames is None:
+            failed.add(number)
+        numbers.update(dict.fromkeys(frames or ()))
     order = list(numbers)
     times = [stored.packets[number].pts for number in order]
     known = sorted(at for at in times if at is not None)
@@ -128,7 +127,8 @@ def _scan(stored: Stored, contradicted: bool = False) -> Frames:
         return Frames(known, order, True)
     # A packet without its frame, after the first that has one, leaves those that follow with numbers too low.
     one_each = stored.container == "avi" and stored.codec in ONE_FRAME_A_PACKET
-    lost = (number for number in range(len(came)) if number in failed or (one_each and number not in numbers))
+    n = len(came) - 1  # the last is of no packet
+    lost = (number for number in range(n) if number in failed or (one_each and number not in numbers))
     misnumbered = next((came[number] for number in lost if came[number]), None)
     # The times of AVI come with the packets: as many, but some in another order.
     return Frames(known if all_known else list(range(len(times))), order, False, misnumbered)

@@ -158,12 +158,10 @@ def read_stored(path: Path, container: av.container.InputContainer, stream: av.V
         # ffmpeg's duration is that of what is there, sound too, and the header has the number of all frames.
         seconds = stream.frames / rate
     header = stream.codec_context.extradata or b""
-    numbers = FrameNumbers(header)
+    numbers = FrameNumbers(header) if codec == "h264" else None
     packets = []
     for packet in packets_of(container, stream):
-        picture = Picture()
-        if codec == "h264":
-            picture = numbers.read(bytes(packet))
+        picture = numbers.read(bytes(packet)) if numbers else Picture()
         key = picture.key or (
             codec in CLEAN_KEYS and packet.is_keyframe and is_intra(codec, bytes(packet), header)
         )
