@@ -39,8 +39,6 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     check_writable(path)
     device = setup.build_device(cfg)
     dtype = setup.choice(DTYPES, "dtype", cfg.dtype)
-    setup.check_flags(cfg, "fast", "parts")
-    setup.check_counts(cfg, "", "repeats")
     if cfg.model.name == "videomae":
         raise ConfigError(
             "model is videomae, which has no later frames to race; it must be a ViTDet or a ViViT "

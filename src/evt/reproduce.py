@@ -42,7 +42,7 @@ def reproduce(cfg: DictConfig) -> None:
     chosen, its_own = HydraConfig.get().runtime.choices["model"], cfg.table.model
     if chosen != its_own:
         raise ConfigError(f"model is {chosen}, but {cfg.table.name} is of {its_own}; leave model as it is")
-    if not isinstance(cfg.quick, bool) or (cfg.quick and chosen not in SMALL):
+    if cfg.quick and chosen not in SMALL:
         raise ConfigError(
             f"quick is {cfg.quick!r}; it must be true or false, and only small tables have a quick form"
         )

@@ -37,7 +37,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     A run that was killed and is started again with the same `hydra.run.dir` goes on after its last finished video.
     """
     device = setup.build_device(cfg)
-    setup.check_flags(cfg, "compare", "fast")
     built = setup.build_run(cfg, device)
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     ledger = Ledger(folder / ("videos.jsonl" if built.model.task == "detection" else "clips.jsonl"))

@@ -478,17 +478,6 @@ def class_names(
     return usual.get(n_classes, [f"class {i}" for i in range(n_classes)])
 
 
-def check_flags(cfg: DictConfig, *names: str) -> None:
-    """Refuse settings that must be true or false and are not.
-
-    Raises:
-        ConfigError: one is not; the message names it.
-    """
-    for name in names:
-        if not isinstance(cfg[name], bool):
-            raise ConfigError(f"{name} is {cfg[name]!r}; it must be true or false")
-
-
 def check_counts(cfg: DictConfig, where: str, *names: str) -> None:
     """Refuse settings that must be whole numbers of at least 1 and are not; `where` goes before their names.
 
