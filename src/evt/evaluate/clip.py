@@ -38,13 +38,8 @@ def _figures_of_steps(seen: Seen) -> dict[str, Any]:
     cost.update(seen)
     figures = {**cost.compute(), "tflops": seen.ops / 1e12}
     if seen.dense:
-        dense_ops = sum(step.ops.total() for step in seen.dense) + seen.decode_ops
         own, dense = (sum(step.seconds for step in steps) for steps in (seen.steps, seen.dense))
-        figures |= {
-            "dense_tflops": dense_ops / 1e12,
-            "op_ratio": dense_ops / seen.ops,
-            "time_ratio": dense / own,
-        }
+        figures |= _beside_dense(seen, dense / own)
     return figures
 
 
@@ -55,12 +50,14 @@ def _figures_of_runs(runs: list[Seen]) -> dict[str, Any]:
     if seen.kept is not None:
         figures["kept"] = seen.kept
     if seen.dense:
-        dense_ops = seen.dense[0].ops.total() + seen.decode_ops
         dense_ms = 1e3 * statistics.median(run.dense[0].seconds for run in runs)
-        figures |= {
-            "dense_tflops": dense_ops / 1e12,
-            "dense_ms": dense_ms,
-            "op_ratio": dense_ops / seen.ops,
-            "time_ratio": dense_ms / ms,
-        }
+        figures |= {"dense_ms": dense_ms, **_beside_dense(seen, dense_ms / ms)}
     return figures
+
+
+def _beside_dense(seen: Seen, time_ratio: float) -> dict[str, float]:
+    return {
+        "dense_tflops": seen.dense_ops / 1e12,
+        "op_ratio": seen.dense_ops / seen.ops,
+        "time_ratio": time_ratio,
+    }

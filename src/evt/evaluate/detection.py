@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from evt.data.video import Boxes, Video
+from evt.data.video import Boxes, Frame, Video
 from evt.evaluate.cost import Cost
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.loop import Evaluator, Unit, evaluate
 from evt.evaluate.trace import Seen, Subject
 from evt.metrics.detection import FORMAT, DetectionMetrics, DetectionResult
+from evt.models.boxes import Detections
 
 NO_OBJECTS = Boxes(torch.empty(0, 4), torch.empty(0, dtype=torch.long))
 
@@ -43,19 +44,8 @@ class Detection:
 
     def update(self, seen: Seen) -> None:
         """See `Evaluator`; the sample is a frame."""
-        frame, found = seen.sample, seen.prediction
-        target = frame.target or NO_OBJECTS
-        self.metrics.add(
-            frame.name,
-            target.boxes,
-            target.labels,
-            found.boxes,
-            found.scores,
-            found.labels,
-            target_crowd=target.crowd,
-            labelled=frame.target is not None,
-        )
-        (self.first if frame.first else self.later).append(seen.decode_seconds)
+        add_frame(self.metrics, seen.sample, seen.prediction)
+        (self.first if seen.sample.first else self.later).append(seen.decode_seconds)
 
     def record(self) -> dict[str, Any]:
         """See `Evaluator`."""
@@ -88,6 +78,21 @@ class Detection:
             for frame, boxes, scores, labels in self.metrics.detections()
         )
         return "".join(f"{json.dumps(line)}\n" for line in lines)
+
+
+def add_frame(metrics: DetectionMetrics, frame: Frame, found: Detections) -> None:
+    """Add what was found in a frame, beside its ground truth if there is any."""
+    target = frame.target or NO_OBJECTS
+    metrics.add(
+        frame.name,
+        target.boxes,
+        target.labels,
+        found.boxes,
+        found.scores,
+        found.labels,
+        target_crowd=target.crowd,
+        labelled=frame.target is not None,
+    )
 
 
 def detect(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ class Operations:
 
     first: Counter[str]
     later: Counter[str]
-    decoding: Counter[str] = field(default_factory=Counter)
+    decoding: Counter[str]
 
 
 @torch.no_grad()

@@ -123,6 +123,11 @@ class Seen:
         return sum(step.ops.total() for step in self.steps) + self.decode_ops
 
     @property
+    def dense_ops(self) -> int:
+        """Operations of the dense model in all, whose outputs are decoded as the variant's are."""
+        return sum(step.ops.total() for step in self.dense) + self.decode_ops
+
+    @property
     def seconds(self) -> float:
         """Seconds of the variant in all."""
         return sum(step.seconds for step in self.steps) + self.decode_seconds

@@ -17,6 +17,7 @@ import evt
 from evt import setup
 from evt.data.sprites import SpriteVideos
 from evt.errors import ConfigError
+from evt.evaluate.detection import add_frame
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.pool import in_batches, n_workers
 from evt.evaluate.trace import trace
@@ -139,11 +140,7 @@ def measure_videos(job: str, rows: Sequence[MiniRow], batch: Sequence[int]) -> l
             ops.append(step.ops.total())
             if i % cfg.table.detect_every == 0:
                 for frame, own, detections in zip(now, step.output.split(1), found, strict=True):
-                    target, seen = frame.target, model.decode([own], frame)
-                    assert target is not None
-                    detections.add(
-                        frame.name, target.boxes, target.labels, seen.boxes, seen.scores, seen.labels
-                    )
+                    add_frame(detections, frame, model.decode([own], frame))
         records = [detections.records() for detections in found]
         measured.append(Measured(first_ops=ops[0], later_ops=sum(ops[1:]), detections=records))
     return measured
