@@ -2,8 +2,16 @@
 
 import os
 
+import pytest
 import torch
+
+from evt.evaluate.race import machine
 
 # The tensors of tests are small: a second thread costs more in waiting than it gives, above all on a busy machine.
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 torch.set_num_threads(1)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Kernels differ between processors: say on which one the tests ran."""
+    terminalreporter.write_line(f"processor: {machine(torch.device('cpu'))}")

@@ -66,10 +66,14 @@ def in_batches(
     with progress:
         progress.update(n - sum(map(len, todo)))
         # Forked processes would inherit torch's threads, which do not survive that.
-        with ProcessPoolExecutor(workers, get_context("spawn"), _begin) as pool, on_failure(signal.SIGKILL):
+        processes = max(1, min(workers, len(todo)))
+        with ProcessPoolExecutor(processes, get_context("spawn"), _begin) as pool, on_failure(signal.SIGKILL):
             try:
                 with _ctrl_c_for_this_process_alone():
                     begun = {pool.submit(function, batch): batch for batch in todo}
+                    # A pool notices the death of those processes that were there when it was last woken, and a new
+                    # task wakes it before a process is begun for that task: this wakes it once more, for the last.
+                    pool.submit(int)
                 watch, waiting = Watch(), set(begun)
                 while waiting:
                     done, waiting = wait(waiting, LOOK_EVERY, FIRST_COMPLETED)
