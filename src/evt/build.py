@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError
@@ -16,6 +16,9 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from evt.checked import Wrong, kinds_of, not_set, wrong
 from evt.errors import ConfigError, DataError
 from evt.eventful import VARIANTS
+from evt.settings import CONFIG_DIR
+
+T = TypeVar("T")
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -153,6 +156,27 @@ def class_of(node: Mapping[Any, Any], where: str) -> type:
     if not isinstance(found, type) or not found.__module__.startswith("evt."):
         raise ConfigError(f"{where}._target_ is {target}; it must be a class of the package evt")
     return found
+
+
+def choices(group: str, suits: Callable[[type], bool]) -> dict[str, str]:
+    """The configs of a group whose class suits, in order: the `name` of each by that of its file."""
+    nodes = {path.stem: OmegaConf.load(path) for path in sorted((CONFIG_DIR / group).glob("*.yaml"))}
+    return {
+        stem: str(node.name)
+        for stem, node in nodes.items()
+        if "_target_" in node and suits(class_of(node, group))  # type: ignore[arg-type]
+    }
+
+
+def choice(choices: Mapping[str, T], setting: str, name: Any) -> T:
+    """What a setting's name stands for.
+
+    Raises:
+        ConfigError: there is no such name; the message lists those that there are.
+    """
+    if name not in choices:
+        raise ConfigError(f"{setting} is {name}; allowed are {', '.join(sorted(choices))}")
+    return choices[name]
 
 
 def plain(node: DictConfig) -> dict[str, Any]:

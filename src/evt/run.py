@@ -39,7 +39,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     device = setup.build_device(cfg)
     built = setup.build_run(cfg, device)
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    ledger = Ledger(folder / ("videos.jsonl" if built.model.task == "detection" else "clips.jsonl"))
+    ledger = Ledger(folder / ("videos.jsonl" if built.model.sees == "frames" else "clips.jsonl"))
     metrics, files = measure(cfg, built, ledger)
     if not built.weights.trained:
         metrics = without_accuracy(metrics)
@@ -71,7 +71,7 @@ def measure(cfg: DictConfig, built: setup.Built, ledger: Ledger) -> Found:
     )
     dense = model.stream(dense_rival(built.variant)) if cfg.compare else None
     subject = Subject(model, model.stream(built.variant, built.policy), dense)
-    if model.task == "detection":
+    if model.sees == "frames":
         # Without trained weights nothing is detected, and any data will do.
         classes = setup.class_names(data if weights.trained else [], model.n_classes, weights.classes)
         return find_objects(replace(subject, decode=weights.trained), data, classes, ledger, key, built.label)

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from evt.data.actions import AnyClip, Frames
-from evt.eventful import Block
+from evt.errors import ConfigError
+from evt.eventful import Block, init_weights
 from evt.eventful.counting import Linear, add
+from evt.models.checkpoints import load_tensors, read_checkpoint
 from evt.models.views import Views
 from evt.models.vit import check_ratio, check_whole
 from evt.models.vivit import TubeletEmbed
@@ -20,6 +22,8 @@ from evt.tokens.run_length import checked_tubelet
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
 ALL_TOKENS = Reduction()
+LENGTH_EMBEDDING = "length_embed.weight"
+"""The parameter that official weights do not have."""
 
 
 class VideoMAE(nn.Module):
@@ -42,7 +46,7 @@ class VideoMAE(nn.Module):
             or the heads do not divide D.
     """
 
-    task = "recognition"
+    sees = "clips"
 
     def __init__(
         self,
@@ -89,6 +93,54 @@ class VideoMAE(nn.Module):
     def n_tokens(self) -> int:
         """Tokens of a view, all of them."""
         return len(self.pos_embed)
+
+    @property
+    def n_classes(self) -> int:
+        """Of the classifier."""
+        return self.head.out_features
+
+    @property
+    def input_numbers(self) -> int:
+        """How many numbers the views of a clip are, which are in memory together."""
+        return self.views.numbers
+
+    def initialise(self) -> None:
+        """Draw the weights."""
+        self.apply(init_weights)
+
+    def load(self, paths: Sequence[str], allow_pickle: bool = False) -> list[str]:
+        """Load a checkpoint under its published names.
+
+        Returns:
+            What it holds and the model has no use for, and what it lacks, a sentence each.
+
+        Raises:
+            CheckpointError: see `load_tensors`.
+        """
+        (path,) = paths
+        tensors = read_checkpoint(path, allow_pickle)
+        said = []
+        if self.length_embed is not None and LENGTH_EMBEDDING not in tensors:
+            # Trained without one, as the official models are: it is zero, which changes nothing, until it is trained.
+            tensors[LENGTH_EMBEDDING] = self.length_embed.weight.detach()
+            said = [f"zero, since it is not in the file: {LENGTH_EMBEDDING}"]
+        left_out = load_tensors(self.published(), tensors, path)
+        return [*said, *(f"not loaded: {name}" for name in left_out)]
+
+    def published(self) -> dict[str, Tensor]:
+        """See the function of this name."""
+        return published(self)
+
+    def check(self, reduction: Reduction | None) -> None:
+        """Refuse a reduction that cannot be done with this model.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        try:
+            _checked(reduction).check(self)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
     def preprocess(self, clip: Frames) -> Tensor:
         """Cut a video into normalised views, (V, T, 3, size, size) float32 on the model's device.

@@ -65,6 +65,11 @@ class Views:
             raise DataError(f"{clip.name}: {error}") from error
 
     @property
+    def numbers(self) -> int:
+        """How many numbers the views of a video are, all together."""
+        return len(self) * self.frames * 3 * self.size**2
+
+    @property
     def reach(self) -> int:
         """Frames of a video from the first of a view to the last; a shorter video repeats frames."""
         return (self.frames - 1) * (self.temporal_stride or 1) + 1

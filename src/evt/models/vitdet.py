@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evt.data.video import Boxes, Frame
-from evt.errors import DataError
-from evt.eventful import Policy, Stream, Variant
+from evt.errors import ConfigError, DataError
+from evt.eventful import Policy, Stream, Variant, init_weights
 from evt.models.boxes import Detections, Proposals
+from evt.models.checkpoints import load_backbone, load_checkpoint
 from evt.models.pyramid import add_pyramid, pyramid
 from evt.models.roi_heads import ROIHeads
 from evt.models.rpn import RPN
@@ -43,7 +44,7 @@ class ViTDet(nn.Module):
             and `ROIHeads`), or detectron2 is not installed.
     """
 
-    task = "detection"
+    sees = "frames"
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -117,6 +118,42 @@ class ViTDet(nn.Module):
     def n_tokens(self) -> int:
         """Tokens of a frame."""
         return self.net.grid[0] * self.net.grid[1]
+
+    @property
+    def input_numbers(self) -> int:
+        """How many numbers a frame is in memory."""
+        return 3 * self.size**2
+
+    def initialise(self) -> None:
+        """Draw the Transformer's weights; the detector's layers draw theirs as they are built."""
+        self.net.apply(init_weights)
+
+    def load(self, paths: Sequence[str], allow_pickle: bool = False) -> list[str]:
+        """Load a checkpoint; see `load_checkpoint` for what is raised.
+
+        Returns:
+            What it holds and the model has no use for, a sentence each.
+        """
+        (path,) = paths
+        return [f"not loaded: {name}" for name in load_checkpoint(self, path, allow_pickle)]
+
+    def load_backbone(self, path: str, allow_pickle: bool = False) -> list[str]:
+        """Load nothing but backbone and pyramid from a checkpoint, which may be for other classes; else as `load`."""
+        return [f"not loaded: {name}" for name in load_backbone(self, path, allow_pickle)]
+
+    def check(self, variant: Variant) -> None:
+        """Refuse a variant that pools more tokens than there are.
+
+        Raises:
+            ConfigError: the pool is larger than the grid or a window.
+        """
+        windows = [block.attn.window_size for block in self.net.blocks]  # type: ignore[union-attr]
+        sides: list[int] = [*self.net.grid, *filter(None, windows)]
+        if variant.pool > 1 and min(sides) < variant.pool:
+            raise ConfigError(
+                f"variant.pool is {variant.pool}, but the smallest grid or window of the model has "
+                f"{min(sides)} tokens on a side; it must be at most {min(sides)}"
+            )
 
     def stream(self, variant: Variant, policy: Policy | None = None) -> Stream:
         """A new video stream through the Transformer."""

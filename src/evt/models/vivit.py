@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from evt.data.actions import AnyClip, Frames
-from evt.eventful import Block, BlockState, Policy, Stream, Variant
+from evt.errors import ConfigError
+from evt.eventful import Block, BlockState, Policy, Stream, Variant, init_weights
 from evt.eventful.counting import Linear, add
+from evt.models.checkpoints import read_checkpoint
 from evt.models.views import Views
 from evt.models.vit import check_ratio, check_shape, check_whole
+from evt.models.vivit_weights import load_fine_tuned, load_published, published
 from evt.tokens.run_length import checked_tubelet
 
 # Of pixels in [0, 1], the same for red, green and blue, as the published ViViT-B was trained.
@@ -95,7 +98,7 @@ class ViViT(nn.Module):
             or the heads do not divide D.
     """
 
-    task = "recognition"
+    sees = "steps"
 
     def __init__(
         self,
@@ -143,6 +146,51 @@ class ViViT(nn.Module):
     def n_tokens(self) -> int:
         """Tokens of the spatial sub-model at one step, the class token among them: 401 at 320, 197 at 224."""
         return self.spatial.pos_embed.shape[1]
+
+    @property
+    def n_classes(self) -> int:
+        """Of the classifier."""
+        return self.head.out_features
+
+    @property
+    def input_numbers(self) -> int:
+        """How many numbers the views of a clip are, which are in memory together."""
+        return self.views.numbers
+
+    def initialise(self) -> None:
+        """Draw the weights."""
+        self.apply(init_weights)
+
+    def load(self, paths: Sequence[str], allow_pickle: bool = False) -> list[str]:
+        """Load the published weights and, over them, fine-tuned ones if there are any.
+
+        Returns:
+            What was left out, a sentence each.
+
+        Raises:
+            CheckpointError: see `load_published` and `load_fine_tuned`.
+        """
+        path, *fine_tuned = paths
+        left_out = load_published(self, read_checkpoint(path, allow_pickle), path)
+        for path in fine_tuned:
+            load_fine_tuned(self, read_checkpoint(path), path)
+        return left_out
+
+    def published(self) -> dict[str, Tensor]:
+        """The parameters under the names of the published checkpoints."""
+        return published(self)
+
+    def check(self, variant: Variant) -> None:
+        """Refuse a variant that pools.
+
+        Raises:
+            ConfigError: it does.
+        """
+        if variant.pool > 1:
+            raise ConfigError(
+                f"variant.pool is {variant.pool}, but ViViT's tokens form no grid, since one of them is the class "
+                "token; it must be 1, as in base, temporal, tokenwise and stgt"
+            )
 
     def stream(self, variant: Variant, policy: Policy | None = None) -> Stream:
         """A new stream through the spatial sub-model, of as many views as it is given."""

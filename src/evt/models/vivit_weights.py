@@ -6,10 +6,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from evt.models.checkpoints import load_tensors
-from evt.models.vivit import ViViT
 
 # Patterns of our names, and what the published checkpoints call these parts. All that match apply, in order.
 _PUBLISHED = (
@@ -32,7 +31,7 @@ _VERB_HEAD, _NOUN_HEAD = "head.linear1.", "head.linear2."
 _FINE_TUNED = ("temporal.", "head.")
 
 
-def published(model: ViViT, head: str = "head.linear.") -> dict[str, Tensor]:
+def published(model: nn.Module, head: str = "head.linear.") -> dict[str, Tensor]:
     """The parameters under the names of the published checkpoints; `head` is theirs for the classifier."""
     return {_published_name(name, head): x for name, x in model.state_dict().items()}
 
@@ -44,7 +43,7 @@ def _published_name(ours: str, head: str) -> str:
     return ours
 
 
-def load_published(model: ViViT, weights: Mapping[str, Tensor], path: str | Path) -> list[str]:
+def load_published(model: nn.Module, weights: Mapping[str, Tensor], path: str | Path) -> list[str]:
     """Load a published checkpoint (the tensors below its `model_state`); path is for messages.
 
     Returns:
@@ -61,12 +60,12 @@ def load_published(model: ViViT, weights: Mapping[str, Tensor], path: str | Path
     return [f"{' and '.join(nouns)} left out: they classify nouns, and the task is verbs"] if nouns else []
 
 
-def fine_tuned_weights(model: ViViT) -> dict[str, Tensor]:
+def fine_tuned_weights(model: nn.Module) -> dict[str, Tensor]:
     """The weights that fine-tuning changes: the temporal sub-model and the classifier."""
     return {name: x for name, x in model.state_dict().items() if name.startswith(_FINE_TUNED)}
 
 
-def load_fine_tuned(model: ViViT, weights: Mapping[str, Tensor], path: str | Path) -> None:
+def load_fine_tuned(model: nn.Module, weights: Mapping[str, Tensor], path: str | Path) -> None:
     """Replace the temporal sub-model and the classifier by fine-tuned ones; the spatial sub-model stays.
 
     Raises:

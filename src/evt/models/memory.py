@@ -1,0 +1,67 @@
+"""Whether this machine can hold a model, found out before it is built."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from evt.build import build
+from evt.errors import ConfigError
+
+DEPTHS = ("depth", "spatial_depth", "temporal_depth")
+"""The settings that are a number of blocks, all alike."""
+
+
+def check_memory(cfg: DictConfig) -> None:
+    """Refuse a model that this machine's memory cannot hold, before anything is allocated.
+
+    It is built on the meta device with one block, and with one more of each kind, which gives the size of all.
+
+    Args:
+        cfg: the settings below `model`.
+
+    Raises:
+        ConfigError: the parameters, what one block makes of a frame's tokens, and a sample need more than there is.
+    """
+    depths = {key: cfg[key] for key in DEPTHS if isinstance(cfg.get(key), int) and cfg[key] > 1}
+
+    def built(**changed: int) -> Any:
+        small = OmegaConf.merge(cfg, dict.fromkeys(depths, 1), changed)
+        if depths and "window_blocks" in cfg:
+            small.window_blocks = []
+        with torch.device("meta"):
+            return build(small, "model")  # type: ignore[arg-type]
+
+    try:
+        one = built()
+        needed = _size(one) + sum(
+            (depth - 1) * (_size(built(**{key: 2})) - _size(one)) for key, depth in depths.items()
+        )
+        # Of each token its queries, keys and values and the hidden layer of the MLP, in single precision.
+        needed += int(4 * one.n_tokens * cfg.get("dim", 0) * (3 + cfg.get("mlp_ratio", 4)))
+        needed += 4 * one.input_numbers
+    except (RuntimeError, OverflowError, TypeError) as error:
+        raise ConfigError(
+            f"the settings below model are too large for any tensor: {_largest(cfg)}"
+        ) from error
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise ConfigError(
+            f"this model needs at least {needed / 1e9:.3g} GB, and this machine has {memory / 1e9:.3g} GB; the "
+            f"largest settings are {_largest(cfg)}"
+        )
+
+
+def _size(model: torch.nn.Module) -> int:
+    return 4 * sum(x.numel() for x in model.parameters())
+
+
+def _largest(cfg: DictConfig) -> str:
+    """The three largest numbers below `model`, for a message."""
+    numbers = {str(key): x for key, x in cfg.items() if isinstance(x, int) and key != "seed"}
+    return ", ".join(
+        f"model.{key}={numbers[key]}" for key in sorted(numbers, key=numbers.__getitem__)[:-4:-1]
+    )
