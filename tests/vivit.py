@@ -60,6 +60,7 @@ class Clips:
     broken: tuple[int, ...] = ()
     missing: tuple[str, ...] = ()
     name: str = "noise"
+    classes: tuple[str, ...] = ()
     read: list[str] = field(default_factory=list)
 
     @property

@@ -394,7 +394,7 @@ def in_model_order(model: ViViT | VideoMAE, weights: Weights, data: ActionData) 
             "or weights, or give the names of the model's classes as model.class_names=FILE"
         )
     places = {name: label for label, name in enumerate(weights.classes)}
-    return ByName(data, [places[name] for name in names], len(places))
+    return ByName(data, [places[name] for name in names], weights.classes)
 
 
 def warn_of_generated(weights: Weights, name: str, data: object) -> None:

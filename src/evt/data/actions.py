@@ -107,6 +107,10 @@ class ActionData(Protocol):
         """How many classes its labels are of."""
 
     @property
+    def classes(self) -> Sequence[str]:
+        """The names of these, in order; none where they are not known."""
+
+    @property
     def missing(self) -> Sequence[str]:
         """The names of the clips whose video is not on disk; they are not among the clips."""
 
@@ -188,9 +192,15 @@ class Segments:
     missing: the names of those whose video is not on disk.
     """
 
+    classes: Sequence[str] = ()
+
     def __init__(self, segments: Sequence[tuple[Segment, int]], missing: list[str]) -> None:
         self._segments = segments
         self.missing = missing
+
+    def clips(self) -> Segments:
+        """Itself: the clips are labelled."""
+        return self
 
     def __len__(self) -> int:
         return len(self._segments)

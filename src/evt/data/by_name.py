@@ -17,12 +17,17 @@ class ByName:
 
     data: the data set.
     labels: for each of its labels, the new one.
-    n_classes: how many names there are.
+    classes: the other names.
     """
 
     data: ActionData
     labels: Sequence[int]
-    n_classes: int
+    classes: Sequence[str]
+
+    @property
+    def n_classes(self) -> int:
+        """How many names there are."""
+        return len(self.classes)
 
     @property
     def name(self) -> str:

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from evt.data.actions import UnlabelledClip
 from evt.data.opening import Reader, open_video
 from evt.data.video import Frame
 from evt.errors import DataError
@@ -80,7 +81,7 @@ class Clip:
         n_frames: int | None = None,
         reader: Reader = "auto",
     ) -> None:
-        self.name = Path(path).name
+        self.name, self._path = Path(path).name, str(path)
         self._video = open_video(path, reader)
         self._positions = chosen_positions(str(path), len(self._video), start, stride, n_frames)
         if self._video.truncated and self._positions[-1] + stride >= len(self._video):
@@ -96,6 +97,14 @@ class Clip:
     def image(self, i: int) -> Tensor:
         """Picture i of those chosen."""
         return self._video[self._positions[i]]
+
+    def videos(self) -> list[Clip]:
+        """Itself, alone."""
+        return [self]
+
+    def clips(self) -> list[UnlabelledClip]:
+        """Itself, alone, under its path."""
+        return [UnlabelledClip(self._path, PicturesAt(self))]
 
 
 def chosen_positions(path: str, length: int, start: int, stride: int, n_frames: int | None) -> range:

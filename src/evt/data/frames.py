@@ -12,7 +12,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from evt.data.clips import as_sequences, chosen_positions
+from evt.data.actions import UnlabelledClip
+from evt.data.clips import PicturesAt, as_sequences, chosen_positions
 from evt.data.images import ENDINGS, read_image
 from evt.data.video import Frame
 from evt.errors import DataError
@@ -48,7 +49,7 @@ class FrameFolder:
         )
         if not files:
             raise DataError(f"{path} has no frames; files that end in {', '.join(ENDINGS)} are needed")
-        self.name = folder.resolve().name
+        self.name, self._path = folder.resolve().name, str(path)
         self._files = [files[i] for i in chosen_positions(str(path), len(files), start, stride, n_frames)]
 
     @property
@@ -69,6 +70,14 @@ class FrameFolder:
     def image(self, i: int) -> Tensor:
         """Picture i of those chosen."""
         return read_image(self._files[i])
+
+    def videos(self) -> list[FrameFolder]:
+        """Itself, alone."""
+        return [self]
+
+    def clips(self) -> list[UnlabelledClip]:
+        """Itself, alone, under its path."""
+        return [UnlabelledClip(self._path, PicturesAt(self))]
 
 
 def _in_order(files: Iterable[Path]) -> list[Path]:

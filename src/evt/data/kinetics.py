@@ -33,6 +33,8 @@ class Kinetics(Segments):
         classes: the labels, in their order.
     """
 
+    if_other_classes = "for a selection of Kinetics, data.labels_from is a csv with all of them"
+
     def __init__(
         self,
         annotations: str | Path,

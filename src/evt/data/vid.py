@@ -23,6 +23,7 @@ from torch import Tensor
 from evt.data.annotation_files import read_bytes
 from evt.data.images import ENDINGS, read_image
 from evt.data.vid_annotations import (
+    CLASSES,
     LABEL_OF_SYNSET,
     SYNSETS,
     Annotation,
@@ -145,6 +146,8 @@ class VID(Sequence[VIDVideo]):
             json is broken. Broken frames and XML files, and those of different sizes, are found when they are read.
     """
 
+    classes: Sequence[str] = CLASSES
+
     def __init__(
         self,
         root: str | Path,
@@ -172,10 +175,16 @@ class VID(Sequence[VIDVideo]):
         self._videos = sorted(videos, key=lambda video: video.name)[:n_videos]
 
     @property
-    def description(self) -> str:
+    def name(self) -> str:
         """What it is, in words: a part of a split is called one."""
         part = f", first {len(self)} of {self.n_found} videos" if len(self) < self.n_found else ""
         return f"VID {self._split}{part}"
+
+    description = name
+
+    def videos(self) -> VID:
+        """Itself."""
+        return self
 
     def __len__(self) -> int:
         return len(self._videos)

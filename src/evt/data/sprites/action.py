@@ -292,6 +292,7 @@ class SpriteClips(Sequence[SpriteClip]):
     classes: Sequence[str] = ACTIONS
     n_classes = len(ACTIONS)
     missing: Sequence[str] = ()
+    generated = True
 
     def __init__(
         self,
@@ -309,6 +310,10 @@ class SpriteClips(Sequence[SpriteClip]):
             SpriteClip(f"sprites_{split}_{i:06d}", label, script)
             for i, (label, script) in enumerate(zip(labels.tolist(), made_from, strict=True))
         ]
+
+    def clips(self) -> SpriteClips:
+        """Itself."""
+        return self
 
     def __len__(self) -> int:
         return len(self._clips)

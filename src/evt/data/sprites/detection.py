@@ -10,6 +10,8 @@ from typing import overload
 import numpy as np
 import torch
 
+from evt.data.actions import UnlabelledClip
+from evt.data.clips import PicturesAt
 from evt.data.sprites.filming import Filming
 from evt.data.sprites.rendering import Pose, paste
 from evt.data.sprites.settings import SCENE, Script, scripts
@@ -219,6 +221,7 @@ class SpriteVideos(Sequence[SpriteVideo]):
     """
 
     classes: Sequence[str] = CLASSES
+    generated = True
 
     def __init__(
         self,
@@ -233,6 +236,19 @@ class SpriteVideos(Sequence[SpriteVideo]):
             SpriteVideo(f"sprites_{split}_{i:06d}", script)
             for i, script in enumerate(scripts(("n_videos", n_videos), n_frames, size, seed, split, setting))
         ]
+
+    @property
+    def name(self) -> str:
+        """That of the video where there is one, else how many there are."""
+        return self[0].name if len(self) == 1 else f"sprites, {len(self)} videos"
+
+    def videos(self) -> SpriteVideos:
+        """Itself."""
+        return self
+
+    def clips(self) -> list[UnlabelledClip]:
+        """Each of them, without a label: a video shows objects, and no action."""
+        return [UnlabelledClip("sprites", PicturesAt(video)) for video in self]
 
     def __len__(self) -> int:
         return len(self._videos)
