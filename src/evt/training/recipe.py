@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
+from omegaconf import DictConfig
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
 
+from evt.build import build
+from evt.checked import wrong
+from evt.errors import ConfigError
 from evt.training.muon import Muon
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -33,54 +38,28 @@ class Recipe:
     seed: of the order of the samples and all else that is random.
 
     Raises:
-        ValueError: a setting out of its range, or not of its kind; the message names it.
+        ConfigError: settings out of their range, or not of their kind; the message names them.
     """
 
-    epochs: int
-    batch_size: int
-    lr: float
-    weight_decay: float
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    lr: NonNegativeFloat
+    weight_decay: NonNegativeFloat
     optimizer: Optimizer = "adamw"
-    warmup_steps: int = 0
-    decay_epochs: Sequence[int] = ()
+    warmup_steps: NonNegativeInt = 0
+    decay_epochs: Sequence[PositiveInt] = ()
     cosine: bool = False
-    clip_norm: float | None = None
+    clip_norm: PositiveFloat | None = None
     precision: Precision = "float32"
-    workers: int = 0
-    save_every: int = 500
+    workers: NonNegativeInt = 0
+    save_every: PositiveInt = 500
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("epochs", 1),
-            ("batch_size", 1),
-            ("save_every", 1),
-            ("workers", 0),
-            ("warmup_steps", 0),
-        ):
-            value = getattr(self, name)
-            if not _is_whole(value) or value < least:
-                raise ValueError(f"train.{name} is {value!r}; it must be a whole number of at least {least}")
-        if not _is_whole(self.seed):
-            raise ValueError(f"train.seed is {self.seed!r}; it must be a whole number")
-        if not all(_is_whole(epoch) and epoch >= 1 for epoch in self.decay_epochs):
-            raise ValueError(
-                f"train.decay_epochs is {list(self.decay_epochs)}; each must be a whole number of at least 1"
-            )
-        for name in ("lr", "weight_decay"):
-            value = getattr(self, name)
-            if not _is_finite(value) or value < 0:
-                raise ValueError(f"train.{name} is {value!r}; it must be a finite number of at least 0")
-        if self.clip_norm is not None and (not _is_finite(self.clip_norm) or self.clip_norm <= 0):
-            raise ValueError(
-                f"train.clip_norm is {self.clip_norm!r}; it must be a finite number above 0, or null"
-            )
-        for name, choices in (("precision", get_args(Precision)), ("optimizer", get_args(Optimizer))):
-            value = getattr(self, name)
-            if value not in choices:
-                raise ValueError(f"train.{name} is {value!r}; it must be one of {', '.join(choices)}")
+        if found := wrong("train", vars(self), Recipe).values:
+            raise ConfigError(". ".join(found))
         if self.cosine and self.decay_epochs:
-            raise ValueError("train.cosine and train.decay_epochs are both set; only one of them can be")
+            raise ConfigError("train.cosine and train.decay_epochs are both set; only one of them can be")
 
     def lr_at(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate of a step, both counted from 0."""
@@ -90,6 +69,16 @@ class Recipe:
             rest = self.epochs * steps_per_epoch - self.warmup_steps
             return self.lr * 0.5 * (1 + math.cos(math.pi * (step - self.warmup_steps) / rest))
         return self.lr * 0.1 ** sum(step >= (epoch - 1) * steps_per_epoch for epoch in self.decay_epochs)
+
+
+def build_recipe(cfg: DictConfig) -> Recipe:
+    """The recipe that the settings below `train` are.
+
+    Raises:
+        ConfigError: one of them cannot be.
+    """
+    recipe: Recipe = build(cfg, "train")
+    return recipe
 
 
 def build_optimizers(model: nn.Module, recipe: Recipe) -> dict[str, torch.optim.Optimizer]:
@@ -115,11 +104,3 @@ def build_optimizers(model: nn.Module, recipe: Recipe) -> dict[str, torch.optim.
     if in_blocks:
         optimizers["muon"] = Muon(in_blocks, recipe.lr, recipe.weight_decay)
     return optimizers
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
