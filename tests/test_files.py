@@ -244,7 +244,7 @@ def test_what_cannot_be_written_is_told_before_the_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], read_only: Path
 ) -> None:
     """Every command: its folder, and the folder of the tables."""
-    monkeypatch.setattr("evt.setup.build_model", lambda *_: pytest.fail("a model was built"))
+    monkeypatch.setattr("evt.models.loading.check_memory", lambda *_: pytest.fail("a model was built"))
     for folder in (read_only, read_only / "new", read_only / "old"):
         told = error(monkeypatch, capsys, *SMALL_RUN, f"hydra.run.dir={folder}")
         assert told.startswith(f"error: {folder}")

@@ -21,11 +21,12 @@ from evt.evaluate.cost import Cost
 from evt.evaluate.detection import detect
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.trace import Subject
+from evt.evaluate.variants import build_variant
 from evt.eventful import VARIANTS, Policy, TopR
 from evt.lock import locked
 from evt.run import run
 from evt.settings import CONFIG_DIR
-from evt.setup import REDUCTIONS, build_variant
+from evt.tokens import REDUCTIONS
 from tests.commands import SMALL, SMALL_RUN, command, error, run_small
 from tests.common import CLIP, VID_FRAMES, needs_clip, needs_vid_frames
 from tests.data.test_frames import write_frames

@@ -7,8 +7,9 @@ from pathlib import Path
 import hydra
 import pytest
 
-from evt import setup, train
+from evt import train
 from evt.settings import CONFIG_DIR
+from evt.training.recipe import build_recipe
 from tests.commands import command
 from tests.data.vid_tree import VIDEOS, write_tree
 from tests.test_detection import DETECTOR, write_checkpoint
@@ -104,7 +105,7 @@ def test_a_training_that_cannot_be_is_refused_in_one_sentence(
 ) -> None:
     """Before the model is built where it is about the data: that takes its time."""
     if not arguments[0].startswith("model.num_heads"):
-        monkeypatch.setattr(setup, "build_vitdet", lambda *_: pytest.fail("the model was built"))
+        monkeypatch.setattr(train, "build_model", lambda *_, **__: pytest.fail("the model was built"))
     run_there = f"hydra.run.dir={tmp_path}"
     assert sentence in training_error(monkeypatch, capsys, *trained[0], run_there, *arguments)
 
@@ -189,6 +190,6 @@ def test_the_papers_settings(task: str, paper: tuple[int, int, float, float]) ->
     """Supplement, sections B and C; dropout stands before the classifier."""
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         cfg = hydra.compose("train", [f"task={task}"])
-    recipe = setup.build_recipe(cfg.train)
+    recipe = build_recipe(cfg.train)
     assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.weight_decay) == paper
     assert cfg.dropout == 0.5

@@ -15,14 +15,16 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from evt import setup
+from evt.build import choice
 from evt.cli import run_command
+from evt.device import build_device
 from evt.errors import ConfigError
 from evt.evaluate.race import machine, milliseconds_of_parts, race
 from evt.evaluate.speed import DTYPES, Contestant, inputs_of, operations, record_of
+from evt.evaluate.variants import build_policy, build_variant
 from evt.eventful import VARIANTS
 from evt.files import check_writable, write
-from evt.models.vivit import ViViT
+from evt.models.loading import build_model, sees_of
 from evt.report import columns
 
 FRAMES = 8
@@ -37,22 +39,23 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     """
     path = Path(os.path.relpath(HydraConfig.get().runtime.output_dir), "bench.json")
     check_writable(path)
-    device = setup.build_device(cfg)
-    dtype = setup.choice(DTYPES, "dtype", cfg.dtype)
-    if cfg.model.name == "videomae":
+    device = build_device(cfg)
+    dtype = choice(DTYPES, "dtype", cfg.dtype)
+    sees = sees_of(cfg.model)
+    if sees == "clips":
         raise ConfigError(
-            "model is videomae, which has no later frames to race; it must be a ViTDet or a ViViT "
-            "(`python -m evt.run model=videomae variant=rlt data=video data.path=FILE` times a clip)"
+            f"model is {cfg.model.name}, which has no later frames to race; it must be a ViTDet or a ViViT "
+            f"(`python -m evt.run model={cfg.model.name} variant=rlt data=video data.path=FILE` times a clip)"
         )
-    variant = setup.build_variant(cfg.variant, cfg.model.name)
+    variant = build_variant(cfg.variant, cfg.model.name)
     if variant.rows and not cfg.fast:
         raise ConfigError("fast is false, but the variant rows is of the fast path alone; leave fast true")
-    model, weights = setup.build_model(cfg.model, device)
-    setup.check_fits(variant, model)
-    policy = setup.build_policy(cfg.policy, variant, model.n_tokens)
+    model, weights = build_model(cfg.model, device)
+    model.check(variant)
+    policy = build_policy(cfg.policy, variant, model.n_tokens)
     n_frames = cfg.data.get("n_frames")
     # Of a model of clips the frames are cut into views, all of whose steps are run.
-    n_inputs = None if isinstance(model, ViViT) else FRAMES if n_frames is None else n_frames
+    n_inputs = None if sees == "steps" else FRAMES if n_frames is None else n_frames
     inputs = inputs_of(model, cfg.data, n_inputs, dtype)
     model = model.to(dtype)
     runs = {"dense": Contestant(VARIANTS["base"]), "this": Contestant(variant, policy)}

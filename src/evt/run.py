@@ -20,10 +20,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 import evt
-from evt import setup
 from evt.cli import run_command
-from evt.data.actions import UnlabelledClip
-from evt.data.clips import PicturesAt
+from evt.data.loading import WANTED
+from evt.device import build_device
+from evt.evaluate.chosen import Chosen, build_run
+from evt.evaluate.classes import class_names, in_model_order
 from evt.evaluate.experiments import Found, classify, classify_one, find_objects, without_accuracy
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.trace import Subject, dense_rival, peak_memory
@@ -36,14 +37,13 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     A run that was killed and is started again with the same `hydra.run.dir` goes on after its last finished video.
     """
-    device = setup.build_device(cfg)
-    built = setup.build_run(cfg, device)
+    chosen = build_run(cfg, build_device(cfg))
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    ledger = Ledger(folder / ("videos.jsonl" if built.model.sees == "frames" else "clips.jsonl"))
-    metrics, files = measure(cfg, built, ledger)
-    if not built.weights.trained:
+    ledger = Ledger(folder / f"{WANTED[chosen.model.sees]}.jsonl")
+    metrics, files = measure(cfg, chosen, ledger)
+    if not chosen.weights.trained:
         metrics = without_accuracy(metrics)
-    metrics |= {"data": built.data_name, "peak_memory_bytes": peak_memory(), "weights": str(built.weights)}
+    metrics |= {"data": chosen.data_name, "peak_memory_bytes": peak_memory(), "weights": str(chosen.weights)}
     # Only now do the results of an earlier run in this folder go.
     files = {"metrics.json": json.dumps(metrics, indent=2) + "\n", **files}
     write_together({folder / name: text for name, text in files.items()})
@@ -53,34 +53,35 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if "left_out.txt" in files:
         n_left_out = files["left_out.txt"].count("\n")
         print(f"{n_left_out} clips are in no average; {folder}/left_out.txt lists them", file=sys.stderr)
-    print(f"\n{cfg.model.name} {built.model.size}, {built.label}, {metrics['data']}")
+    print(f"\n{cfg.model.name} {chosen.model.size}, {chosen.label}, {metrics['data']}")
     print(summary_table(metrics))
-    print(f"weights: {built.weights}" + ("" if built.weights.trained else ", so no accuracy is measured"))
+    print(f"weights: {chosen.weights}" + ("" if chosen.weights.trained else ", so no accuracy is measured"))
     print(f"written to {folder}/metrics.json")
     return main_figures(metrics)
 
 
-def measure(cfg: DictConfig, built: setup.Built, ledger: Ledger) -> Found:
+def measure(cfg: DictConfig, chosen: Chosen, ledger: Ledger) -> Found:
     """The figures of a run, and what else it leaves in its folder; finished videos and clips are in the ledger."""
-    model, data, weights = built.model, built.data, built.weights
+    model, data, weights = chosen.model, chosen.data, chosen.weights
     parts = ("model", "variant", "policy", "data")
     settings = {part: OmegaConf.to_container(cfg[part], resolve=True) for part in parts}
     # Everything that results depend on: a run that goes on takes up no others.
     key = json.dumps(
         [evt.__version__, settings, cfg.compare, weights.sha256, weights.classes], sort_keys=True
     )
-    dense = model.stream(dense_rival(built.variant)) if cfg.compare else None
-    subject = Subject(model, model.stream(built.variant, built.policy), dense)
+    dense = model.stream(dense_rival(chosen.variant)) if cfg.compare else None
+    subject = Subject(model, model.stream(chosen.variant, chosen.policy), dense)
     if model.sees == "frames":
         # Without trained weights nothing is detected, and any data will do.
-        classes = setup.class_names(data if weights.trained else [], model.n_classes, weights.classes)
-        return find_objects(replace(subject, decode=weights.trained), data, classes, ledger, key, built.label)
-    if built.labelled:
-        data = setup.in_model_order(model, weights, data)
+        classes = class_names(data if weights.trained else [], model.n_classes, weights.classes)
+        return find_objects(
+            replace(subject, decode=weights.trained), data, classes, ledger, key, chosen.label
+        )
+    if chosen.labelled:
+        data = in_model_order(model, weights, data)
         alone = replace(subject, dense=None)
-        return classify(alone, data, model.views.reach, ledger, key, cfg.data.on_error, built.label)
-    clip = UnlabelledClip(built.data_name, PicturesAt(data))
-    return classify_one(subject, clip, model.views.reach, weights.classes, built.label)
+        return classify(alone, data, model.views.reach, ledger, key, cfg.data.on_error, chosen.label)
+    return classify_one(subject, data[0], model.views.reach, weights.classes, chosen.label)
 
 
 if __name__ == "__main__":

@@ -16,21 +16,27 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from evt import setup
+from evt.build import choice, choices
 from evt.cli import run_command
+from evt.data.loading import build_annotated, build_clips
 from evt.data.reading import left_out
 from evt.data.samples import FrameSamples, IndexedVideo
-from evt.data.sprites import SpriteClips, SpriteVideos
+from evt.device import build_device
 from evt.errors import ConfigError
+from evt.evaluate.classes import check_classes, class_names, in_model_order
+from evt.evaluate.variants import build_reduction, check_budget, models_of_clips
 from evt.eventful import VARIANTS, TopR
 from evt.files import check_writable, write
-from evt.models import videomae, vivit_weights
 from evt.models.checkpoints import save_checkpoint
+from evt.models.loading import build_model, sees_of
+from evt.models.vitdet import ViTDet
+from evt.models.vivit import ViViT
 from evt.training.loop import processes, train
 from evt.training.objectives.cells import CellClassifier, CellSamples, cell_losses
 from evt.training.objectives.detection import detection_losses
 from evt.training.objectives.motion import MotionLearner, MotionSamples, motion_losses
 from evt.training.objectives.temporal import temporal_task
+from evt.training.recipe import build_recipe
 from evt.training.spatial_cache import fill_cache
 from evt.training.task import Task
 from evt.workers import is_first
@@ -48,13 +54,13 @@ def train_task(cfg: DictConfig, objectives: Mapping[str, Builder] | None = None)
         objectives: how each task is made from the config, its device and the run's folder; None for `OBJECTIVES`.
     """
     rank, _ = processes()
-    device = setup.build_device(cfg)
+    device = build_device(cfg)
     if device.type == "cuda":
         device = torch.device("cuda", rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    recipe = setup.build_recipe(cfg.train)
-    task = setup.choice(objectives or OBJECTIVES, "objective", cfg.objective)(cfg, device, folder)
+    recipe = build_recipe(cfg.train)
+    task = choice(objectives or OBJECTIVES, "objective", cfg.objective)(cfg, device, folder)
     path = folder / task.file
     if rank == 0:
         check_writable(path)
@@ -69,11 +75,11 @@ def detection(cfg: DictConfig, device: torch.device, folder: Path) -> Task[Any, 
     videos: list[IndexedVideo] = []
     classes: Sequence[str] | None = None
     for name, chosen in cfg.data.items():
-        found = setup.build_training_data(chosen, f"data.{name}")
-        classes = setup.class_names(found, cfg.model.n_classes, classes)  # refuses data of other classes
+        found = build_annotated(chosen, f"data.{name}")
+        classes = class_names(found, cfg.model.n_classes, classes)  # refuses data of other classes
         videos += found
     data = FrameSamples(videos, cfg.frames_per_video)
-    model, weights = setup.build_vitdet(cfg.model, device, backbone_only=True)
+    model, weights = build_model(cfg.model, device, ViTDet, backbone_only=True)
     if is_first():
         print(f"weights to begin with: {weights}")
     return Task(model, data, detection_losses, origin_of(cfg), model.state_dict, classes)
@@ -81,12 +87,12 @@ def detection(cfg: DictConfig, device: torch.device, folder: Path) -> Task[Any, 
 
 def cells(cfg: DictConfig, device: torch.device, folder: Path) -> Task[Any, Any]:
     """A ViTDet's Transformer on what generated pictures show; the parameters are for a detector to begin with."""
-    videos = setup.build_training_data(cfg.data.sprites, "data.sprites")
-    if not isinstance(videos, SpriteVideos):
+    videos: Sequence[Any] = build_annotated(cfg.data.sprites, "data.sprites")
+    if not hasattr(videos[0], "class_map"):
         raise ConfigError(
             f"data.sprites is {cfg.data.sprites.name}; it must be sprites, whose cells are known"
         )
-    model, _ = setup.build_vitdet(cfg.model, device)
+    model, _ = build_model(cfg.model, device, ViTDet)
     return Task(
         drawn(lambda: CellClassifier(model), cfg.model.seed, device),
         CellSamples(videos, model.net.grid),
@@ -96,40 +102,34 @@ def cells(cfg: DictConfig, device: torch.device, folder: Path) -> Task[Any, Any]
     )
 
 
-CLIP_MODELS: Mapping[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    "vivit": (setup.build_vivit, vivit_weights.published),
-    "videomae": (setup.build_videomae, videomae.published),
-}
-"""How a model of clips is built, and its parameters under their published names."""
-
-
 def motion(cfg: DictConfig, device: torch.device, folder: Path) -> Task[Any, Any]:
     """A model of clips on generated ones, the whole model; a VideoMAE on fewer tokens, where the policy says so."""
-    data = setup.build_clips(DictConfig(cfg.data.clips))
-    assert isinstance(data, SpriteClips)  # no other data have the settings of these tasks
+    data: Any = build_clips(cfg.data.clips, "data.clips")  # no others have the settings of these tasks
     origin, how = origin_of(cfg), {}
     if "variant" in cfg:
-        reduction = setup.build_reduction(cfg)
-        if cfg.variant.name not in ("base", "rlt"):
-            raise ConfigError(f"variant is {cfg.variant.name}; to train it must be base or rlt")
+        variant, dense = cfg.variant.name, "base"
+        if variant not in (dense, "rlt"):
+            raise ConfigError(f"variant is {variant}; to train it must be {dense} or rlt")
+        if variant != dense and sees_of(cfg.model) != "clips":
+            raise ConfigError(
+                f"variant is {variant}, which is for {models_of_clips()}; for {cfg.model.name} it must be {dense}"
+            )
+        reduction = build_reduction(cfg)
         origin["policy"] = str(reduction)
         if reduction is not None:
-            if cfg.model.name != "videomae":
-                raise ConfigError(
-                    f"variant is {cfg.variant.name}, which is for videomae; for {cfg.model.name} it must be base"
-                )
             how["reduction"] = reduction
-    build, published = setup.choice(CLIP_MODELS, "model.name", cfg.model.name)
-    model, _ = build(cfg.model, device)
-    setup.check_classes(model, data)
+    able = choices("model", lambda cls: hasattr(cls, "features")).values()
+    choice(dict.fromkeys(able), "model.name", cfg.model.name)
+    model, _ = build_model(cfg.model, device)
+    check_classes(model, data)
     if how:
-        setup.check_fits(how["reduction"], model)
+        model.check(how["reduction"])
     return Task(
         drawn(lambda: MotionLearner(model, **how), cfg.model.seed, device),
         MotionSamples(data, model),
         motion_losses,
         origin,
-        lambda: published(model),
+        model.published,
         data.classes,
     )
 
@@ -138,16 +138,16 @@ def temporal(cfg: DictConfig, device: torch.device, folder: Path) -> Task[Any, A
     """ViViT's temporal sub-model; what the spatial one makes of the clips is kept in the run's folder."""
     if processes()[1] > 1:
         raise ConfigError("torchrun started several processes; this task runs in one")
-    data = setup.build_clips(cfg.data)
-    if not isinstance(data, setup.LABELLED):
+    data: Any = build_clips(cfg.data)
+    if not hasattr(data, "classes"):
         raise ConfigError(
             f"data is {cfg.data.name}, which has no labels; it must be epic, kinetics or sprite_clips"
         )
-    model, weights = setup.build_vivit(cfg.model, device)
-    classes = weights.classes or getattr(data, "classes", None) or None
-    data = setup.in_model_order(model, weights, data)
+    model, weights = build_model(cfg.model, device, ViViT)
+    classes = weights.classes or data.classes or None
+    data = in_model_order(model, weights, data)
     policy = TopR(cfg.r)
-    setup.check_budget(policy, model.n_tokens)
+    check_budget(policy, model.n_tokens)
     print(f"weights to begin with: {weights}; clips of {data.name}")
     outputs = fill_cache(folder / "spatial", model, VARIANTS["temporal"], policy, data, cfg.data.on_error)
     if lines := left_out(data.missing, outputs.skipped):

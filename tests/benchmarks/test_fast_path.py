@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from evt import setup
+from evt.device import build_device
 from evt.evaluate.speed import inputs_of
 from evt.eventful import VARIANTS, TopR
 from evt.eventful import fast as fast_module
 from evt.eventful.policy import Selection
 from evt.metrics.agreement import relative_l2
+from evt.models.loading import build_model
 from evt.models.vitdet import ViTDet
 from evt.settings import CONFIG_DIR
 from tests.eventful.test_fast import REFERENCE
@@ -62,7 +63,7 @@ def test_300_frames_of_real_video_are_those_of_the_reference_path(
     monkeypatch.setattr(fast_module, "FEW_KEYS", 0)  # pooled keys are updated, too
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         cfg = hydra.compose("bench", ["model.size=448", "data=video", f"data.path={CLIP}"])
-    model, _ = setup.build_model(cfg.model, setup.build_device(cfg))
+    model, _ = build_model(cfg.model, build_device(cfg))
     assert isinstance(model, ViTDet)
     leader = Leader(112)
     follower = Follower(leader)

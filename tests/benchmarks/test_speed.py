@@ -18,10 +18,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from evt import setup
+from evt.device import build_device
 from evt.evaluate.speed import DTYPES, Contestant, inputs_of
 from evt.evaluate.trace import timed
 from evt.eventful import VARIANTS, TopR
+from evt.models.loading import build_model
 from evt.settings import CONFIG_DIR
 
 FRAMES = Path("../shared/data/vid/ILSVRC2015/Data/VID/val/ILSVRC2015_val_00007010")
@@ -48,8 +49,8 @@ def test_saved_operations_save_time(
     data = ["data=frames", f"data.path={FRAMES}"] if FRAMES.is_dir() else []
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         cfg = hydra.compose("bench", [f"model={name}", f"model.size={size}", *data])
-    device = setup.build_device(cfg)
-    model, _ = setup.build_model(cfg.model, device)
+    device = build_device(cfg)
+    model, _ = build_model(cfg.model, device)
     inputs = inputs_of(model, cfg.data, 7, DTYPES[dtype])
     model = model.to(DTYPES[dtype])
     dense = Contestant(VARIANTS["base"]).on(model, fast=True)

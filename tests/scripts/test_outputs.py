@@ -36,6 +36,15 @@ def test_curves_are_written_whole_and_into_a_new_folder(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["curves.svg"]
 
 
+def test_curves_are_not_drawn_of_a_table_without_their_columns(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("variant,gflops\nbase,1\n")
+    done = draw(table, tmp_path / "t.svg")
+    assert done.returncode == 2
+    assert "has no column interval, map50 or top1; its columns are variant, gflops" in done.stderr
+    assert not (tmp_path / "t.svg").exists()
+
+
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 COMMANDS = [
     *(["-m", f"evt.{name}"] for name in ("run", "bench", "train", "reproduce", "claims", "conformance")),

@@ -11,16 +11,12 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from evt import setup
-from evt.data.actions import UnlabelledClip
-from evt.data.clips import PicturesAt
+from evt.data.loading import first_samples
 from evt.errors import ConfigError, DataError
 from evt.evaluate.race import Laps
 from evt.evaluate.trace import trace
 from evt.eventful import Policy, Stream, Variant
-from evt.models.vitdet import ViTDet
-from evt.models.vivit import ViViT
-from evt.settings import changed
+from evt.models.loading import build_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -32,20 +28,21 @@ class Contestant:
     variant: Variant
     policy: Policy | None = None
 
-    def on(self, model: ViTDet | ViViT, fast: bool) -> Stream:
+    def on(self, model: Any, fast: bool) -> Stream:
         """A new stream; ViViT's runs its spatial sub-model."""
-        return model.stream(replace(self.variant, fast=fast or self.variant.rows), self.policy)
+        stream: Stream = model.stream(replace(self.variant, fast=fast or self.variant.rows), self.policy)
+        return stream
 
 
 @torch.no_grad()
 def inputs_of(
-    model: ViTDet | ViViT,
+    model: Any,
     data: DictConfig,
     n_frames: int | None,
     dtype: torch.dtype,
     setting: str = "data.n_frames",
 ) -> list[Tensor]:
-    """The first frames of the data as a stream takes them: pictures for ViTDet, steps of all views for ViViT.
+    """The first frames of the data as a model's streams take them: pictures, or steps of all views.
 
     Of several videos or clips it is the first.
 
@@ -63,14 +60,7 @@ def inputs_of(
         raise ConfigError(
             f"{setting} is {n_frames!r}; to see later frames it must be a whole number of at least 3"
         )
-    if isinstance(model, ViViT):
-        if data.name == "sprites":
-            data = changed(data, n_videos=1)
-        clips = setup.build_clips(data)
-        clip: Any = clips[0] if isinstance(clips, setup.LABELLED) else UnlabelledClip("", PicturesAt(clips))  # type: ignore[arg-type]
-        found = model.inputs(clip)
-    else:
-        found = (x for frame in setup.build_data(data)[0] for x in model.inputs(frame))
+    found = (x for sample in first_samples(data, model.sees) for x in model.inputs(sample))
     inputs = [x.to(dtype) for x in islice(found, n_frames)]
     if len(inputs) < (n_frames or 3):
         asked = f"{setting} is {n_frames}" if n_frames else "at least 3 frames are needed"
@@ -78,9 +68,7 @@ def inputs_of(
     return inputs
 
 
-def operations(
-    contestant: Contestant, model: ViTDet | ViViT, cfg: DictConfig, inputs: Sequence[Tensor]
-) -> int:
+def operations(contestant: Contestant, model: Any, cfg: DictConfig, inputs: Sequence[Tensor]) -> int:
     """Operations of a later frame as the paper counts them, which are those of the reference path.
 
     With pooling, and for `rows`, they depend on the frames, and it runs on them; else torch's meta device is enough.
@@ -90,7 +78,7 @@ def operations(
         without_weights = {
             name: None if name in ("checkpoint", "fine_tuned") else x for name, x in cfg.items()
         }
-        model = setup.build_model(DictConfig(without_weights), torch.device("meta"))[0]
+        model = build_model(DictConfig(without_weights), torch.device("meta"))[0]
         inputs = [x.to("meta", torch.float32) for x in inputs]
     *_, last = trace(contestant.on(model, fast=False), inputs[:3])
     return last.ops.total()

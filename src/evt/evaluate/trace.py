@@ -7,14 +7,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import tee
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from evt.eventful import VARIANTS, Variant, count_ops
+from evt.eventful import count_ops
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -163,7 +163,7 @@ def observe(subject: Subject, sample: Any, inputs: Iterable[Tensor] | None = Non
 
 def dense_rival(variant: Any) -> Any:
     """The dense model that a variant is compared with: on the fast path where the variant is."""
-    return replace(VARIANTS["base"], fast=variant.fast) if isinstance(variant, Variant) else None
+    return None if variant is None else variant.dense
 
 
 def timed(run: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:

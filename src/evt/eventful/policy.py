@@ -63,6 +63,17 @@ class TopR:
             raise ValueError(f"policy.r is {r!r}; it must be a whole number of tokens, 0 or more")
         self._r = int(r)
 
+    def check(self, n_tokens: int) -> None:
+        """Refuse frames of this many tokens where they are fewer than r.
+
+        Raises:
+            ValueError: they are.
+        """
+        if self.r > n_tokens:
+            raise ValueError(
+                f"policy.r is {self.r}, but a frame has {n_tokens} tokens; it must be at most {n_tokens}"
+            )
+
     def __call__(self, error: Tensor) -> Selection:
         """Select by the errors e of a gate, (B, N, D)."""
         batch, n_tokens, _ = error.shape
@@ -99,6 +110,9 @@ class Threshold:
         if isinstance(h, bool) or not isinstance(h, int | float) or not math.isfinite(h) or h < 0:
             raise ValueError(f"policy.h is {h!r}; it must be a finite number, 0 or more")
         self._h = float(h)
+
+    def check(self, n_tokens: int) -> None:
+        """Frames of any number of tokens will do."""
 
     def __call__(self, error: Tensor) -> Selection:
         """Select by the errors e of a gate, (B, N, D)."""

@@ -45,6 +45,11 @@ class Variant:
         if self.pool < 1:
             raise ValueError(f"pool is {self.pool}; it must be at least 1")
 
+    @property
+    def dense(self) -> Variant:
+        """The dense model on the same path, to be compared with."""
+        return Variant(fast=self.fast)
+
     def windowed(self) -> Variant:
         """Leave on only what applies where attention is windowed: token-wise gating (section 5.1)."""
         return replace(self, sparse_qk=False, sparse_av=False, pool=1, rows=False)

@@ -6,4 +6,7 @@ from evt.tokens.random_drop import RandomDrop
 from evt.tokens.reduction import Reduction
 from evt.tokens.run_length import RunLength
 
-__all__ = ["Merge", "Packed", "RandomDrop", "Reduction", "RunLength"]
+__all__ = ["REDUCTIONS", "Merge", "Packed", "RandomDrop", "Reduction", "RunLength"]
+
+REDUCTIONS: dict[str, type[Reduction]] = {"rlt": RunLength, "random_drop": RandomDrop, "token_merging": Merge}
+"""The variants of models of whole clips that look at fewer tokens, and the policy of each."""

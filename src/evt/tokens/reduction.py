@@ -29,6 +29,9 @@ class ClipModel(Protocol):
 class Reduction:
     """Nothing is reduced: the dense model."""
 
+    dense: None = None
+    """What it is compared with, as `Variant.dense`: all tokens."""
+
     def check(self, model: ClipModel) -> None:
         """Refuse a model with which this cannot be done.
 

@@ -1,0 +1,97 @@
+"""What `variant=...` and `policy=...` name, and whether it suits the model that they are for."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from omegaconf import DictConfig
+
+from evt.build import build, choices, class_of
+from evt.errors import ConfigError
+from evt.eventful import VARIANTS, Policy, Variant
+from evt.tokens import REDUCTIONS, Reduction
+
+
+def build_reduction(cfg: DictConfig) -> Reduction | None:
+    """What variant and policy name for a model of whole clips; None is the dense model.
+
+    Args:
+        cfg: of the command.
+
+    Raises:
+        ConfigError: the variant is for other models, or the policy for other variants.
+    """
+    variant, policy = cfg.variant.name, cfg.policy
+    if variant not in ("base", *REDUCTIONS):
+        raise ConfigError(
+            f"variant is {variant} (temporal where none is given), but {cfg.model.name} sees a whole clip at once, "
+            f"with no frame before to reuse; it must be {', '.join(('base', *REDUCTIONS))}"
+        )
+    kind = REDUCTIONS.get(variant)
+    if (class_of(policy, "policy") if "_target_" in policy else None) is not kind:
+        takes = ", ".join(choices("policy", lambda cls: cls is kind)) or "none"
+        raise ConfigError(f"policy is {policy.name}, but variant {variant} takes {takes}")
+    if kind is None:
+        return None
+    reduction: Reduction = build(policy, "policy")
+    return reduction
+
+
+def build_variant(cfg: DictConfig, model_name: str) -> Variant:
+    """The variant that `variant=...` names, with its fields as given, for a model that sees one input after another.
+
+    Args:
+        cfg: the settings below `variant`.
+        model_name: of the model, for the message.
+
+    Raises:
+        ConfigError: the variant is for models of whole clips, or a field cannot be.
+    """
+    if cfg.name in REDUCTIONS:
+        raise ConfigError(
+            f"variant is {cfg.name}, which is for {models_of_clips()}; for {model_name} it must be one of "
+            f"{', '.join(VARIANTS)}"
+        )
+    variant: Variant = build(cfg, "variant")
+    return variant
+
+
+def models_of_clips() -> str:
+    """The names of the models that see a whole clip at once, for a message."""
+    found = choices("model", lambda cls: getattr(cls, "sees", None) == "clips")
+    return ", ".join(dict.fromkeys(found.values()))
+
+
+def build_policy(cfg: DictConfig, variant: Variant, n_tokens: int) -> Policy | None:
+    """The policy that `policy=...` names; None for a variant without gates, which takes none.
+
+    Args:
+        cfg: the settings below `policy`.
+        variant: that it is for.
+        n_tokens: of a frame.
+
+    Raises:
+        ConfigError: the variant takes none or another, or a setting cannot be.
+    """
+    if variant.gate is None:
+        if "_target_" in cfg:
+            raise ConfigError(f"policy is {cfg.name}, but the variant has no gates; it must be none")
+        return None
+    if "_target_" not in cfg or class_of(cfg, "policy") not in get_args(Policy):
+        raise ConfigError(f"policy is {cfg.name}, but the variant has gates; it must be top_r or threshold")
+    policy: Policy = build(cfg, "policy")
+    check_budget(policy, n_tokens)
+    return policy
+
+
+def check_budget(policy: Policy | None, n_tokens: int) -> None:
+    """Refuse a budget of more tokens than a frame has.
+
+    Raises:
+        ConfigError: it is.
+    """
+    try:
+        if policy is not None:
+            policy.check(n_tokens)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
