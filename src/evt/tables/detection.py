@@ -11,12 +11,16 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from evt import setup
+from evt.data.loading import build_videos
 from evt.data.vid import VID
 from evt.data.video import Video
+from evt.device import build_device
 from evt.errors import ConfigError
+from evt.evaluate.classes import class_names
 from evt.evaluate.ledger import Ledger
+from evt.evaluate.variants import check_budget
 from evt.eventful import VARIANTS
+from evt.models.loading import Weights, build_model
 from evt.models.vitdet import ViTDet
 from evt.report import FilledTable
 from evt.settings import changed
@@ -44,22 +48,22 @@ def fill_detection_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     """Fill the table that `cfg.table` names; goes on after the last row, and video on VID, that the folder holds."""
     if not isinstance(cfg.flush_rate, float | int) or not 0 < cfg.flush_rate <= 1:
         raise ConfigError(f"flush_rate is {cfg.flush_rate!r}; it must be above 0 and at most 1")
-    device = setup.build_device(cfg)
-    videos = setup.build_data(cfg.data)
+    device = build_device(cfg)
+    videos = build_videos(cfg.data)
     on_vid, trained = isinstance(videos, VID), cfg.model.checkpoint is not None
 
     @cache
-    def model(size: int) -> tuple[ViTDet, setup.Weights]:
-        return setup.build_vitdet(changed(cfg.model, size=size), device)
+    def model(size: int) -> tuple[ViTDet, Weights]:
+        return build_model(changed(cfg.model, size=size), device, ViTDet)
 
     @cache
     def unweighted(size: int) -> ViTDet:
         without_weights = changed(cfg.model, size=size, checkpoint=None)
-        return setup.build_vitdet(without_weights, torch.device("meta"))[0]
+        return build_model(without_weights, torch.device("meta"), ViTDet)[0]
 
     def measured(row: Row, key: str, chosen: Sequence[Video], accuracy: bool) -> Cells:
         network, weights = model(row.size)
-        names = setup.class_names(chosen if accuracy else [], network.n_classes, weights.classes)
+        names = class_names(chosen if accuracy else [], network.n_classes, weights.classes)
         return cells_on_frames(network, row, chosen, names, Ledger(folder / "videos.jsonl"), key, accuracy)
 
     def fill(row: Row, key: str) -> Cells:
@@ -74,8 +78,8 @@ def fill_detection_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
 
     rows = paper_table(cfg.table.name)
     for row in rows:  # what cannot be is found out now rather than after hours
-        setup.check_fits(VARIANTS[row.variant], unweighted(row.size))
-        setup.check_budget(row.policy, unweighted(row.size).n_tokens)
+        unweighted(row.size).check(VARIANTS[row.variant])
+        check_budget(row.policy, unweighted(row.size).n_tokens)
 
     ledger = Ledger(folder / "rows.jsonl")
     filled = []
@@ -92,7 +96,7 @@ def fill_detection_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     data = videos[0].name
     if accuracy:
         assert isinstance(videos, VID)
-        data = videos.description
+        data = videos.name
     for record in records:
         record["data"] = data if record["frames"] else ""
         record["checkpoint"] = Path(cfg.model.checkpoint).name if trained and record["frames"] else ""

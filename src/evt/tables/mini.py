@@ -14,16 +14,20 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 import evt
-from evt import setup
+from evt.data.loading import build_videos
 from evt.data.sprites import SpriteVideos
+from evt.device import build_device
 from evt.errors import ConfigError
+from evt.evaluate.classes import class_names
 from evt.evaluate.detection import add_frame
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.pool import in_batches, n_workers
 from evt.evaluate.trace import trace
+from evt.evaluate.variants import build_policy
 from evt.eventful import VARIANTS
 from evt.metrics.bootstrap import half_width
 from evt.metrics.detection import FORMAT, DetectionMetrics
+from evt.models.loading import Weights, build_model
 from evt.models.vitdet import ViTDet
 from evt.report import FilledTable
 from evt.settings import config_of, job_of
@@ -98,9 +102,9 @@ def fill_mini_tables(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     job = job_of(cfg)
     _, model, weights, videos = _opened(job)
     for row in rows:  # what cannot be is found out now rather than after half an hour
-        setup.check_fits(VARIANTS[row.variant], model)
-        setup.build_policy(row.policy(), VARIANTS[row.variant], model.n_tokens)
-    setup.class_names(videos, model.n_classes, weights.classes)
+        model.check(VARIANTS[row.variant])
+        build_policy(row.policy(), VARIANTS[row.variant], model.n_tokens)
+    class_names(videos, model.n_classes, weights.classes)
 
     ledger = Ledger(folder / "videos.jsonl")
     settings = json.dumps([evt.__version__, FORMAT, weights.sha256, job, [row.label for row in rows]])
@@ -133,7 +137,7 @@ def measure_videos(job: str, rows: Sequence[MiniRow], batch: Sequence[int]) -> l
     measured = []
     for row in rows:
         variant = VARIANTS[row.variant]
-        stream = model.stream(variant, setup.build_policy(row.policy(), variant, model.n_tokens))
+        stream = model.stream(variant, build_policy(row.policy(), variant, model.n_tokens))
         ops = []
         found = [DetectionMetrics(videos.classes) for _ in batch]
         for i, (step, now) in enumerate(zip(trace(stream, inputs), frames, strict=True), 1):
@@ -147,13 +151,13 @@ def measure_videos(job: str, rows: Sequence[MiniRow], batch: Sequence[int]) -> l
 
 
 @cache
-def _opened(job: str) -> tuple[DictConfig, ViTDet, setup.Weights, SpriteVideos]:
+def _opened(job: str) -> tuple[DictConfig, ViTDet, Weights, SpriteVideos]:
     cfg = config_of(job)
     if cfg.data.name != "sprites":
         raise ConfigError(f"data is {cfg.data.name}; the small tables are of generated videos: sprites")
-    videos = setup.build_data(cfg.data)
+    videos = build_videos(cfg.data)
     assert isinstance(videos, SpriteVideos)
-    return cfg, *setup.build_vitdet(cfg.model, setup.build_device(cfg)), videos
+    return cfg, *build_model(cfg.model, build_device(cfg), ViTDet), videos
 
 
 def _cells(cfg: DictConfig, videos: SpriteVideos, measured: Sequence[Measured]) -> dict[str, Any]:
@@ -201,7 +205,7 @@ def _records(
     ]
 
 
-def _notes(cfg: DictConfig, weights: setup.Weights, videos: SpriteVideos) -> list[str]:
+def _notes(cfg: DictConfig, weights: Weights, videos: SpriteVideos) -> list[str]:
     notes = [
         f"{cfg.model.name} at {cfg.model.size} pixels, weights {weights}; GFlops are of its Transformer.",
         f"As in the paper's tables, GFlops are a mean over all frames of long videos: {cfg.flush_rate} of them are "

@@ -14,14 +14,17 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 import evt
-from evt import setup
+from evt.data.loading import build_clips
 from evt.data.sprites import SpriteClips
+from evt.device import build_device
 from evt.errors import ConfigError
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.pool import in_batches, n_workers
 from evt.evaluate.shapes import operations_of_clip
+from evt.evaluate.variants import build_policy
 from evt.eventful import VARIANTS, Variant
 from evt.metrics.bootstrap import half_width, mean_of, resample
+from evt.models.loading import build_model
 from evt.models.vivit import ViViT
 from evt.report import FilledTable
 from evt.settings import changed, config_of, job_of
@@ -47,7 +50,7 @@ def fill_mini_clip_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     base = models[""]
     for r in budgets:  # what cannot be is found out now
         _run_of(r, base)
-    weights = [setup.build_vivit(_model_config(cfg, r), torch.device("cpu"))[1].sha256 for r in models]
+    weights = [build_model(_model_config(cfg, r), torch.device("cpu"), ViViT)[1].sha256 for r in models]
 
     ledger = Ledger(folder / "clips.jsonl")
     settings = json.dumps([evt.__version__, weights, job])
@@ -56,7 +59,7 @@ def fill_mini_clip_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     results = in_batches(run, len(data), cfg.table.batch, ledger, settings, workers, progress)
 
     # Counted on torch's meta device: operations follow from shapes alone.
-    shapes = setup.build_vivit(changed(cfg.model, checkpoint=None), torch.device("meta"))[0]
+    shapes = build_model(changed(cfg.model, checkpoint=None), torch.device("meta"), ViViT)[0]
     rows = [("", None), *(("", r) for r in budgets)]
     rows += [(str(tuned), r) for tuned, near in tested.items() for r in near]
     dense = operations_of_clip(shapes, VARIANTS["base"], None)
@@ -109,7 +112,7 @@ def classify_clips(job: str, passes: Sequence[int | None], batch: Sequence[int])
 def _run_of(r: int | None, model: ViViT) -> tuple[Variant, Any]:
     variant = VARIANTS["base" if r is None else "temporal"]
     policy = {"name": "none"} if r is None else {"_target_": "evt.eventful.TopR", "name": "top_r", "r": r}
-    return variant, setup.build_policy(DictConfig(policy), variant, model.n_tokens)
+    return variant, build_policy(DictConfig(policy), variant, model.n_tokens)
 
 
 def _model_config(cfg: DictConfig, tuned: str) -> DictConfig:
@@ -124,11 +127,11 @@ def _opened(job: str) -> tuple[dict[str, ViViT], SpriteClips]:
     cfg = config_of(job)
     if cfg.data.name != "sprite_clips":
         raise ConfigError(f"data is {cfg.data.name}; the small tables are of generated clips: sprite_clips")
-    data = setup.build_clips(cfg.data)
+    data = build_clips(cfg.data)
     assert isinstance(data, SpriteClips)
-    device = setup.build_device(cfg)
+    device = build_device(cfg)
     tuned = ["", *map(str, cfg.table.tuned)]
-    return {r: setup.build_vivit(_model_config(cfg, r), device)[0] for r in tuned}, data
+    return {r: build_model(_model_config(cfg, r), device, ViViT)[0] for r in tuned}, data
 
 
 def _notes(cfg: DictConfig, model: ViViT, data: SpriteClips) -> Sequence[str]:

@@ -13,16 +13,19 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig
 
-from evt import setup
 from evt.data.epic_kitchens import EpicKitchens
 from evt.data.kinetics import Kinetics
+from evt.data.loading import build_clips
+from evt.device import build_device
 from evt.errors import ConfigError
+from evt.evaluate.classes import in_model_order
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.recognition import recognise
 from evt.evaluate.shapes import operations_of_clip
 from evt.evaluate.trace import Subject
 from evt.eventful import VARIANTS, TopR
 from evt.files import write
+from evt.models.loading import Weights, build_model
 from evt.models.vivit import ViViT
 from evt.report import FilledTable
 from evt.settings import changed
@@ -91,26 +94,26 @@ def video_table(name: str, size: int) -> list[VideoRow]:
 
 def fill_recognition_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     """Fill the table that `cfg.table` names; goes on after the last row and clip that the folder holds."""
-    device = setup.build_device(cfg)
-    data = setup.build_clips(cfg.data) if cfg.data.name in {"epic", "kinetics"} else None
+    device = build_device(cfg)
+    data = build_clips(cfg.data) if cfg.data.name in {"epic", "kinetics"} else None
     trained = cfg.model.checkpoint is not None
-    shapes = setup.build_vivit(changed(cfg.model, checkpoint=None), torch.device("meta"))[0]
+    shapes = build_model(changed(cfg.model, checkpoint=None), torch.device("meta"), ViViT)[0]
 
     @cache
-    def model(tuned_r: str) -> tuple[ViViT, setup.Weights] | None:
+    def model(tuned_r: str) -> tuple[ViViT, Weights] | None:
         fine_tuned = None
         if tuned_r:
             if cfg.fine_tuned is None or not (path := _tuned(cfg, tuned_r)).is_file():
                 return None
             fine_tuned = str(path)
-        return setup.build_vivit(changed(cfg.model, fine_tuned=fine_tuned), device)
+        return build_model(changed(cfg.model, fine_tuned=fine_tuned), device, ViViT)
 
     rows = video_table(cfg.table.name, cfg.model.size)
     _check(cfg, rows, shapes.n_tokens)
     if trained and isinstance(data, EpicKitchens | Kinetics):
         for row in rows:  # what cannot be loaded, or does not fit, is found out now rather than after hours
             if (loaded := model(row.tuned_r)) is not None:
-                setup.in_model_order(*loaded, data)
+                in_model_order(*loaded, data)
 
     ledger = Ledger(folder / "rows.jsonl")
     records = []
@@ -125,7 +128,7 @@ def fill_recognition_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
                 assert isinstance(data, EpicKitchens | Kinetics)
                 clips = Ledger(folder / "clips.jsonl")
                 label = f"{row.variant} r={row.r or '-'} tuned_r={row.tuned_r or '-'}"
-                in_order = setup.in_model_order(found[0], found[1], data)
+                in_order = in_model_order(found[0], found[1], data)
                 subject = Subject(found[0], found[0].stream(variant, row.policy))
                 result = recognise(
                     subject, found[0].views.reach, in_order, clips, key, cfg.data.on_error, label

@@ -16,18 +16,22 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import evt
-from evt import setup
+from evt.data.loading import build_clips
 from evt.data.sprites import SpriteClips
+from evt.device import build_device
 from evt.errors import ConfigError
+from evt.evaluate.classes import check_classes
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.pool import in_batches, n_workers
 from evt.evaluate.trace import timed
 from evt.eventful import VARIANTS, TopR, count_ops
 from evt.metrics.bootstrap import half_width, mean_of, resample
+from evt.models.loading import Weights, build_model
 from evt.models.videomae import VideoMAE
 from evt.models.vivit import ViViT
 from evt.report import FilledTable
 from evt.settings import CONFIG_DIR, changed, config_of, job_of
+from evt.tables.checks import check_counts, check_thresholds
 from evt.tables.rlt_headline import headline, training_seconds
 from evt.tokens import Merge, RandomDrop, Reduction, RunLength
 
@@ -80,8 +84,8 @@ def fill_rlt_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     Raises:
         ConfigError: a threshold or the size of batches is none, or rivals_at is not among the thresholds.
     """
-    setup.check_counts(cfg.table, "table.", "batch")
-    setup.check_thresholds(cfg.table, "rivals_at")
+    check_counts(cfg.table, "table.", "batch")
+    check_thresholds(cfg.table, "rivals_at")
     workers = n_workers(cfg.workers)
     if cfg.quick:
         cfg = OmegaConf.merge(cfg, {"data": cfg.table.quick.data})  # type: ignore[assignment]
@@ -90,7 +94,7 @@ def fill_rlt_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
     for model, weights_of in models.values():
         if list(weights_of.classes or data.classes) != list(data.classes):
             raise ConfigError(f"{weights_of}: the weights are not for the classes of {data.name}")
-        setup.check_classes(model, data)
+        check_classes(model, data)
     rows = list(entries(cfg, _matching_r(models["videomae", "dense"][0], cfg, data)))
     weights = [weights.sha256 for _, weights in models.values()]
     ledger = Ledger(folder / "clips.jsonl")
@@ -168,7 +172,7 @@ def _matching_r(model: VideoMAE | ViViT, cfg: DictConfig, data: SpriteClips) -> 
     with count_ops() as ops:
         for i in tqdm(sample, desc="what run-length tokenization costs", unit="clip"):
             model(model.preprocess(data[i]), RunLength(cfg.table.rivals_at))
-    shapes = setup.build_videomae(changed(cfg.model, checkpoint=None), torch.device("meta"))[0]
+    shapes = build_model(changed(cfg.model, checkpoint=None), torch.device("meta"), VideoMAE)[0]
     view = torch.zeros(1, model.view_frames, 3, model.size, model.size, device="meta")
     for r in range(model.n_tokens):
         with count_ops() as merging:
@@ -179,18 +183,18 @@ def _matching_r(model: VideoMAE | ViViT, cfg: DictConfig, data: SpriteClips) -> 
 
 
 @cache
-def _opened(job: str) -> tuple[dict[tuple[str, str], tuple[VideoMAE | ViViT, setup.Weights]], SpriteClips]:
+def _opened(job: str) -> tuple[dict[tuple[str, str], tuple[VideoMAE | ViViT, Weights]], SpriteClips]:
     cfg = config_of(job)
-    device = setup.build_device(cfg)
-    models: dict[tuple[str, str], tuple[VideoMAE | ViViT, setup.Weights]] = {}
+    device = build_device(cfg)
+    models: dict[tuple[str, str], tuple[VideoMAE | ViViT, Weights]] = {}
     for trained, checkpoint in cfg.table.trained.items():
-        models["videomae", trained] = setup.build_videomae(changed(cfg.model, checkpoint=checkpoint), device)
+        models["videomae", trained] = build_model(changed(cfg.model, checkpoint=checkpoint), device, VideoMAE)
     vivit = {**OmegaConf.load(CONFIG_DIR / "model/vivit_mini.yaml"), "checkpoint": cfg.table.vivit.checkpoint}
-    models["vivit", "dense"] = setup.build_vivit(DictConfig(vivit), device)
+    models["vivit", "dense"] = build_model(DictConfig(vivit), device, ViViT)
     for r in cfg.table.vivit.r:
         tuned = {**vivit, "fine_tuned": cfg.table.vivit.fine_tuned.format(r=r)}
-        models["vivit", f"r={r}"] = setup.build_vivit(DictConfig(tuned), device)
-    data = setup.build_clips(cfg.data)
+        models["vivit", f"r={r}"] = build_model(DictConfig(tuned), device, ViViT)
+    data = build_clips(cfg.data)
     assert isinstance(data, SpriteClips)
     return models, data
 

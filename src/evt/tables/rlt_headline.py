@@ -12,13 +12,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from evt import setup
 from evt.data.sprites import SpriteClips
+from evt.device import build_device
 from evt.evaluate.trace import timed
+from evt.models.loading import build_model
+from evt.models.videomae import VideoMAE
 from evt.settings import CONFIG_DIR, changed
 from evt.tokens import RunLength
 from evt.training.objectives.motion import MotionLearner, MotionSamples, motion_losses
-from evt.training.recipe import build_optimizers
+from evt.training.recipe import build_optimizers, build_recipe
 
 STEPS = 8
 """Training steps that are timed, on all tokens and on those that are kept by turns, after one of each that is not."""
@@ -29,12 +31,12 @@ def training_seconds(cfg: DictConfig, data: SpriteClips) -> dict[str, float]:
 
     A step is forward, backward and optimizer, on batches that are made before.
     """
-    device = setup.build_device(cfg)
+    device = build_device(cfg)
     task = OmegaConf.load(CONFIG_DIR / "task/videomae_mini.yaml")
-    recipe = setup.build_recipe(task.train)
+    recipe = build_recipe(task.train)
     contestants = {}
     for name, reduction in (("dense", None), ("rlt", RunLength(cfg.table.rivals_at))):
-        model, _ = setup.build_videomae(changed(cfg.model, checkpoint=None), device)
+        model, _ = build_model(changed(cfg.model, checkpoint=None), device, VideoMAE)
         learner = MotionLearner(model, reduction=reduction).to(device)
         contestants[name] = learner, build_optimizers(learner, recipe)
     samples, size = MotionSamples(data, model), min(recipe.batch_size, len(data))

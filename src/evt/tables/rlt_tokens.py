@@ -15,16 +15,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 import evt
-from evt import setup
 from evt.data.actions import VIDEO_SUFFIXES, Segment
+from evt.device import build_device
 from evt.errors import ConfigError, DataError
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.race import machine
 from evt.evaluate.trace import timed
 from evt.eventful import count_ops
+from evt.models.loading import build_model
 from evt.models.videomae import VideoMAE
 from evt.report import FilledTable
 from evt.settings import changed
+from evt.tables.checks import check_counts, check_thresholds
 from evt.tokens import Packed, RunLength
 from evt.tokens.run_length import keep_mask
 
@@ -36,18 +38,18 @@ def fill_rlt_tokens(cfg: DictConfig, folder: Path) -> list[FilledTable]:
         ConfigError: a setting of the table is not of its kind.
         DataError: there are no videos in the folder, or one cannot be read.
     """
-    setup.check_counts(cfg.table, "table.", "views")
-    setup.check_thresholds(cfg.table, "timed_at")
+    check_counts(cfg.table, "table.", "views")
+    check_thresholds(cfg.table, "timed_at")
     for fps in cfg.table.fps:
         if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < math.inf:
             raise ConfigError(f"table.fps has {fps!r}; it must be a finite number above 0")
     folder_of_clips = Path(cfg.table.clips)
     if not folder_of_clips.is_dir():
         raise DataError(f"{folder_of_clips}: no such folder; set table.clips to one that has videos")
-    device = setup.build_device(cfg)
-    model, weights = setup.build_videomae(cfg.model, device)
+    device = build_device(cfg)
+    model, weights = build_model(cfg.model, device, VideoMAE)
     model.views = replace(model.views, temporal_stride=1, temporal=cfg.table.views, spatial=1)
-    shapes, _ = setup.build_videomae(changed(cfg.model, checkpoint=None), torch.device("meta"))
+    shapes, _ = build_model(changed(cfg.model, checkpoint=None), torch.device("meta"), VideoMAE)
     paths = sorted(x for x in folder_of_clips.glob("*") if x.suffix.lower() in VIDEO_SUFFIXES)
     if not paths:
         raise DataError(f"{folder_of_clips}: has no videos; set table.clips to a folder that has some")

@@ -13,11 +13,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 import evt
-from evt import setup
+from evt.device import build_device
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.race import machine, race
 from evt.evaluate.speed import DTYPES, Contestant, inputs_of, operations, record_of
+from evt.evaluate.variants import check_budget
 from evt.eventful import VARIANTS, TopR
+from evt.models.loading import build_model
 from evt.report import FilledTable
 from evt.settings import CONFIG_DIR, changed
 
@@ -27,7 +29,7 @@ def fill_speed_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
 
     The variants of one model at one size and in one type run in one race, frame by frame.
     """
-    device = setup.build_device(cfg)
+    device = build_device(cfg)
     rows = _paper_rows()
     ledger = Ledger(folder / "races.jsonl")
     paper_ms = "gpu_ms" if device.type == "cuda" else "cpu_ms"
@@ -63,14 +65,14 @@ def _race(
     cfg: DictConfig, device: torch.device, name: str, size: int, dtype: str, rows: list[dict[str, str]]
 ) -> list[dict[str, Any]]:
     model_cfg = _model_config(cfg, name, size)
-    model, _ = setup.build_model(model_cfg, device)
+    model, _ = build_model(model_cfg, device)
     runs = {
         row["variant"]: Contestant(VARIANTS[row["variant"]], TopR(int(row["r"])) if row["r"] else None)
         for row in rows
     }
     for run in runs.values():
-        setup.check_fits(run.variant, model)
-        setup.check_budget(run.policy, model.n_tokens)
+        model.check(run.variant)
+        check_budget(run.policy, model.n_tokens)
     inputs = inputs_of(model, cfg.data, cfg.table.frames[dtype], DTYPES[dtype], f"table.frames.{dtype}")
     model = model.to(DTYPES[dtype])
     laps = race(
