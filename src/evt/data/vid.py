@@ -180,8 +180,6 @@ class VID(Sequence[VIDVideo]):
         part = f", first {len(self)} of {self.n_found} videos" if len(self) < self.n_found else ""
         return f"VID {self._split}{part}"
 
-    description = name
-
     def videos(self) -> VID:
         """Itself."""
         return self
