@@ -90,3 +90,14 @@ def test_all_that_is_wrong_with_a_command_is_told_at_once(
         "data.require_annotations is 1; it must be true or false",
     ):
         assert sentence in said
+
+
+def test_policy_and_variant_are_told_of_beside_the_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = error(monkeypatch, capsys, "policy.r=-3", "model.size=-16", "variant.pool=0")
+    assert said == (
+        "error: model.size is -16; it must be a whole number of at least 1. "
+        "policy.r is -3; it must be a whole number of tokens, 0 or more. pool is 0; it must be at least 1"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from evt.data.actions import AnyClip, Frames
@@ -50,17 +51,17 @@ class VideoMAE(nn.Module):
 
     def __init__(
         self,
-        size: int = 224,
-        classes: int = 400,
-        temporal_stride: int | None = 4,
-        view_frames: int = 16,
-        temporal_views: int = 5,
-        spatial_views: int = 3,
+        size: PositiveInt = 224,
+        classes: PositiveInt = 400,
+        temporal_stride: PositiveInt | None = 4,
+        view_frames: PositiveInt = 16,
+        temporal_views: PositiveInt = 5,
+        spatial_views: PositiveInt = 3,
         tubelet: Sequence[int] = (2, 16, 16),
-        dim: int = 768,
-        depth: int = 12,
-        num_heads: int = 12,
-        mlp_ratio: float = 4,
+        dim: PositiveInt = 768,
+        depth: PositiveInt = 12,
+        num_heads: PositiveInt = 12,
+        mlp_ratio: PositiveFloat = 4,
         length_embedding: bool = False,
     ) -> None:
         super().__init__()

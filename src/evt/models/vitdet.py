@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from evt.data.video import Boxes, Frame
@@ -50,19 +51,19 @@ class ViTDet(nn.Module):
 
     def __init__(
         self,
-        size: int = 1024,
-        patch_size: int = 16,
-        dim: int = 768,
-        depth: int = 12,
-        num_heads: int = 12,
-        mlp_ratio: float = 4,
-        window_size: int = 14,
+        size: PositiveInt = 1024,
+        patch_size: PositiveInt = 16,
+        dim: PositiveInt = 768,
+        depth: PositiveInt = 12,
+        num_heads: PositiveInt = 12,
+        mlp_ratio: PositiveFloat = 4,
+        window_size: PositiveInt = 14,
         window_blocks: Sequence[int] = (0, 1, 3, 4, 6, 7, 9, 10),
-        pretrain_grid: int = 14,
-        rel_pos_grid: int = 64,
-        n_classes: int = 30,
-        fpn_channels: int = 256,
-        fc_dim: int = 1024,
+        pretrain_grid: PositiveInt = 14,
+        rel_pos_grid: PositiveInt = 64,
+        n_classes: PositiveInt = 30,
+        fpn_channels: PositiveInt = 256,
+        fc_dim: PositiveInt = 1024,
         pre_nms_top: int = 1000,
         post_nms_top: int = 1000,
         score_threshold: float = 0.05,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from evt.data.actions import AnyClip, Frames
@@ -102,18 +103,18 @@ class ViViT(nn.Module):
 
     def __init__(
         self,
-        size: int = 224,
-        classes: int = 400,
-        temporal_stride: int | None = 2,
-        view_frames: int = 32,
-        temporal_views: int = 4,
-        spatial_views: int = 3,
+        size: PositiveInt = 224,
+        classes: PositiveInt = 400,
+        temporal_stride: PositiveInt | None = 2,
+        view_frames: PositiveInt = 32,
+        temporal_views: PositiveInt = 4,
+        spatial_views: PositiveInt = 3,
         tubelet: Sequence[int] = (2, 16, 16),
-        dim: int = 768,
-        num_heads: int = 12,
-        mlp_ratio: float = 4,
-        spatial_depth: int = 12,
-        temporal_depth: int = 4,
+        dim: PositiveInt = 768,
+        num_heads: PositiveInt = 12,
+        mlp_ratio: PositiveFloat = 4,
+        spatial_depth: PositiveInt = 12,
+        temporal_depth: PositiveInt = 4,
     ) -> None:
         super().__init__()
         self.views = Views(view_frames, size, temporal_stride, temporal_views, spatial_views)
