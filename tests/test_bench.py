@@ -25,6 +25,7 @@ FEW = ["repeats=1", "threads=1"]
     [
         ("vitdet_mini", ["data.n_frames=3"], 3),
         ("vivit_mini", [], 8),  # all steps of two frames
+        ("vivit_mini", ["data=sprites", "data.n_videos=2", "data.n_frames=16"], 8),  # of the first
     ],
 )
 def test_a_bench_needs_no_data(

@@ -222,6 +222,10 @@ def test_tflops_equal_the_paper(
             "policy.r is 402, but a frame has 401 tokens; it must be at most 401",
         ),
         (["model=vivit_kinetics", "policy.r=198"], "policy.r is 198, but a frame has 197 tokens"),
+        (
+            ["model=vivit_epic", "data=sprites", "data.n_videos=2"],
+            "data.n_videos is 2, but these videos have no labels, and a model of clips takes one of them",
+        ),
         (["model=vivit_epic", "data=vid", "data.root=x"], "data is vid; allowed are epic"),
         (["model=vitdet", "data=epic", "data.root=x"], "data is epic; allowed are frames"),
         (
