@@ -5,39 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
-
-from evt.errors import ConfigError
-
-C = TypeVar("C", bound=type)
-
-
-def checked(where: str, error: type[ValueError] = ConfigError) -> Callable[[C], C]:
-    """A decorator of classes: arguments that are not what the constructor's annotations say are refused.
-
-    Args:
-        where: goes before the arguments' names in the message.
-        error: what is raised; its message has a sentence for each argument that cannot be.
-    """
-
-    def decorate(cls: C) -> C:
-        init = cls.__init__  # type: ignore[misc]
-        signature = inspect.signature(init)
-
-        @functools.wraps(init)
-        def checked_init(self: Any, *args: Any, **kwargs: Any) -> None:
-            _, *given = signature.bind(self, *args, **kwargs).arguments.items()
-            if values := wrong(where, dict(given), init).values:
-                raise error(". ".join(values))
-            init(self, *args, **kwargs)
-
-        cls.__init__ = checked_init  # type: ignore[misc]
-        return cls
-
-    return decorate
 
 
 class Wrong(NamedTuple):
