@@ -103,6 +103,7 @@ CLIPS ?= ../shared/data/clips
 reproduce-rlt: $(READY)  ## Run-length tokenization: on real clips, and beside its rivals and Eventful ViViT
 	if [ -d "$$CLIPS" ]; then $(BIN)/python -m evt.reproduce table=table_rlt_tokens 'table.clips=$${oc.env:CLIPS}'; fi
 	$(BIN)/python -m evt.reproduce table=table_rlt
+	$(BIN)/python -m evt.reproduce table=table_rlt_page
 	$(BIN)/python scripts/draw_curves.py results/table_rlt.csv results/table_rlt.svg
 
 # SEED and N: other damages, and more.

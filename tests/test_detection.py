@@ -24,8 +24,6 @@ from evt.evaluate import loop
 from evt.evaluate.trace import Seen, Subject, observe
 from evt.models.checkpoints import read_checkpoint, save_checkpoint
 from evt.models.vitdet import ViTDet
-from evt.tables import detection as detection_table
-from evt.tables.rows import Row
 from evt.training.objectives.detection import detection_losses
 from evt.training.task import Task
 from tests.commands import SMALL, command, error
@@ -124,37 +122,17 @@ def test_without_a_checkpoint_no_accuracy_is_measured(
     assert "mAP50" not in capsys.readouterr().out
 
 
-ROWS = [
-    Row(128, "base", "r", "", "1.0", "50.0"),
-    Row(128, "temporal", "r", "32", "1.0", "50.0"),
-    Row(128, "temporal", "r", "8", "1.0", "50.0"),
-]
+ROWS = "table.points=[{size: 128, variant: base}, {size: 128, variant: temporal, r: [32, 8]}]"
+"""Of a table, instead of the paper's."""
 
 
 def table_arguments(root: Path, weights: Path, folder: Path) -> list[str]:
     return [
         "table=table_c", *DETECTOR, SHOWS_ALL, "data=vid", f"data.root={root}", f"model.checkpoint={weights}",
-        f"out={folder}", f"hydra.run.dir={folder}/run",
+        f"out={folder}", f"hydra.run.dir={folder}/run", ROWS,
     ]  # fmt: skip
 
 
-@pytest.fixture
-def small_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table of the paper's form with rows of a small size."""
-    monkeypatch.setattr(detection_table, "paper_table", lambda name: ROWS)
-
-
-SMALL_TABLE = """
-from evt import reproduce
-from evt.tables import detection as detection_table
-from evt.cli import run_command
-from tests.test_detection import ROWS
-detection_table.paper_table = lambda name: ROWS
-run_command("reproduce", reproduce.reproduce)
-"""
-
-
-@pytest.mark.usefixtures("small_table")
 def test_a_table_killed_in_the_middle_of_a_row_ends_the_same(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path, weights: Path
 ) -> None:
@@ -162,7 +140,7 @@ def test_a_table_killed_in_the_middle_of_a_row_ends_the_same(
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     command(monkeypatch, reproduce.reproduce, *table_arguments(root, weights, whole))
     process = subprocess.Popen(
-        [sys.executable, "-c", SMALL_TABLE, *table_arguments(root, weights, killed)],
+        [sys.executable, "-m", "evt.reproduce", *table_arguments(root, weights, killed)],
         stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=ROOT,
     )  # fmt: skip
     part = killed / "run/videos.jsonl"
@@ -181,7 +159,7 @@ def test_a_table_killed_in_the_middle_of_a_row_ends_the_same(
     monkeypatch.setattr(loop, "observe", listed)
     command(monkeypatch, reproduce.reproduce, *table_arguments(root, weights, killed))
     assert (killed / "table_c.csv").read_bytes() == (whole / "table_c.csv").read_bytes()
-    assert len(measured) < sum(map(len, VIDEOS.values())) * len(ROWS)
+    assert len(measured) < sum(map(len, VIDEOS.values())) * 3
 
     table = pd.read_csv(whole / "table_c.csv")
     assert list(table.columns[:7]) == [
@@ -200,7 +178,6 @@ def test_a_table_killed_in_the_middle_of_a_row_ends_the_same(
     assert table["gflops"][0] > table["gflops"][1] > table["gflops"][2]
 
 
-@pytest.mark.usefixtures("small_table")
 def test_a_quick_look_is_called_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path, weights: Path
 ) -> None:
@@ -208,11 +185,12 @@ def test_a_quick_look_is_called_one(
     assert set(pd.read_csv(tmp_path / "table_c.csv")["data"]) == {"VID val, first 1 of 2 videos"}
 
 
-@pytest.mark.usefixtures("small_table")
 def test_what_is_missing_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    command(monkeypatch, reproduce.reproduce, *SMALL, f"out={tmp_path}", f"hydra.run.dir={tmp_path}/run")
+    command(
+        monkeypatch, reproduce.reproduce, *SMALL, ROWS, f"out={tmp_path}", f"hydra.run.dir={tmp_path}/run"
+    )
     for text in (capsys.readouterr().out, (tmp_path / "table_c.md").read_text()):
         assert "VID_ROOT=FOLDER" in text
         assert "WEIGHTS=FILE" in text

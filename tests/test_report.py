@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from evt.evaluate.ledger import Ledger
-from evt.report import FilledTable, columns, markdown, write_table
+from evt.report import columns
+from evt.tables.filled import FilledTable, markdown, write_table
 from tests.common import ROOT
 
 
@@ -17,7 +17,7 @@ def test_a_table_is_written_in_full_precision_and_for_reading(tmp_path: Path) ->
         {"variant": "base", "r": "", "gflops": 162.123456789, "clips": 3},
         {"variant": "temporal", "r": 768, "gflops": 9.5, "clips": 12},
     ]
-    table = FilledTable("t", "A table", records, ["One note.", "Another."], [], Ledger(tmp_path / "done"))
+    table = FilledTable("t", "A table", records, ["One note.", "Another."])
     path = write_table(tmp_path / "t.csv", table, {"gflops": 2})
     assert path.read_text() == "variant,r,gflops,clips\nbase,,162.123456789,3\ntemporal,768,9.5,12\n"
     assert path.with_suffix(".md").read_text() == (

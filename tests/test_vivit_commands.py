@@ -13,8 +13,6 @@ import torch
 from evt import reproduce, run, train
 from evt.models.vivit import ViViT
 from evt.models.vivit_weights import published
-from evt.tables import recognition as recognition_table
-from evt.tables.recognition import VideoRow
 from tests.commands import command, error
 from tests.videos import write_video
 
@@ -60,6 +58,13 @@ def metrics_of(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -
     command(monkeypatch, run.run, *SMALL, "policy.r=5", f"hydra.run.dir={folder}", *arguments)
     metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
     return metrics
+
+
+ROWS = [
+    "table.points=[{variant: base}, {variant: temporal, tuned_r: 5, r: 6}, {variant: temporal, tuned_r: 9, r: 9}]",
+    "table.naive=[5]",
+]
+"""Of a table, instead of the paper's."""
 
 
 def test_a_clip_runs_beside_the_dense_model(
@@ -115,24 +120,17 @@ def test_on_error_fail_ends_the_run(
 def test_fine_tuned_weights_fill_their_rows(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path, weights: Path
 ) -> None:
-    """Fine-tuning at r = 5, then a table of which a naive row, a tuned row and one without weights are asked."""
+    """Fine-tuning at r = 5, then a table with naive rows, a tuned row and one without weights."""
     command(
         monkeypatch, train.train_task, "task=vivit_temporal", "r=5", f"data.root={root}", "data.split=train",
         f"model.checkpoint={weights}", *SMALL[1:], "train.epochs=1", "train.batch_size=2", "train.lr=0.01",
         f"hydra.run.dir={tmp_path}/tuned/r5",
     )  # fmt: skip
     assert "P01_01_4" in (tmp_path / "tuned/r5/left_out.txt").read_text()
-    rows = [
-        VideoRow(32, "base", "", "", "1.00", "50.0"),
-        VideoRow(32, "temporal", "5", "6", "1.00", "50.0"),
-        VideoRow(32, "temporal", "9", "9", "1.00", "50.0"),
-        VideoRow(32, "temporal", "", "5", "", ""),
-    ]
-    monkeypatch.setattr(recognition_table, "video_table", lambda name, size: rows)
     arguments = [
         "table=table_d", *SMALL[1:], "model.temporal_stride=10", "data=epic", f"data.root={root}",
         f"model.checkpoint={weights}", f"fine_tuned={tmp_path}/tuned", f"out={tmp_path}",
-        f"hydra.run.dir={tmp_path}/run",
+        f"hydra.run.dir={tmp_path}/run", *ROWS,
     ]  # fmt: skip
     command(monkeypatch, reproduce.reproduce, *arguments)
     table = pd.read_csv(tmp_path / "table_d.csv", dtype=str, keep_default_na=False)
@@ -147,6 +145,8 @@ def test_fine_tuned_weights_fill_their_rows(
         "top1_paper",
     ]
     assert [bool(top1) for top1 in table["top1"]] == [True, True, False, True]
+    assert list(table["tuned_r"]) == ["", "5", "9", ""]
+    assert list(table["r"]) == ["", "6", "9", "5"]
     assert list(table["clips"]) == ["4", "4", "", "4"]
     assert list(table["left_out"]) == ["2", "2", "", "2"]
     written = (tmp_path / "table_d.md").read_text()
@@ -162,17 +162,15 @@ def test_broken_fine_tuned_weights_are_found_before_the_first_row(
     weights: Path,
 ) -> None:
     """Else a table would end after days."""
-    rows = [VideoRow(32, "base", "", "", "1.00", "50.0"), VideoRow(32, "temporal", "5", "6", "1.00", "50.0")]
-    monkeypatch.setattr(recognition_table, "video_table", lambda name, size: rows)
     (tmp_path / "r5").mkdir()
     (tmp_path / "r5/temporal.safetensors").write_bytes(b"cut short")
     common = ["table=table_d", *SMALL[1:], "data=epic", f"data.root={root}", f"model.checkpoint={weights}"]
-    common += [f"out={tmp_path}", f"hydra.run.dir={tmp_path}/run"]
+    common += [f"out={tmp_path}", f"hydra.run.dir={tmp_path}/run", *ROWS]
     for folder, sentence in ((tmp_path, "r5/temporal.safetensors"), (tmp_path / "no", "is not a folder")):
         with pytest.raises(SystemExit):
             command(monkeypatch, reproduce.reproduce, *common, f"fine_tuned={folder}")
         assert sentence in capsys.readouterr().err
-    assert not (tmp_path / "run/rows.jsonl").exists()
+    assert not (tmp_path / "run/parts.jsonl").exists()
 
 
 def test_labels_of_another_number_are_refused(

@@ -62,8 +62,8 @@ class Reading:
     on_error: Literal["skip", "fail"] = "skip"
 
 
-BESIDE: dict[str, tuple[type, ...]] = {"model": (Start,), "data": (Reading,)}
-"""By group: what stands in its configs beside the settings of the class."""
+BESIDE: dict[str, tuple[type, ...]] = {"models": (Start,), "data": (Reading,)}
+"""By the room of a class: what stands in its configs beside its settings."""
 
 VALUES = ("variant", "policy", "train")
 """Groups that build plain values: these are tried at once, for what types and ranges do not say."""
@@ -110,9 +110,8 @@ def problems(node: DictConfig, where: str) -> Wrong:
     Raises:
         ConfigError: it names no class of this package.
     """
-    beside = [
-        taker for taker in BESIDE.get(where.partition(".")[0], ()) if kinds_of(taker).keys() & set(node)
-    ]
+    room = class_of(node, where).__module__.split(".")[1]
+    beside = [taker for taker in BESIDE.get(room, ()) if kinds_of(taker).keys() & set(node)]
     missing = unset(node)
     settings = {key: x for key, x in plain(node).items() if key not in missing}
     chosen = f"{where}={node.name}" if "name" in node else where

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-import pandas as pd
 import tabulate
-
-from evt.evaluate.ledger import Ledger
-from evt.files import write
 
 tabulate.MIN_PADDING = 0  # else columns are wider than their heads by two, whatever is in them
 
@@ -107,55 +101,6 @@ def _rows_of(figures: dict[str, Any], titles: dict[str, tuple[str, str]]) -> lis
     return [
         [title, "", "", format(figures[key], form)] for key, (title, form) in titles.items() if key in figures
     ]
-
-
-@dataclass(frozen=True)
-class FilledTable:
-    """A table of the paper, filled.
-
-    name, title: of its file, and above it.
-    records: the rows, all with the same columns.
-    notes: what qualifies them, for below the table.
-    missing: what would fill the cells that are empty, for the terminal.
-    ledger: what was measured for it; to be finished when the table is written.
-    """
-
-    name: str
-    title: str
-    records: Sequence[dict[str, Any]]
-    notes: Sequence[str]
-    missing: Sequence[str]
-    ledger: Ledger
-
-
-def write_table(path: Path, table: FilledTable, digits: dict[str, int]) -> Path:
-    """Write a table as CSV, in full precision, and as Markdown beside it, for reading.
-
-    Args:
-        path: of the CSV file.
-        table: what is written.
-        digits: of the numbers in columns of the Markdown table, by their names.
-
-    Returns:
-        The path.
-    """
-    write(path, pd.DataFrame(table.records).to_csv(index=False))
-
-    def cell(name: str, x: Any) -> str:
-        return f"{x:.{digits[name]}f}" if isinstance(x, float) else str(x)
-
-    rows = [{name: cell(name, x) for name, x in record.items()} for record in table.records]
-    lines = [f"# {table.title}", "", markdown(rows), "", *(f"- {note}" for note in table.notes)]
-    write(path.with_suffix(".md"), "\n".join(lines) + "\n")
-    return path
-
-
-def markdown(rows: Sequence[dict[str, str]]) -> str:
-    """A table in Markdown, with the first column to the left and the others to the right."""
-    frame = pd.DataFrame(rows)
-    return frame.to_markdown(
-        index=False, tablefmt="github", disable_numparse=True, stralign="right", colalign=("left",)
-    )
 
 
 def columns(rows: Sequence[Sequence[str]], last: str = "right") -> str:

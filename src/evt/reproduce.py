@@ -16,25 +16,11 @@ from omegaconf import DictConfig
 from evt.cli import run_command
 from evt.errors import ConfigError
 from evt.files import check_writable
-from evt.report import write_table
-from evt.tables.detection import fill_detection_table
-from evt.tables.mini import fill_mini_tables
-from evt.tables.mini_clips import fill_mini_clip_table
-from evt.tables.recognition import fill_recognition_table
-from evt.tables.rlt import fill_rlt_table
-from evt.tables.rlt_tokens import fill_rlt_tokens
-from evt.tables.speed import fill_speed_table
+from evt.tables.fill import fill
+from evt.tables.filled import write_table
 
 DIGITS = {"gflops": 1, "map50": 2, "tflops": 3, "top1": 2}
 """Of numbers in the Markdown tables; the CSV tables have all."""
-
-SMALL = {
-    "vitdet_mini": fill_mini_tables,
-    "vivit_mini": fill_mini_clip_table,
-    "videomae_mini": fill_rlt_table,
-}
-LARGE = {"vivit": fill_recognition_table, "vitdet": fill_detection_table, "videomae": fill_rlt_tokens}
-"""How tables are filled: small ones by the choice of model, the paper's own by its kind."""
 
 
 def reproduce(cfg: DictConfig) -> None:
@@ -42,40 +28,47 @@ def reproduce(cfg: DictConfig) -> None:
     chosen, its_own = HydraConfig.get().runtime.choices["model"], cfg.table.model
     if chosen != its_own:
         raise ConfigError(f"model is {chosen}, but {cfg.table.name} is of {its_own}; leave model as it is")
-    if cfg.quick and chosen not in SMALL:
+    if cfg.table.get("data", cfg.data.name) != cfg.data.name:
         raise ConfigError(
-            f"quick is {cfg.quick!r}; it must be true or false, and only small tables have a quick form"
+            f"data is {cfg.data.name}, but {cfg.table.name} is of {cfg.table.data}; leave data as it is"
         )
     if cfg.quick:
-        given = {override.partition("=")[0] for override in HydraConfig.get().overrides.task}
-        for name, value in cfg.table.quick.data.items():
-            if f"data.{name}" in given:
-                raise ConfigError(f"quick=true makes data.{name} {value}; leave one of the two out")
-    if not isinstance(cfg.out, str):
-        raise ConfigError(f"out is {cfg.out!r}; it must be a folder")
+        _check_quick(cfg)
     check_writable(Path(cfg.out) / f"{cfg.table.name}.csv")
-    fill = fill_speed_table if "dtypes" in cfg.table else SMALL.get(chosen) or LARGE[cfg.model.name]
-    tables = fill(cfg, Path(HydraConfig.get().runtime.output_dir))
-    digits = DIGITS | dict(cfg.table.get("digits", {}))
-    written = [
-        write_table(Path(cfg.out) / f"{table.name}{'_quick' if cfg.quick else ''}.csv", table, digits=digits)
-        for table in tables
-    ]
-    for table, path in zip(tables, written, strict=True):
-        table.ledger.finish()
-        print_agreement(table.records, "tflops" if cfg.model.name == "vivit" else "gflops")
+    tables, ledger = fill(cfg, Path(HydraConfig.get().runtime.output_dir))
+    digits = DIGITS | dict(cfg.table.digits)
+    for table in tables:
+        path = Path(cfg.out) / f"{table.name}{'_quick' if cfg.quick else ''}.csv"
+        write_table(path, table, digits)
+        print_agreement(table.records)
         print("\n".join([*table.missing, f"written to {path} and {path.with_suffix('.md')}"]))
+    ledger.finish()
 
 
-def print_agreement(records: Sequence[dict[str, Any]], cost: str) -> None:
+def _check_quick(cfg: DictConfig) -> None:
+    """Refuse the quick form of a table that has none, and settings that it would change.
+
+    Raises:
+        ConfigError: the message names them.
+    """
+    if "quick" not in cfg.table:
+        raise ConfigError(f"quick is true, but {cfg.table.name} has no quick form; leave quick false")
+    given = {override.partition("=")[0] for override in HydraConfig.get().overrides.task}
+    for name, value in cfg.table.quick.data.items():
+        if f"data.{name}" in given:
+            raise ConfigError(f"quick=true makes data.{name} {value}; leave one of the two out")
+
+
+def print_agreement(records: Sequence[dict[str, Any]]) -> None:
     """Print how many of a table's rows cost what the paper prints, if it prints them."""
-    printed = [record for record in records if record.get(f"{cost}_paper")]
-    if not printed:
-        return
-    measured = [record for record in printed if record[cost] != ""]
-    equal = sum(record[f"{cost}_equal"] == "yes" for record in measured)
-    rest = f"; {len(printed) - len(measured)} are not measured" if len(measured) < len(printed) else ""
-    print(f"{equal} of {len(measured)} rows equal the paper's {cost} to the printed digit{rest}")
+    for cost in ("gflops", "tflops"):
+        printed = [record for record in records if record.get(f"{cost}_paper")]
+        if not printed:
+            continue
+        measured = [record for record in printed if record[cost] != ""]
+        equal = sum(record[f"{cost}_equal"] == "yes" for record in measured)
+        rest = f"; {len(printed) - len(measured)} are not measured" if len(measured) < len(printed) else ""
+        print(f"{equal} of {len(measured)} rows equal the paper's {cost} to the printed digit{rest}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,10 @@ import evt
 from evt.cli import run_command
 from evt.data.loading import WANTED
 from evt.device import build_device
-from evt.evaluate.chosen import Chosen, build_run
-from evt.evaluate.classes import class_names, in_model_order
-from evt.evaluate.experiments import Found, classify, classify_one, find_objects, without_accuracy
+from evt.evaluate.chosen import build_run
+from evt.evaluate.experiments import measure, without_accuracy
 from evt.evaluate.ledger import Ledger
-from evt.evaluate.trace import Subject, dense_rival, peak_memory
+from evt.evaluate.trace import peak_memory
 from evt.files import write_together
 from evt.report import main_figures, summary_table
 
@@ -40,7 +38,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     chosen = build_run(cfg, build_device(cfg))
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     ledger = Ledger(folder / f"{WANTED[chosen.model.sees]}.jsonl")
-    metrics, files = measure(cfg, chosen, ledger)
+    parts = ("model", "variant", "policy", "data")
+    settings = {part: OmegaConf.to_container(cfg[part], resolve=True) for part in parts}
+    # Everything that results depend on: a run that goes on takes up no others.
+    key = json.dumps([evt.__version__, settings, cfg.compare, chosen.weights.sha256], sort_keys=True)
+    metrics, files = measure(chosen, ledger, key, cfg.data.get("on_error", "fail"), cfg.compare)
     if not chosen.weights.trained:
         metrics = without_accuracy(metrics)
     metrics |= {"data": chosen.data_name, "peak_memory_bytes": peak_memory(), "weights": str(chosen.weights)}
@@ -58,30 +60,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     print(f"weights: {chosen.weights}" + ("" if chosen.weights.trained else ", so no accuracy is measured"))
     print(f"written to {folder}/metrics.json")
     return main_figures(metrics)
-
-
-def measure(cfg: DictConfig, chosen: Chosen, ledger: Ledger) -> Found:
-    """The figures of a run, and what else it leaves in its folder; finished videos and clips are in the ledger."""
-    model, data, weights = chosen.model, chosen.data, chosen.weights
-    parts = ("model", "variant", "policy", "data")
-    settings = {part: OmegaConf.to_container(cfg[part], resolve=True) for part in parts}
-    # Everything that results depend on: a run that goes on takes up no others.
-    key = json.dumps(
-        [evt.__version__, settings, cfg.compare, weights.sha256, weights.classes], sort_keys=True
-    )
-    dense = model.stream(dense_rival(chosen.variant)) if cfg.compare else None
-    subject = Subject(model, model.stream(chosen.variant, chosen.policy), dense)
-    if model.sees == "frames":
-        # Without trained weights nothing is detected, and any data will do.
-        classes = class_names(data if weights.trained else [], model.n_classes, weights.classes)
-        return find_objects(
-            replace(subject, decode=weights.trained), data, classes, ledger, key, chosen.label
-        )
-    if chosen.labelled:
-        data = in_model_order(model, weights, data)
-        alone = replace(subject, dense=None)
-        return classify(alone, data, model.views.reach, ledger, key, cfg.data.on_error, chosen.label)
-    return classify_one(subject, data[0], model.views.reach, weights.classes, chosen.label)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,11 @@ def changed(cfg: DictConfig, **values: Any) -> DictConfig:
 
 def job_of(cfg: DictConfig) -> str:
     """What a table's config says of the figures, as JSON: neither where they go nor how many processes there are."""
-    parts = {name: cfg[name] for name in ("model", "data", "table", "flush_rate", "device", "threads")}
-    return json.dumps({name: _plain(part) for name, part in parts.items()}, sort_keys=True)
+    parts = {
+        name: cfg[name]
+        for name in ("model", "data", "table", "flush_rate", "fine_tuned", "device", "threads")
+    }
+    return json.dumps({name: _plain(part) for name, part in parts.items()})
 
 
 def config_of(job: str) -> DictConfig:

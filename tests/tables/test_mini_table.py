@@ -23,6 +23,14 @@ TINY: dict[str, Any] = {"dim": 16, "depth": 3, "num_heads": 2, "fpn_channels": 1
 TINY_CLIPS: dict[str, Any] = {"dim": 16, "num_heads": 2, "spatial_depth": 2, "temporal_depth": 1}
 
 
+AROUND = [35, 30, 25, 20, 15]
+
+
+def points(table: str, *rows: str) -> str:
+    """The argument that gives a table other rows."""
+    return f"table.tables.{table}.points=[{', '.join(rows)}]"
+
+
 def given(settings: dict[str, int]) -> list[str]:
     return [f"model.{name}={value}" for name, value in settings.items()]
 
@@ -58,7 +66,11 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         if seed == 0:
             save_checkpoint(published(model), folder / "a.safetensors")
     save_checkpoint(fine_tuned_weights(model), folder / "r25.safetensors")
-    tuned = [f"table.fine_tuned='{folder}/r{{r}}.safetensors'", "table.tuned=[25]"]
+    tuned = [
+        f"table.weights={{tuned_r: {{25: {{fine_tuned: '{folder}/r25.safetensors'}}}}}}",
+        points("table_d_mini", "{variant: base}", f"{{variant: temporal, r: {AROUND}}}",
+               f"{{variant: temporal, tuned_r: 25, r: {AROUND}}}"),
+    ]  # fmt: skip
     return [*given(TINY_CLIPS), f"model.checkpoint={folder}/a.safetensors", *tuned]
 
 
@@ -75,8 +87,10 @@ def read(folder: Path, table: str) -> pd.DataFrame:
 
 
 FEW = [
-    *("data.n_videos=3", "data.n_frames=8", "table.batch=1", "table.tables.table_b_mini.h=[1]"),
-    *("table.tables.table_c_mini.r=[64]", "table.tables.table_1_mini.r=[64]"),
+    *("data.n_videos=3", "data.n_frames=8", "table.batch=1"),
+    points("table_c_mini", "{variant: base}", "{variant: [temporal, tokenwise, stgt, rows], r: 64}"),
+    points("table_1_mini", "{variant: [base, spatial]}", "{variant: [temporal, spatiotemporal], r: 64}"),
+    points("table_b_mini", "{variant: base}", "{variant: temporal, h: 1}"),
 ]
 
 
@@ -147,7 +161,12 @@ def test_a_killed_table_goes_on_after_its_last_videos(
 def test_parts_are_of_the_length_of_the_videos(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detector: list[str]
 ) -> None:
-    few = ["data.n_videos=1", "data.n_frames=8", "table.tables.table_drift_mini.gated=[]", "table.parts=2"]
+    few = [
+        "data.n_videos=1",
+        "data.n_frames=8",
+        points("table_drift_mini", "{variant: base}"),
+        "table.metrics.accuracy.parts=2",
+    ]
     table = made(monkeypatch, tmp_path, "table_drift_mini", *detector, *few)
     assert {"map50_part1", "map50_part2"} < set(table.columns)
     assert table.frames[0] == 8
@@ -158,7 +177,7 @@ def test_clips_are_classified_by_each_temporal_sub_model(
 ) -> None:
     """A row for each budget without tuning, and one for each at which the tuned one is tested."""
     table = made(monkeypatch, tmp_path, "table_d_mini", *classifier, "data.n_clips=10")
-    assert list(table.r[1:6]) == [35, 30, 25, 20, 15] == list(table.r[6:])
+    assert list(table.r[1:6]) == AROUND == list(table.r[6:])
     assert table.tuned_r[:6].isna().all()
     assert (table.tuned_r[6:] == 25).all()
     assert (table.clips == 10).all()
@@ -171,16 +190,16 @@ def test_clips_are_classified_by_each_temporal_sub_model(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["table=table_c", "quick=true"], "only small tables have a quick form"),
+        (["table=table_c", "quick=true"], "table_c has no quick form"),
         (["table=mini", "quick=2"], "quick is 2; it must be true or false"),
         (["table=mini", "quick=true", "data.n_videos=3"], "quick=true makes data.n_videos 24"),
         (["table=mini", "workers=0"], "workers is 0; it must be a whole number from 1 to"),
-        (["table=mini", "table.tables.table_c_mini.r=[300]"], "policy.r is 300, but a frame has 256 tokens"),
-        (["table=mini", "table.tables.table_b_mini.h=[-1]"], "policy.h is -1; it must be a finite number, 0 or more"),
-        (["table=mini", "table.tables.table_c_mini.gated=[none]"], "variant none is unknown"),
+        (["table=mini", points("table_c_mini", "{variant: temporal, r: 300}")], "r is 300, but a frame has 256"),
+        (["table=mini", points("table_b_mini", "{variant: temporal, h: -1}")], "policy.h is -1; it must be a finite"),
+        (["table=mini", points("table_c_mini", "{variant: none}")], "variant none is unknown"),
         (["table=mini", "model=vitdet"], "model is vitdet, but mini is of vitdet_mini"),
         (["table=mini", "model.n_classes=7"], "they must be as many"),
-        (["table=mini", "data=video"], "data is video; the small tables are of generated videos"),
+        (["table=mini", "data=video"], "data is video, but mini is of sprites; leave data as it is"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_refused_before_anything_is(

@@ -7,13 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
 from evt import reproduce
 from evt.evaluate.ledger import Ledger
-from evt.models.vitdet import ViTDet
-from evt.tables import detection as detection_table
-from evt.tables import rows as tables
+from evt.tables.points import equal_as_printed
 from tests.commands import SMALL, command
 
 
@@ -48,73 +45,78 @@ def test_table_c_equals_the_paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("table", "size"), [("table_1", 1024), ("table_e", 672)])
-def test_base_and_spatial_rows_equal_the_paper(table: str, size: int) -> None:
-    with torch.device("meta"):
-        model = ViTDet(size)
-    rows = tables.paper_table(table)
-    assert len(rows) == 8
-    for row in rows:
-        assert row.size == size
-        assert row.depends_on_frames == (row.variant == "spatiotemporal")
-        if not row.depends_on_frames:
-            gflops = tables.cells_of_shapes(model, row).gflops(0.0037)
-            assert gflops is not None
-            assert tables.equal_as_printed(gflops, row.gflops)
+def test_base_and_spatial_rows_equal_the_paper(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, table: str, size: int
+) -> None:
+    points = f"table.points=[{{size: {size}, variant: [base, spatial]}}]"
+    command(
+        monkeypatch,
+        reproduce.reproduce,
+        f"table={table}",
+        points,
+        f"out={tmp_path}",
+        f"hydra.run.dir={tmp_path}/run",
+    )
+    found = pd.read_csv(tmp_path / f"{table}.csv", keep_default_na=False, dtype=str)
+    assert list(found["gflops_equal"]) == ["yes", "yes"]
+    assert all(found["gflops_paper"])
 
 
 def test_rows_that_depend_on_frames_are_measured_and_say_on_which(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    rows = [
-        tables.Row(128, "spatial", "r", "", "1.0", "50.0"),
-        tables.Row(128, "spatiotemporal", "r", "16", "1.0", "50.0"),
-        tables.Row(128, "spatiotemporal", "r", "32", "1.0", "50.0"),
-    ]
-    monkeypatch.setattr(detection_table, "paper_table", lambda name: rows)
-    arguments = [
+    """Here of other sizes than the paper's, beside which nothing stands."""
+    points = "[{size: 128, variant: spatial}, {size: 128, variant: spatiotemporal, r: [16, 32]}]"
+    command(
+        monkeypatch,
+        reproduce.reproduce,
         "table=table_1",
+        f"table.points={points}",
         f"out={tmp_path}",
         f"hydra.run.dir={tmp_path}/run",
         "data.n_frames=3",
         *SMALL,
-    ]
-    command(monkeypatch, reproduce.reproduce, *arguments)
+    )
     table = pd.read_csv(tmp_path / "table_1.csv", keep_default_na=False, dtype=str)
     assert list(table["frames"]) == ["", "3", "3"]
     assert list(table["data"]) == ["", "sprites_val_000000", "sprites_val_000000"]
     assert float(table["gflops"][1]) < float(table["gflops"][2])
+    assert set(table["gflops_paper"]) == {""}
 
 
 def test_a_killed_table_resumes_at_its_last_finished_row(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Else an hour of rows would be lost; and the resumed table is the same as one in a single run."""
-    rows = tables.paper_table("table_c")[:5]
-    monkeypatch.setattr(detection_table, "paper_table", lambda name: rows)
-    arguments = ["table=table_c", f"hydra.run.dir={tmp_path}/run"]
-    counted: list[tables.Row] = []
-    count = tables.cells_of_shapes
+    points = "table.points=[{size: 1024, variant: base}, {size: 1024, variant: temporal, r: [256, 512, 768, 1024]}]"
+    arguments = ["table=table_c", points, f"hydra.run.dir={tmp_path}/run"]
+    put = Ledger.put
+    done: list[str] = []
 
-    def count_until_killed(model: ViTDet, row: tables.Row) -> tables.Cells:
-        if len(counted) == 3:
+    def put_three(ledger: Ledger, key: str, value: object) -> None:
+        if len(done) == 3:
             raise KeyboardInterrupt
-        counted.append(row)
-        return count(model, row)
+        done.append(key)
+        put(ledger, key, value)
 
-    monkeypatch.setattr(detection_table, "cells_of_shapes", count_until_killed)
-    with pytest.raises(SystemExit) as end:
-        command(monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/a")
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "put", put_three)
+        with pytest.raises(SystemExit) as end:
+            command(monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/a")
     assert end.value.code == 130
-    with (tmp_path / "run/rows.jsonl").open("a") as file:
+    with (tmp_path / "run/parts.jsonl").open("a") as file:
         file.write('["cut sho')
+    rest: list[str] = []
 
-    def count_the_rest(model: ViTDet, row: tables.Row) -> tables.Cells:
-        assert row not in counted
-        return count(model, row)
+    def put_and_tell(ledger: Ledger, key: str, value: object) -> None:
+        rest.append(key)
+        put(ledger, key, value)
 
-    monkeypatch.setattr(detection_table, "cells_of_shapes", count_the_rest)
-    command(monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/a")
-    monkeypatch.setattr(detection_table, "cells_of_shapes", count)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "put", put_and_tell)
+        command(monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/a")
+    assert len(rest) == 2
+    assert not set(rest) & set(done)
     command(monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/b")
     assert (tmp_path / "a/table_c.csv").read_bytes() == (tmp_path / "b/table_c.csv").read_bytes()
 
@@ -173,4 +175,4 @@ def test_a_ledger_drops_a_line_that_a_kill_cut_short(tmp_path: Path) -> None:
     [(467.4399, "467.4", True), (467.45001, "467.4", False), (82.0, "82.00", True)],
 )
 def test_values_are_compared_at_the_papers_digits(value: float, printed: str, equal: bool) -> None:
-    assert tables.equal_as_printed(value, printed) == equal
+    assert equal_as_printed(value, printed) == equal

@@ -2,24 +2,56 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from evt.data.actions import ActionData, UnlabelledClip
 from evt.data.reading import OnError
 from evt.data.video import Video
+from evt.evaluate.chosen import Chosen
+from evt.evaluate.classes import class_names, in_model_order
 from evt.evaluate.clip import look_at
 from evt.evaluate.detection import detect
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.recognition import recognise
-from evt.evaluate.trace import Subject
+from evt.evaluate.trace import Subject, dense_rival
 
 log = logging.getLogger(__name__)
 
 Found = tuple[dict[str, Any], dict[str, str]]
 """The figures of a run, and what else it leaves in its folder: the text of each file."""
+
+
+def measure(
+    chosen: Chosen, ledger: Ledger, key: str, on_error: OnError = "fail", compare: bool = False
+) -> Found:
+    """Measure what was chosen on its data.
+
+    Args:
+        chosen: model, variant, policy and data.
+        ledger: keeps finished videos and clips; those that it has already are not run again.
+        key: names all that results depend on, but for the video or clip, and for the names of the classes.
+        on_error: what becomes of labelled clips that cannot be read.
+        compare: run the dense model beside, except on labelled clips.
+    """
+    model, data, weights = chosen.model, chosen.data, chosen.weights
+    key = f"{key} {json.dumps(weights.classes)}"
+    dense = model.stream(dense_rival(chosen.variant)) if compare else None
+    subject = Subject(model, model.stream(chosen.variant, chosen.policy), dense)
+    if model.sees == "frames":
+        # Without trained weights nothing is detected, and any data will do.
+        classes = class_names(data if weights.trained else [], model.n_classes, weights.classes)
+        return find_objects(
+            replace(subject, decode=weights.trained), data, classes, ledger, key, chosen.label
+        )
+    if chosen.labelled:
+        data = in_model_order(model, weights, data)
+        alone = replace(subject, dense=None)
+        return classify(alone, data, model.views.reach, ledger, key, on_error, chosen.label)
+    return classify_one(subject, data[0], model.views.reach, weights.classes, chosen.label)
 
 
 def find_objects(

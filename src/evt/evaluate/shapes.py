@@ -65,6 +65,20 @@ def _flushed(model: Shaped, variant: Variant) -> tuple[Stream, Counter[str]]:
     return stream, first.ops
 
 
+def mean_operations(model: Any, variant: Variant, policy: Policy | None, flush_rate: float) -> float:
+    """Operations from shapes alone: of a mean frame, or of a whole clip.
+
+    Args:
+        model, variant, policy: what runs.
+        flush_rate: flushes a frame, for a model of frames.
+    """
+    if model.sees == "steps":
+        return operations_of_clip(model, variant, policy)
+    ops = operations_of_shapes(model, variant, policy)
+    first, later = ops.first.total(), ops.later.total()
+    return later + flush_rate * (first - later)
+
+
 def operations_of_clip(model: ViViT, variant: Variant, policy: Policy | None) -> int:
     """Operations of a whole clip, all steps of all views, from shapes alone."""
     ops = operations_of_shapes(model, variant, policy, model.steps)

@@ -156,8 +156,50 @@ def observe(subject: Subject, sample: Any, inputs: Iterable[Tensor] | None = Non
     kept = getattr(subject.stream, "kept", None)
     if not subject.decode:
         return Seen(sample, steps, dense, None, 0, 0.0, kept)
+    return _decoded(subject.model, sample, steps, dense, kept)
+
+
+@torch.no_grad()
+def observe_together(
+    stream: Streamed, inputs: Iterable[Tensor], samples: Sequence[Any], models: Sequence[Model]
+) -> list[list[Seen]]:
+    """Run samples of the same kind side by side, as one batch of streams.
+
+    Args:
+        stream: what runs.
+        inputs: as it takes them, those of all samples along the batch, (B * V, ...) each.
+        samples: B of them.
+        models: what decodes; none decodes nothing.
+
+    Returns:
+        For each of the models what came of each sample: its share of operations and seconds. One without models.
+    """
+    steps = list(trace(stream, inputs, getattr(samples[0], "first", True)))
+    n, kept = len(samples), getattr(stream, "kept", None)
+    shares = [
+        [
+            Step(
+                output,
+                Counter({k: x / n for k, x in step.ops.items()}),
+                step.seconds / n,
+                step.nbytes,
+                step.first,
+            )
+            for output in step.output.chunk(n)
+        ]
+        for step in steps
+    ]
+    of_samples = list(zip(samples, zip(*shares, strict=True), strict=True))
+    if not models:
+        return [[Seen(sample, own, [], None, 0, 0.0, kept) for sample, own in of_samples]]
+    return [[_decoded(model, sample, own, [], kept) for sample, own in of_samples] for model in models]
+
+
+def _decoded(
+    model: Model, sample: Any, steps: Sequence[Step], dense: Sequence[Step], kept: float | None
+) -> Seen:
     with count_ops() as ops:
-        prediction, seconds = timed(subject.model.decode, [step.output for step in steps], sample)
+        prediction, seconds = timed(model.decode, [step.output for step in steps], sample)
     return Seen(sample, steps, dense, prediction, ops.total(), seconds, kept)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evt.data.actions import AnyClip, Frames
 from evt.errors import ConfigError
-from evt.eventful import Block, init_weights
+from evt.eventful import VARIANTS, Block, Variant, init_weights
 from evt.eventful.counting import Linear, add
 from evt.models.checkpoints import load_tensors, read_checkpoint
 from evt.models.views import Views
@@ -132,7 +132,7 @@ class VideoMAE(nn.Module):
         """See the function of this name."""
         return published(self)
 
-    def check(self, reduction: Reduction | None) -> None:
+    def check(self, reduction: Reduction | Variant | None) -> None:
         """Refuse a reduction that cannot be done with this model.
 
         Raises:
@@ -232,9 +232,13 @@ class VideoMAE(nn.Module):
             )
         return add(self.patch_embed(views).flatten(1, 2), self.pos_embed)  # (V, N, D)
 
-    def stream(self, reduction: Reduction | None, policy: None = None) -> ClipByClip:
-        """What runs the views of one clip after those of another."""
-        return ClipByClip(self, reduction)
+    def stream(self, reduction: Reduction | Variant | None, policy: None = None) -> ClipByClip:
+        """What runs the views of one clip after those of another; None, and the variant base, are the dense model.
+
+        Raises:
+            TypeError: the reduction is none.
+        """
+        return ClipByClip(self, _checked(reduction))
 
     def inputs(self, clip: AnyClip) -> Iterator[Tensor]:
         """What a stream takes of a clip: all its views, (V, T, 3, size, size), as one.
@@ -258,12 +262,12 @@ class ClipByClip:
 
     Args:
         model: the weights.
-        reduction: which tokens it looks at; None is all.
+        reduction: which tokens it looks at.
     """
 
     nbytes = 0
 
-    def __init__(self, model: VideoMAE, reduction: Reduction | None) -> None:
+    def __init__(self, model: VideoMAE, reduction: Reduction) -> None:
         self.model = model
         self.reduction = reduction
         self._views: Tensor | None = None
@@ -302,11 +306,13 @@ def published(model: VideoMAE) -> dict[str, Tensor]:
     return tensors
 
 
-def _checked(reduction: Reduction | None) -> Reduction:
+def _checked(reduction: Reduction | Variant | None) -> Reduction:
     """Refuse a name in the place of a reduction, which would otherwise be an error within a block."""
-    if reduction is not None and not isinstance(reduction, Reduction):
+    if reduction is None or reduction == VARIANTS["base"]:
+        return ALL_TOKENS
+    if not isinstance(reduction, Reduction):
         raise TypeError(f"reduction is {reduction!r}; it must be a RunLength, another Reduction or None")
-    return reduction or ALL_TOKENS
+    return reduction
 
 
 def _of_no_keys(gradient: Tensor) -> Tensor:

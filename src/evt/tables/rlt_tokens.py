@@ -2,99 +2,134 @@
 
 from __future__ import annotations
 
-import json
-import math
 import statistics
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+from pydantic import Field, PositiveInt
 from torch import Tensor
-from tqdm import tqdm
 
-import evt
 from evt.data.actions import VIDEO_SUFFIXES, Segment
 from evt.device import build_device
-from evt.errors import ConfigError, DataError
-from evt.evaluate.ledger import Ledger
+from evt.errors import DataError
 from evt.evaluate.race import machine
 from evt.evaluate.trace import timed
 from evt.eventful import count_ops
 from evt.models.loading import build_model
 from evt.models.videomae import VideoMAE
-from evt.report import FilledTable
 from evt.settings import changed
-from evt.tables.checks import check_counts, check_thresholds
+from evt.tables.fill import said
+from evt.tables.filled import FilledTable
 from evt.tokens import Packed, RunLength
 from evt.tokens.run_length import keep_mask
 
+REPEATS = 3
+"""Of a clip at a threshold that is timed."""
 
-def fill_rlt_tokens(cfg: DictConfig, folder: Path) -> list[FilledTable]:
-    """Tokenize the videos in `cfg.table.clips` at each frame rate and threshold; goes on after the last finished.
+
+@dataclass(frozen=True)
+class TokensTable:
+    """Tokens, operations and time of real clips, brought to several frame rates, at several thresholds.
+
+    clips: a folder of videos.
+    fps: frame rates.
+    thresholds: of run-length tokenization.
+    timed_at: those at which the model runs, dense and reduced by turns; elsewhere tokens are only counted.
+    views: of each clip, spread over its length.
+    notes: below the table; may have {cfg}, {model} and {machine} in them.
+    digits: of numbers in the Markdown table.
 
     Raises:
-        ConfigError: a setting of the table is not of its kind.
-        DataError: there are no videos in the folder, or one cannot be read.
+        ValueError: one of timed_at is not among the thresholds.
     """
-    check_counts(cfg.table, "table.", "views")
-    check_thresholds(cfg.table, "timed_at")
-    for fps in cfg.table.fps:
-        if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < math.inf:
-            raise ConfigError(f"table.fps has {fps!r}; it must be a finite number above 0")
-    folder_of_clips = Path(cfg.table.clips)
-    if not folder_of_clips.is_dir():
-        raise DataError(f"{folder_of_clips}: no such folder; set table.clips to one that has videos")
-    device = build_device(cfg)
-    model, weights = build_model(cfg.model, device, VideoMAE)
-    model.views = replace(model.views, temporal_stride=1, temporal=cfg.table.views, spatial=1)
-    shapes, _ = build_model(changed(cfg.model, checkpoint=None), torch.device("meta"), VideoMAE)
-    paths = sorted(x for x in folder_of_clips.glob("*") if x.suffix.lower() in VIDEO_SUFFIXES)
-    if not paths:
-        raise DataError(f"{folder_of_clips}: has no videos; set table.clips to a folder that has some")
-    ledger = Ledger(folder / "clips.jsonl")
-    settings = json.dumps(
-        [evt.__version__, machine(device), OmegaConf.to_container(cfg.table), weights.sha256]
-    )
-    records = []
-    for path in tqdm(paths, desc=cfg.table.name, unit="clip"):
-        for fps in cfg.table.fps:
-            key = f"{path.name} {path.stat().st_size} {fps} {settings}"
-            if key not in ledger:
-                views = model.preprocess(Segment(path, path.name, fps))
-                ledger.put(
-                    key, [_row(model, shapes, views, threshold, cfg) for threshold in cfg.table.thresholds]
-                )
-            records += [{"clip": path.stem, "fps": fps, **row} for row in ledger[key]]
-    return [FilledTable(cfg.table.name, cfg.table.title, records, _notes(cfg, model, device), [], ledger)]
+
+    title: str
+    model: str
+    clips: Path | str
+    fps: tuple[Annotated[float, Field(gt=0)], ...]
+    thresholds: tuple[Annotated[float, Field(ge=0)], ...]
+    timed_at: tuple[float, ...]
+    views: PositiveInt
+    notes: dict[str, str]
+    digits: dict[str, int] = field(default_factory=dict)
+    batch: None = None
+
+    def __post_init__(self) -> None:
+        if others := [x for x in self.timed_at if x not in self.thresholds]:
+            raise ValueError(
+                f"table.timed_at has {others[0]!r}; it must be among table.thresholds, {list(self.thresholds)}"
+            )
+
+    def work(self, cfg: DictConfig, folder: Path) -> TokensWork:
+        """See `evt.tables.fill.Table`.
+
+        Raises:
+            DataError: there are no videos in the folder.
+        """
+        return TokensWork(self, cfg)
 
 
-@torch.no_grad()
-def _row(
-    model: VideoMAE, shapes: VideoMAE, views: Tensor, threshold: float, cfg: DictConfig
-) -> dict[str, Any]:
-    keep = keep_mask(views, model.tubelet, threshold)
-    lengths = keep.sum(1).tolist()
-    dense, reduced = (_operations(shapes, n) for n in ([keep.shape[1]] * len(keep), lengths))
-    row: dict[str, Any] = {
-        "threshold": threshold,
-        "kept": float(keep.float().mean()),
-        "gflops": reduced / len(keep) / 1e9,
-        "op_ratio": dense / reduced,
-        "time_ratio": "",
-        "masking_share": "",
-    }
-    if threshold in cfg.table.timed_at:
-        seconds: dict[str, list[float]] = {"dense": [], "rlt": [], "mask": []}
-        for _ in range(3):
-            seconds["mask"].append(timed(keep_mask, views, model.tubelet, threshold)[1])
-            seconds["dense"].append(timed(model, views)[1])
-            seconds["rlt"].append(timed(model, views, RunLength(threshold))[1])
-        medians = {name: statistics.median(times) for name, times in seconds.items()}
-        row["time_ratio"] = medians["dense"] / medians["rlt"]
-        row["masking_share"] = medians["mask"] / medians["dense"]
-    return row
+class TokensWork:
+    """See `evt.tables.fill.Work`; a part is a clip at a frame rate: its name, its bytes and the rate."""
+
+    def __init__(self, table: TokensTable, cfg: DictConfig) -> None:
+        self._table, self._cfg, self._folder = table, cfg, Path(table.clips)
+        if not self._folder.is_dir():
+            raise DataError(f"{self._folder}: no such folder; set table.clips to one that has videos")
+        paths = sorted(x for x in self._folder.glob("*") if x.suffix.lower() in VIDEO_SUFFIXES)
+        if not paths:
+            raise DataError(f"{self._folder}: has no videos; set table.clips to a folder that has some")
+        self._device = build_device(cfg)
+        self._model, weights = build_model(cfg.model, self._device)
+        self._model.views = replace(self._model.views, temporal_stride=1, temporal=table.views, spatial=1)
+        self._shapes, _ = build_model(changed(cfg.model, checkpoint=None), torch.device("meta"))
+        self.parts = [(path.name, path.stat().st_size, fps) for path in paths for fps in table.fps]
+        self.weights = [machine(self._device), weights.sha256]
+
+    def measure(self, part: tuple[str, int, float]) -> list[dict[str, Any]]:
+        """See `evt.tables.fill.Work`; a row for each threshold."""
+        name, _, fps = part
+        path = self._folder / name
+        views = self._model.preprocess(Segment(path, name, fps))
+        return [
+            {"clip": path.stem, "fps": fps, **self._row(views, threshold)}
+            for threshold in self._table.thresholds
+        ]
+
+    def tables(self, found: Sequence[list[dict[str, Any]]]) -> list[FilledTable]:
+        """See `evt.tables.fill.Work`."""
+        notes = said(self._cfg, self._table.notes, model=self._model, machine=machine(self._device))
+        records = [row for rows in found for row in rows]
+        return [FilledTable(self._cfg.table.name, self._table.title, records, notes)]
+
+    @torch.no_grad()
+    def _row(self, views: Tensor, threshold: float) -> dict[str, Any]:
+        model = self._model
+        keep = keep_mask(views, model.tubelet, threshold)
+        lengths = keep.sum(1).tolist()
+        dense, reduced = (_operations(self._shapes, n) for n in ([keep.shape[1]] * len(keep), lengths))
+        row: dict[str, Any] = {
+            "threshold": threshold,
+            "kept": float(keep.float().mean()),
+            "gflops": reduced / len(keep) / 1e9,
+            "op_ratio": dense / reduced,
+            "time_ratio": "",
+            "masking_share": "",
+        }
+        if threshold in self._table.timed_at:
+            seconds: dict[str, list[float]] = {"dense": [], "rlt": [], "mask": []}
+            for _ in range(REPEATS):
+                seconds["mask"].append(timed(keep_mask, views, model.tubelet, threshold)[1])
+                seconds["dense"].append(timed(model, views)[1])
+                seconds["rlt"].append(timed(model, views, RunLength(threshold))[1])
+            medians = {name: statistics.median(times) for name, times in seconds.items()}
+            row["time_ratio"] = medians["dense"] / medians["rlt"]
+            row["masking_share"] = medians["mask"] / medians["dense"]
+        return row
 
 
 def _operations(shapes: VideoMAE, lengths: list[int]) -> int:
@@ -103,12 +138,3 @@ def _operations(shapes: VideoMAE, lengths: list[int]) -> int:
     with count_ops() as ops:
         shapes.classify(shapes.run_blocks(Packed(x, lengths)).x[: len(lengths)])
     return ops.total()
-
-
-def _notes(cfg: DictConfig, model: VideoMAE, device: torch.device) -> list[str]:
-    return [
-        f"{cfg.table.views} views of {model.view_frames} successive frames at that rate, {model.size} pixels. "
-        "`kept`: share of the tokens; GFlops are of a view.",
-        "`time_ratio`: the dense model's median over that with run-length tokenization, masking included, all views "
-        f"as one batch, by turns; `masking_share`: of the dense model's time. Machine: {machine(device)}.",
-    ]

@@ -2,104 +2,122 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from importlib import resources
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+from pydantic import PositiveInt
 
-import evt
 from evt.device import build_device
-from evt.evaluate.ledger import Ledger
 from evt.evaluate.race import machine, race
 from evt.evaluate.speed import DTYPES, Contestant, inputs_of, operations, record_of
 from evt.evaluate.variants import check_budget
-from evt.eventful import VARIANTS, TopR
 from evt.models.loading import build_model
-from evt.report import FilledTable
-from evt.settings import CONFIG_DIR, changed
+from evt.settings import changed
+from evt.tables.filled import FilledTable
+from evt.tables.points import Point, paper_table, points_of
 
 
-def fill_speed_table(cfg: DictConfig, folder: Path) -> list[FilledTable]:
-    """Time every row of Table 2 in each of `cfg.table.dtypes`; goes on after the last race that the folder holds.
+@dataclass(frozen=True)
+class SpeedTable:
+    """Variants of each model at each size in one race, frame by frame, on the fast path.
 
-    The variants of one model at one size and in one type run in one race, frame by frame.
+    model: the choice that it is of.
+    models: others, by their names in the points.
+    steps: by the name of a model, frames that one of the paper's times is of; 1 where it is not there.
+    paper: the table's name there.
+    points: its rows, see `points_of`; None is those of the paper.
+    dtypes: that are timed.
+    frames, repeats: by dtype: frames of the data that are run, and how often.
+    digits: of numbers in the Markdown table.
     """
-    device = build_device(cfg)
-    rows = _paper_rows()
-    ledger = Ledger(folder / "races.jsonl")
-    paper_ms = "gpu_ms" if device.type == "cuda" else "cpu_ms"
-    records = []
-    for dtype in cfg.table.dtypes:
-        for (name, size), group in groupby(rows, lambda row: (row["model"], row["size"])):
-            entries = list(group)
-            key = _key(cfg, device, name, size, dtype)
-            if key not in ledger:
-                ledger.put(key, _race(cfg, device, name, int(size), dtype, entries))
-            for row, figures in zip(entries, ledger[key], strict=True):
-                per_frame = float(row[paper_ms])
-                if name == "vivit":  # the paper's are of a clip of 16 steps
-                    per_frame /= 16
-                own = {"model": name, "size": size, "variant": row["variant"], "r": row["r"], "dtype": dtype}
-                records.append({**own, **figures, "paper_ms": per_frame})
-    for record in records:
-        base = next(
-            x
-            for x in records
-            if x["variant"] == "base" and x["model"] == record["model"] and x["size"] == record["size"]
-        )
-        record["paper_speed_up"] = base["paper_ms"] / record["paper_ms"]
-    return [FilledTable(cfg.table.name, cfg.table.title, records, _notes(cfg, device), [], ledger)]
+
+    title: str
+    model: str
+    models: dict[str, Any]
+    steps: dict[str, PositiveInt]
+    paper: str
+    dtypes: tuple[str, ...]
+    frames: dict[str, int]
+    repeats: dict[str, PositiveInt]
+    points: tuple[dict[str, Any], ...] | None = None
+    digits: dict[str, int] = field(default_factory=dict)
+    batch: None = None
+
+    def work(self, cfg: DictConfig, folder: Path) -> SpeedWork:
+        """See `evt.tables.fill.Table`."""
+        return SpeedWork(self, cfg)
 
 
-def _paper_rows() -> list[dict[str, str]]:
-    with (resources.files("evt.tables") / "paper" / "table_2.csv").open() as file:
-        return list(csv.DictReader(file))
+class SpeedWork:
+    """See `evt.tables.fill.Work`; a part is a race: the dtype, and the positions of its rows."""
 
+    def __init__(self, table: SpeedTable, cfg: DictConfig) -> None:
+        self._table, self._cfg = table, cfg
+        self._device = build_device(cfg)
+        self._paper = paper_table(table.paper, "gpu_ms", "cpu_ms")
+        self._points = self._paper.points() if table.points is None else points_of(table.points)
+        races = [
+            [i for i, _ in rows]
+            for _, rows in groupby(enumerate(self._points), lambda row: (row[1]["model"], row[1]["size"]))
+        ]
+        self.parts = [(dtype, rows) for dtype in table.dtypes for rows in races]
+        self.weights = [machine(self._device)]  # of times, what they depend on
 
-def _race(
-    cfg: DictConfig, device: torch.device, name: str, size: int, dtype: str, rows: list[dict[str, str]]
-) -> list[dict[str, Any]]:
-    model_cfg = _model_config(cfg, name, size)
-    model, _ = build_model(model_cfg, device)
-    runs = {
-        row["variant"]: Contestant(VARIANTS[row["variant"]], TopR(int(row["r"])) if row["r"] else None)
-        for row in rows
-    }
-    for run in runs.values():
-        model.check(run.variant)
-        check_budget(run.policy, model.n_tokens)
-    inputs = inputs_of(model, cfg.data, cfg.table.frames[dtype], DTYPES[dtype], f"table.frames.{dtype}")
-    model = model.to(DTYPES[dtype])
-    laps = race(
-        {name: run.on(model, fast=True) for name, run in runs.items()}, inputs, cfg.table.repeats[dtype]
-    )
-    ops = {name: operations(run, model, model_cfg, inputs) for name, run in runs.items()}
-    return [record_of(laps[name], laps["base"], ops["base"] / ops[name]) for name in runs]
+    def _settings(self, point: Point) -> DictConfig:
+        return changed(self._cfg.table.models.get(point["model"], self._cfg.model), size=point["size"])
 
+    def measure(self, part: tuple[str, Sequence[int]]) -> list[dict[str, Any]]:
+        """See `evt.tables.fill.Work`."""
+        dtype, rows = part
+        points = [self._points[i] for i in rows]
+        settings = self._settings(points[0])
+        model, _ = build_model(settings, self._device)
+        runs = [Contestant(*point.run()) for point in points]
+        for run in runs:
+            model.check(run.variant)
+            check_budget(run.policy, model.n_tokens)
+        n_frames, setting = self._table.frames[dtype], f"table.frames.{dtype}"
+        inputs = inputs_of(model, self._cfg.data, n_frames, DTYPES[dtype], setting)
+        model = model.to(DTYPES[dtype])
+        streams = {point.label: run.on(model, fast=True) for point, run in zip(points, runs, strict=True)}
+        laps = list(race(streams, inputs, self._table.repeats[dtype]).values())
+        ops = [operations(run, model, settings, inputs) for run in runs]
+        return [record_of(own, laps[0], ops[0] / n) for own, n in zip(laps, ops, strict=True)]
 
-def _model_config(cfg: DictConfig, name: str, size: int) -> DictConfig:
-    if name == cfg.model.name:
-        return changed(cfg.model, size=size)
-    return DictConfig({**OmegaConf.load(CONFIG_DIR / "model" / "vivit_epic.yaml"), "size": size})  # type: ignore[dict-item]
+    def tables(self, found: Sequence[Sequence[dict[str, Any]]]) -> list[FilledTable]:
+        """See `evt.tables.fill.Work`."""
+        column = "gpu_ms" if self._device.type == "cuda" else "cpu_ms"
+        records = []
+        for (dtype, rows), figures in zip(self.parts, found, strict=True):
+            base_ms = None
+            for i, own in zip(rows, figures, strict=True):
+                point = self._points[i]
+                # The paper's times of ViViT are of a clip, whose steps are as many frames.
+                paper_ms = float(self._paper.beside(point, column)) / self._table.steps.get(point["model"], 1)
+                base_ms = base_ms or paper_ms
+                records.append(
+                    {
+                        **dict(point.cells),
+                        "dtype": dtype,
+                        **own,
+                        "paper_ms": paper_ms,
+                        "paper_speed_up": base_ms / paper_ms,
+                    }
+                )
+        return [FilledTable(self._cfg.table.name, self._table.title, records, self._notes())]
 
-
-def _key(cfg: DictConfig, device: torch.device, name: str, size: str, dtype: str) -> str:
-    settings = {part: OmegaConf.to_container(cfg[part], resolve=True) for part in ("model", "data", "table")}
-    return json.dumps([evt.__version__, machine(device), name, size, dtype, settings], sort_keys=True)
-
-
-def _notes(cfg: DictConfig, device: torch.device) -> list[str]:
-    return [
-        f"Machine: {machine(device)}. Data: {Path(str(cfg.data.get('path', cfg.data.name))).name}. Seeded weights.",
-        "Times are medians in milliseconds, of first frames (flushes) and of later ones, with the values that a "
-        "quarter of the later ones are below and above. Variants of a model run frame by frame in one race, on the "
-        "fast path; ViTDet's Transformer alone, ViViT's spatial sub-model with 12 views as one batch.",
-        "`speed_up` is over base in the same race; `op_ratio` the paper's count of operations, base over this; "
-        "`ops_run_ratio` those that the fast path really runs; `efficiency` is speed_up / op_ratio.",
-        "`paper_ms` are the paper's on its own machine; for ViViT a sixteenth of a clip's.",
-    ]
+    def _notes(self) -> list[str]:
+        data = Path(str(self._cfg.data.get("path", self._cfg.data.name))).name
+        return [
+            f"Machine: {machine(self._device)}. Data: {data}. Seeded weights.",
+            "Times are medians in milliseconds, of first frames (flushes) and of later ones, with the values that a "
+            "quarter of the later ones are below and above. Variants of a model run frame by frame in one race, on "
+            "the fast path; ViTDet's Transformer alone, ViViT's spatial sub-model with 12 views as one batch.",
+            "`speed_up` is over base in the same race; `op_ratio` the paper's count of operations, base over this; "
+            "`ops_run_ratio` those that the fast path really runs; `efficiency` is speed_up / op_ratio.",
+            "`paper_ms` are the paper's on its own machine; for ViViT a sixteenth of a clip's.",
+        ]

@@ -1,0 +1,199 @@
+"""Small tables: a trained model on data with ground truth, all rows on the same videos or clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from pydantic import PositiveInt
+from torch import Tensor
+from tqdm import tqdm
+
+from evt.build import build
+from evt.data.loading import WANTED, build_data
+from evt.device import build_device
+from evt.errors import ConfigError
+from evt.evaluate.classes import class_names
+from evt.evaluate.trace import Seen, observe_together
+from evt.evaluate.variants import check_budget
+from evt.models.loading import Weights, build_model
+from evt.settings import changed
+from evt.tables.fill import said
+from evt.tables.filled import FilledTable
+from evt.tables.metrics import Metric
+from evt.tables.points import Point, points_of
+
+
+@dataclass(frozen=True)
+class SampleTable:
+    """Small tables that are measured together: a row that several share is measured once.
+
+    tables: by name, each a title and its points, see `points_of`. Columns of a point are `variant` and its setting,
+        those of `weights`, and `model` where there are several.
+    metrics: by any name, see `evt.tables.metrics`.
+    columns: the first ones, in their order: those of points and metrics, `share`, which is r over the tokens, and of
+        operations and throughput the ratios to the base row above, `op_ratio` and `time_ratio`. Other columns of the
+        metrics follow.
+    notes: below the tables; may have {cfg}, {model} and {weights} in them, and what these have.
+    model, data: the choices that the tables are of.
+    models: others than `model`, by their names in the points.
+    weights: by column and value: settings of the model that it stands for.
+    batch: videos or clips that run as one batch of streams.
+    detect_every: frames of a video of which the last is decoded; of a clip 1.
+    digits: of numbers in the Markdown table.
+    quick: what the quick form changes, see `evt.tables.fill.quick_form`.
+    """
+
+    tables: dict[str, Any]
+    metrics: dict[str, Any]
+    columns: tuple[str, ...]
+    notes: dict[str, str]
+    model: str
+    data: str
+    batch: PositiveInt
+    quick: dict[str, Any]
+    detect_every: PositiveInt = 1
+    models: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, dict[Any, dict[str, Any]]] = field(default_factory=dict)
+    digits: dict[str, int] = field(default_factory=dict)
+
+    def work(self, cfg: DictConfig, folder: Path) -> SampleWork:
+        """See `evt.tables.fill.Table`."""
+        return SampleWork(self, cfg)
+
+
+class SampleWork:
+    """See `evt.tables.fill.Work`; a part is a batch of samples, and its figures are by point, metric and sample."""
+
+    def __init__(self, table: SampleTable, cfg: DictConfig) -> None:
+        self._table, self._cfg = table, cfg
+        self._device = build_device(cfg)
+        self._metrics: list[Metric] = [
+            build(cfg.table.metrics[name], f"table.metrics.{name}") for name in table.metrics
+        ]
+        self._models: dict[str, tuple[Any, Weights]] = {}
+        points = [point for chosen in self._shown.values() for point in points_of(chosen["points"])]
+        self._points = list(dict.fromkeys(points))
+        wanted = WANTED[self._model(self._points[0])[0].sees]
+        self.parts = getattr(build_data(cfg.data, "data", wanted, "classes"), wanted)()
+        for point in self._points:
+            model, weights = self._model(point)
+            variant, policy = point.run()
+            model.check(variant)
+            check_budget(policy, model.n_tokens)
+            class_names(self.parts, model.n_classes, weights.classes)
+        self.weights = [weights.sha256 for _, weights in self._models.values()]
+
+    @property
+    def _shown(self) -> Mapping[str, Mapping[str, Any]]:
+        return {name: chosen for name, chosen in self._table.tables.items() if chosen is not None}
+
+    def _settings(self, point: Point) -> DictConfig:
+        """The settings of a point's model."""
+        own = point["model"] in self._table.models
+        cfg = self._cfg.table.models[point["model"]] if own else self._cfg.model
+        for column, by_value in self._table.weights.items():
+            value = str(point[column])  # as the keys are, which came through JSON
+            if value and value not in by_value:
+                raise ConfigError(
+                    f"a point of {self._cfg.table.name} has {column} {value}; table.weights.{column} has "
+                    f"{', '.join(by_value)}"
+                )
+            cfg = changed(cfg, **by_value.get(value, {}))
+        return cfg
+
+    def _model(self, point: Point) -> tuple[Any, Weights]:
+        cfg = self._settings(point)
+        key = str(cfg)
+        if key not in self._models:
+            self._models[key] = build_model(cfg, self._device)
+        return self._models[key]
+
+    @cached_property
+    def _streams(self) -> list[list[Point]]:
+        """The points in groups with one stream: fine-tuned models differ in what they make of its outputs alone."""
+        groups: dict[Any, list[Point]] = {}
+        for point in self._points:
+            settings = {name: x for name, x in self._settings(point).items() if name != "fine_tuned"}
+            groups.setdefault((str(settings), point["variant"], point.setting), []).append(point)
+        return list(groups.values())
+
+    @torch.no_grad()
+    def measure(self, batch: Sequence[int]) -> list[list[list[Any]]]:
+        """For each point and metric a record of each sample."""
+        model = self._model(self._points[0])[0]
+        units = [self.parts[i] for i in batch]
+        moments = list(zip(*(unit if model.sees == "frames" else [unit] for unit in units), strict=True))
+        inputs: dict[str, list[list[Tensor]]] = {}
+        found = {}
+        for points in self._streams:
+            model, kind = self._model(points[0])[0], points[0]["model"]
+            if kind not in inputs:
+                inputs[kind] = [list(_side_by_side(model, now)) for now in moments]
+            seen: dict[Point, list[list[Seen]]] = {point: [] for point in points}
+            stream = model.stream(*points[0].run())
+            for i, (samples, x) in enumerate(zip(moments, inputs[kind], strict=True), 1):
+                decode = i % self._table.detect_every == 0
+                models = [self._model(point)[0] for point in points] if decode else []
+                shares = observe_together(stream, x, samples, models)
+                for k, point in enumerate(points):
+                    seen[point].append(shares[k if decode else 0])
+            for point in points:
+                found[point] = [
+                    [metric.record(own, self.parts) for own in zip(*seen[point], strict=True)]
+                    for metric in self._metrics
+                ]
+        return [found[point] for point in self._points]
+
+    def tables(self, found: Sequence[Sequence[Sequence[Sequence[Any]]]]) -> list[FilledTable]:
+        """See `evt.tables.fill.Work`."""
+        cells: dict[Point, dict[str, Any]] = {}
+        for i, point in enumerate(tqdm(self._points, "bootstrap", unit="row")):
+            cells[point] = {}
+            for k, metric in enumerate(self._metrics):
+                records = [record for batch in found for record in batch[i][k]]
+                cells[point] |= metric.columns(records, self.parts)
+        model, weights = self._model(self._points[0])
+        notes = said(self._cfg, self._table.notes, model=model, weights=weights)
+        return [
+            FilledTable(name, chosen["title"], self._records(points_of(chosen["points"]), cells), notes)
+            for name, chosen in self._shown.items()
+        ]
+
+    def _records(
+        self, points: Sequence[Point], cells: Mapping[Point, dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        records = []
+        base: dict[str, Any] = {}
+        for point in points:
+            own = cells[point]
+            if point["variant"] == "base":
+                base = own
+            r, n_tokens = point["r"], self._model(point)[0].n_tokens
+            known = {
+                **dict(point.cells),
+                "setting": point.setting,
+                "share": "" if r == "" else r / n_tokens,
+                "op_ratio": _ratio(base.get("gflops"), own.get("gflops")),
+                "time_ratio": _ratio(own.get("clips_per_second"), base.get("clips_per_second")),
+                **own,
+            }
+            records.append(
+                {name: known.get(name, "") for name in dict.fromkeys([*self._table.columns, *own])}
+            )
+        return records
+
+
+def _side_by_side(model: Any, samples: Sequence[Any]) -> Iterator[Tensor]:
+    """What a stream takes of samples of the same length, as one batch."""
+    for inputs in zip(*map(model.inputs, samples), strict=True):
+        yield torch.cat(inputs)
+
+
+def _ratio(more: Any, less: Any) -> Any:
+    return more / less if more and less else ""
