@@ -62,6 +62,20 @@ def test_base_and_spatial_rows_equal_the_paper(
     assert all(found["gflops_paper"])
 
 
+def test_rows_of_a_threshold_wait_for_trained_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """How many tokens exceed it depends on their scale; what the paper prints stands there all the same."""
+    command(
+        monkeypatch, reproduce.reproduce, "table=table_b", f"out={tmp_path}", f"hydra.run.dir={tmp_path}/run"
+    )
+    found = pd.read_csv(tmp_path / "table_b.csv", keep_default_na=False, dtype=str)
+    assert list(found["h"]) == ["", "0.2", "1.0", "5.0"]
+    assert list(found["gflops_equal"]) == ["yes", "", "", ""]
+    assert all(found["gflops_paper"])
+    assert "0.2" in (tmp_path / "table_b.md").read_text()
+
+
 def test_rows_that_depend_on_frames_are_measured_and_say_on_which(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -43,7 +43,7 @@ def write_table(path: Path, table: FilledTable, digits: dict[str, int]) -> Path:
     write(path, pd.DataFrame(table.records).to_csv(index=False))
 
     def cell(name: str, x: Any) -> str:
-        return f"{x:.{digits[name]}f}" if isinstance(x, float) else str(x)
+        return f"{x:.{digits[name]}f}" if isinstance(x, float) and name in digits else str(x)
 
     rows = [{name: cell(name, x) for name, x in record.items()} for record in table.records]
     lines = [f"# {table.title}", "", markdown(rows), "", *(f"- {note}" for note in table.notes)]
