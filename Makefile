@@ -18,11 +18,11 @@ $(READY): pyproject.toml constraints.txt
 setup: $(READY)  ## Create the virtual environment
 
 .PHONY: test
-test: $(READY)  ## Format check, lint, types, tests
+test: $(READY)  ## Format check, lint, types, tests, as many at once as there are cores
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 .PHONY: format
 format: $(READY)  ## Format and sort the code in place
