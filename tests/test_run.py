@@ -148,7 +148,7 @@ def test_a_threshold_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
             ["policy=random"],
             "policy is random; allowed are merge, none, random_drop, run_length, threshold, top_r",
         ),
-        (["policy=none"], "policy is none, but the variant has gates; it must be top_r or threshold"),
+        (["policy=none"], "policy is none, but the variant has gates; it must be threshold or top_r"),
         (
             ["variant=base", "policy.r=3"],
             "policy.r cannot be set: variant base has no gates, so its policy is none",

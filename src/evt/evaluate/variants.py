@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 from omegaconf import DictConfig
 
 from evt.build import build, choices, class_of
@@ -77,8 +75,12 @@ def build_policy(cfg: DictConfig, variant: Variant, n_tokens: int) -> Policy | N
         if "_target_" in cfg:
             raise ConfigError(f"policy is {cfg.name}, but the variant has no gates; it must be none")
         return None
-    if "_target_" not in cfg or class_of(cfg, "policy") not in get_args(Policy):
-        raise ConfigError(f"policy is {cfg.name}, but the variant has gates; it must be top_r or threshold")
+    of_clips = REDUCTIONS.values()
+    if "_target_" not in cfg or class_of(cfg, "policy") in of_clips:
+        allowed = choices("policy", lambda cls: cls not in of_clips)
+        raise ConfigError(
+            f"policy is {cfg.name}, but the variant has gates; it must be {' or '.join(allowed)}"
+        )
     policy: Policy = build(cfg, "policy")
     check_budget(policy, n_tokens)
     return policy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -35,6 +36,16 @@ class Selection:
         """List for each stream the positions of its selected tokens, from 0 to N - 1."""
         parts = self.index.split(self.counts)
         return [part - stream * self.n_tokens for stream, part in enumerate(parts)]
+
+
+class Policy(Protocol):
+    """Says which tokens pass; what it has as attributes may change before any frame."""
+
+    def __call__(self, error: Tensor, /) -> Selection:
+        """Select by the errors e of a gate, (B, N, D)."""
+
+    def check(self, n_tokens: int, /) -> None:
+        """Refuse frames of so many tokens, with a ValueError, where it needs more of them."""
 
 
 class TopR:
@@ -119,6 +130,3 @@ class Threshold:
         # Not "> h": a NaN must pass, to be seen in the output instead of staying in a reference.
         mask = ~(torch.linalg.vector_norm(error, dim=-1) <= self.h)  # (B, N)
         return Selection(mask.flatten().nonzero().flatten(), tuple(mask.sum(-1).tolist()), mask.shape[-1])
-
-
-Policy = TopR | Threshold
