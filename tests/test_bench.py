@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-from omegaconf import DictConfig, OmegaConf
 
 from evt import bench, reproduce
-from evt.evaluate.race import race
-from evt.settings import CONFIG_DIR
-from evt.tables import speed as speed_table
-from tests.commands import command, error
+from evt.evaluate.ledger import Ledger
+from tests.commands import SMALL, command, error
 from tests.data.test_frames import write_frames
 
 FEW = ["repeats=1", "threads=1"]
+TINY = ["dim=24", "num_heads=3", "spatial_depth=1", "temporal_views=1", "spatial_views=1"]
 
 
 @pytest.mark.parametrize(
@@ -96,33 +93,27 @@ def test_a_bench_of_a_folder_takes_eight_frames_or_as_many_as_there_are_to_be(
 
 
 def test_table_2_goes_on_after_its_last_race(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With small models in the place of the large ones."""
-    small = {"vitdet": "vitdet_mini", "vivit": "vivit_mini"}
+    """With narrow models in the place of the large ones."""
+    rows = [
+        "{model: vitdet, size: 672, variant: base}",
+        "{model: vitdet, size: 672, variant: temporal, r: 256}",
+        "{model: vivit, size: 320, variant: base}",
+        "{model: vivit, size: 320, variant: temporal, r: 50}",
+    ]
+    narrow = [*SMALL, *(f"table.models.vivit.{x}" for x in TINY)]
+    put = Ledger.put
     races: list[str] = []
 
-    def model_config(cfg: DictConfig, name: str, size: int) -> DictConfig:
-        found = OmegaConf.load(CONFIG_DIR / "model" / f"{small[name]}.yaml")
-        assert isinstance(found, DictConfig)
-        own = {key: value for key, value in found.items() if key != "defaults"}
-        detector: dict[Any, Any] = {"detector": "builtin"} if name == "vitdet" else {}
-        return DictConfig({**own, **detector, "size": size, "checkpoint": None})
-
-    def counted(streams: Any, inputs: Any, repeats: int) -> Any:
-        races.append(str(inputs[0].dtype))
+    def counted(ledger: Ledger, key: str, value: object) -> None:
+        races.append(key)
         if len(races) == 2:
             raise KeyboardInterrupt
-        return race(streams, inputs, repeats)
+        put(ledger, key, value)
 
-    rows = [
-        {"model": model, "size": size, "variant": variant, "r": r, "gpu_ms": "1", "cpu_ms": "16"}
-        for model, size in (("vitdet", "128"), ("vivit", "80"))
-        for variant, r in (("base", ""), ("temporal", "16"))
-    ]
-    monkeypatch.setattr(speed_table, "_paper_rows", lambda: rows)
-    monkeypatch.setattr(speed_table, "_model_config", model_config)
-    monkeypatch.setattr(speed_table, "race", counted)
+    monkeypatch.setattr(Ledger, "put", counted)
     places = [f"out={tmp_path}", f"hydra.run.dir={tmp_path}/run", "threads=1"]
     few = ["table.frames={float32: 3, bfloat16: 3}", "table.repeats={float32: 1, bfloat16: 1}"]
+    few += [*narrow, "data.size=[64,96]", f"table.points=[{', '.join(rows)}]"]
     with pytest.raises(SystemExit):
         command(monkeypatch, reproduce.reproduce, "table=table_2", *places, *few)
     command(monkeypatch, reproduce.reproduce, "table=table_2", *places, *few)
@@ -131,5 +122,5 @@ def test_table_2_goes_on_after_its_last_race(monkeypatch: pytest.MonkeyPatch, tm
     assert list(table.variant) == ["base", "temporal"] * 4
     assert list(table.dtype) == ["float32"] * 4 + ["bfloat16"] * 4
     assert (table.speed_up[table.variant == "base"] == 1).all()
-    assert (table.paper_ms == [16, 16, 1, 1] * 2).all()
+    assert (table.paper_ms == [1492, 838, 54500 / 16, 21500 / 16] * 2).all()
     assert (table.efficiency - table.speed_up / table.op_ratio).abs().max() < 1e-9

@@ -19,7 +19,8 @@ class Derived:
 
     - while gradients are recorded, because the result then belongs to a graph;
     - in what `torch.compile` and `torch.export` record, so that this, too, follows its parameters;
-    - on other devices than the CPU, which a comparison would have to wait for.
+    - on other devices than the CPU, which a comparison would have to wait for; but for torch's meta device, where there
+      are no numbers, and interpolation is slow.
 
     compute: from the parameter and further arguments, which can be hashed.
     """
@@ -32,7 +33,7 @@ class Derived:
     def __call__(self, parameter: Tensor, *args: Any) -> Tensor:
         """The tensor for a parameter; it is shared: read it, do not write to it."""
         recorded = torch.is_grad_enabled() and parameter.requires_grad
-        if recorded or torch.compiler.is_compiling() or parameter.device.type != "cpu":
+        if recorded or torch.compiler.is_compiling() or parameter.device.type not in ("cpu", "meta"):
             return self.compute(parameter, *args)
         # Tensors made in inference mode could not be used in training later.
         with torch.inference_mode(False), torch.no_grad():
@@ -45,4 +46,5 @@ class Derived:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return (a.dtype, a.device, a.shape) == (b.dtype, b.device, b.shape) and torch.equal(a, b)
+    alike = (a.dtype, a.device, a.shape) == (b.dtype, b.device, b.shape)
+    return alike and (a.is_meta or torch.equal(a, b))

@@ -96,8 +96,9 @@ class SpeedWork:
             base_ms = None
             for i, own in zip(rows, figures, strict=True):
                 point = self._points[i]
+                printed = self._paper.beside(point, column)
                 # The paper's times of ViViT are of a clip, whose steps are as many frames.
-                paper_ms = float(self._paper.beside(point, column)) / self._table.steps.get(point["model"], 1)
+                paper_ms = float(printed or "nan") / self._table.steps.get(point["model"], 1)
                 base_ms = base_ms or paper_ms
                 records.append(
                     {
