@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from evt.build import build, choices, class_of
 from evt.errors import ConfigError
-from evt.eventful import VARIANTS, Policy, Variant
+from evt.eventful import VARIANTS, Every, Policy, Variant
 from evt.tokens import REDUCTIONS, Reduction
 
 
@@ -61,7 +61,7 @@ def models_of_clips() -> str:
 
 
 def build_policy(cfg: DictConfig, variant: Variant, n_tokens: int) -> Policy | None:
-    """The policy that `policy=...` names; None for a variant without gates, which takes none.
+    """The policy that `policy=...` names; None for a variant that takes none.
 
     Args:
         cfg: the settings below `policy`.
@@ -71,19 +71,27 @@ def build_policy(cfg: DictConfig, variant: Variant, n_tokens: int) -> Policy | N
     Raises:
         ConfigError: the variant takes none or another, or a setting cannot be.
     """
-    if variant.gate is None:
-        if "_target_" in cfg:
+    kind = class_of(cfg, "policy") if "_target_" in cfg else None
+    if variant.gate is None and not variant.hold:
+        if kind is not None:
             raise ConfigError(f"policy is {cfg.name}, but the variant has no gates; it must be none")
         return None
-    of_clips = REDUCTIONS.values()
-    if "_target_" not in cfg or class_of(cfg, "policy") in of_clips:
-        allowed = choices("policy", lambda cls: cls not in of_clips)
-        raise ConfigError(
-            f"policy is {cfg.name}, but the variant has gates; it must be {' or '.join(allowed)}"
-        )
+    has = "skips frames" if variant.hold else "has gates"
+    suits = _skips_frames if variant.hold else _selects_tokens
+    if kind is None or not suits(kind):
+        allowed = " or ".join(choices("policy", suits))
+        raise ConfigError(f"policy is {cfg.name}, but the variant {has}; it must be {allowed}")
     policy: Policy = build(cfg, "policy")
     check_budget(policy, n_tokens)
     return policy
+
+
+def _skips_frames(cls: type) -> bool:
+    return issubclass(cls, Every)
+
+
+def _selects_tokens(cls: type) -> bool:
+    return not issubclass(cls, Every | Reduction)
 
 
 def check_budget(policy: Policy | None, n_tokens: int) -> None:

@@ -2,7 +2,7 @@
 
 from evt.eventful.block import Block, BlockState, init_weights
 from evt.eventful.counting import KINDS, count_ops
-from evt.eventful.policy import Policy, Selection, Threshold, TopR
+from evt.eventful.policy import Every, Policy, Selection, Threshold, TopR
 from evt.eventful.stream import Stream
 from evt.eventful.variant import VARIANTS, Variant
 
@@ -11,6 +11,7 @@ __all__ = [
     "VARIANTS",
     "Block",
     "BlockState",
+    "Every",
     "Policy",
     "Selection",
     "Stream",

@@ -19,8 +19,8 @@ class Derived:
 
     - while gradients are recorded, because the result then belongs to a graph;
     - in what `torch.compile` and `torch.export` record, so that this, too, follows its parameters;
-    - on other devices than the CPU, which a comparison would have to wait for; but for torch's meta device, where there
-      are no numbers, and interpolation is slow.
+    - on other devices than the CPU, which a comparison would have to wait for; but for torch's meta device, where
+      there are no numbers, and interpolation is slow.
 
     compute: from the parameter and further arguments, which can be hashed.
     """

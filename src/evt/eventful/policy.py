@@ -130,3 +130,49 @@ class Threshold:
         # Not "> h": a NaN must pass, to be seen in the output instead of staying in a reference.
         mask = ~(torch.linalg.vector_norm(error, dim=-1) <= self.h)  # (B, N)
         return Selection(mask.flatten().nonzero().flatten(), tuple(mask.sum(-1).tolist()), mask.shape[-1])
+
+
+class Every:
+    """Frame skipping: the network runs on every k-th frame; `every` may change before any frame.
+
+    Args:
+        every: k.
+        phase: after the flush, frame 0, the frames of the numbers phase, phase + k, ... are run; from 0 to k - 1.
+
+    Raises:
+        ValueError: every is not a whole number of at least 1, or the phase not one from 0 to k - 1.
+    """
+
+    _every: int
+
+    def __init__(self, every: int, phase: int = 0) -> None:
+        self.every = every
+        if isinstance(phase, bool) or not isinstance(phase, Integral) or not 0 <= phase < every:
+            raise ValueError(f"policy.phase is {phase!r}; it must be a whole number from 0 to {every - 1}")
+        self.phase: int = int(phase)
+
+    def __repr__(self) -> str:
+        return f"Every({self.every}, phase={self.phase})"
+
+    @property
+    def every(self) -> int:
+        """One of so many frames is run."""
+        return self._every
+
+    @every.setter
+    def every(self, every: int) -> None:
+        if isinstance(every, bool) or not isinstance(every, Integral) or every < 1:
+            raise ValueError(f"policy.every is {every!r}; it must be a whole number of at least 1")
+        self._every = int(every)
+
+    def __call__(self, error: Tensor) -> Selection:
+        """Select all tokens, (B, N, D): those of a frame that is run."""
+        batch, n_tokens, _ = error.shape
+        return Selection(torch.arange(batch * n_tokens, device=error.device), (n_tokens,) * batch, n_tokens)
+
+    def due(self, frame: int) -> bool:
+        """Whether a frame, by its number from the flush on, is run."""
+        return frame % self.every == self.phase % self.every
+
+    def check(self, n_tokens: int) -> None:
+        """Frames of any number of tokens will do."""

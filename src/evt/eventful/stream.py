@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from evt.eventful.block import BlockState
-from evt.eventful.policy import Policy
+from evt.eventful.policy import Every, Policy
 from evt.eventful.variant import Variant
 
 HEADER = "header"
@@ -30,8 +30,20 @@ class Network(Protocol):
     def state_dict(self) -> dict[str, Tensor]:
         """The weights."""
 
-    def __call__(self, x: Tensor, states: list[BlockState], policy: Policy | None) -> Tensor:
+    def __call__(self, x: Tensor, states: list[BlockState] | None, policy: Policy | None) -> Tensor:
         """Run one frame of each stream."""
+
+
+class Held:
+    """What frame skipping keeps.
+
+    output: the last that the network made; None before the flush.
+    frames: how many there were since the flush, it included, () int64.
+    """
+
+    def __init__(self) -> None:
+        self.output: Tensor | None = None
+        self.frames = torch.zeros((), dtype=torch.int64)
 
 
 class Stream:
@@ -43,18 +55,22 @@ class Stream:
     Args:
         network: the weights.
         variant: what reuses the previous frame.
-        policy: which tokens pass the gates; needed exactly by variants that have gates.
+        policy: which tokens pass the gates, or which frames are run; needed exactly by variants that have gates, or
+            hold their output.
 
     Raises:
-        ValueError: a gated variant without a policy, or a policy for a variant without gates; when called, a
+        ValueError: a variant without the policy that it needs, or with one that it does not; when called, a
             frame of another shape than the one the stream was flushed with, or one with values that are not finite,
             which leaves the stream as it was, or a frame of which the network makes such values.
     """
 
     def __init__(self, network: Network, variant: Variant, policy: Policy | None = None) -> None:
+        if variant.hold is not isinstance(policy, Every):
+            needs = "skips frames and needs Every(k)" if variant.hold else "skips no frames"
+            raise ValueError(f"this variant {needs}; {policy} was given")
         if variant.gate is not None and policy is None:
             raise ValueError("this variant has gates and needs a policy: TopR(r) or Threshold(h)")
-        if variant.gate is None and policy is not None:
+        if variant.gate is None and not variant.hold and policy is not None:
             raise ValueError(f"this variant has no gates, so it takes no policy; {policy} was given")
         self.network = network
         self.variant = variant
@@ -63,8 +79,12 @@ class Stream:
 
     def reset(self) -> None:
         """Forget all frames; the next one is a flush."""
-        self.states = self.network.states(self.variant)
+        self.states: list[Any] = self._fresh()
         self._shape: torch.Size | None = None
+
+    def _fresh(self) -> list[Any]:
+        """The state before the flush, of each block, or of frame skipping."""
+        return [Held()] if self.variant.hold else self.network.states(self.variant)
 
     @torch.no_grad()
     def __call__(self, frame: Tensor) -> Tensor:
@@ -81,7 +101,7 @@ class Stream:
                 "as it was before this frame)"
             )
         try:
-            out = self.network(frame, self.states, self.policy)
+            out = self._skip(frame) if self.variant.hold else self.network(frame, self.states, self.policy)
             if bad := _not_finite(out):
                 raise ValueError(
                     f"the network makes {bad} NaN or infinite values of this frame, whose largest is "
@@ -93,6 +113,16 @@ class Stream:
             raise
         self._shape = frame.shape
         return out
+
+    def _skip(self, frame: Tensor) -> Tensor:
+        """The network's output of a frame that is due, else what it was."""
+        (held,) = self.states
+        assert isinstance(self.policy, Every)
+        if held.output is None or self.policy.due(int(held.frames)):
+            held.output = self.network(frame, None, None)
+        held.frames += 1
+        output: Tensor = held.output
+        return output
 
     @property
     def nbytes(self) -> int:
@@ -133,7 +163,7 @@ class Stream:
         for key, own in self._header(saved["frame_shape"], tensors).items():
             if saved.get(key) != own:
                 raise ValueError(f"the saved stream {_differs(key, saved.get(key), own)}")
-        states = self.network.states(self.variant)
+        states = self._fresh()
         device = next(iter(self.network.state_dict().values())).device
         for name, x in tensors.items():
             *path, attribute = name.split(".")

@@ -21,10 +21,12 @@ class Variant:
         place in the picture always pass the gates, within the budget, since a class token's input never changes.
     fast: attention keeps each query's result and log-sum-exp instead of B and A (see `evt.eventful.fast`). Faster,
         and exact in q, k and v, where equation 10 keeps the attention to unchanged keys as it was.
+    hold: the whole network runs on some frames, as the policy says, and its last output is kept for the others: frame
+        skipping, the rival that costs nothing to build.
 
     Raises:
-        ValueError: a sparse product or gate_before_norm without a gate, rows without what it needs, or a pool of less
-            than 1.
+        ValueError: hold with anything else, a sparse product or gate_before_norm without a gate, rows without what it
+            needs, or a pool of less than 1.
     """
 
     gate: Literal["reference", "previous"] | None = None
@@ -34,8 +36,11 @@ class Variant:
     gate_before_norm: bool = False
     rows: bool = False
     fast: bool = False
+    hold: bool = False
 
     def __post_init__(self) -> None:
+        if self.hold and (self.gate is not None or self.pool > 1):
+            raise ValueError("hold is of the dense model: it takes no gate and no pool")
         if self.gate is None and (self.sparse_qk or self.sparse_av or self.gate_before_norm):
             raise ValueError(
                 "a variant without a gate knows of no changed tokens: give it one, or no sparse product"
@@ -66,6 +71,7 @@ VARIANTS = {
     "stgt": Variant(gate="previous"),
     "spatial": Variant(pool=2),
     "spatiotemporal": Variant(gate="reference", sparse_qk=True, sparse_av=True, pool=2),
+    "skip": Variant(hold=True),
     "rows": Variant(gate="reference", sparse_qk=True, sparse_av=True, rows=True, fast=True),
 }
-"""The paper's variants under the names of its tables, and `rows`, which is not the paper's."""
+"""The paper's variants under the names of its tables, and `skip` and `rows`, which are not the paper's."""
