@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evt.eventful import init_weights
+from evt.eventful import Every, Policy, TopR, Variant, init_weights
 from evt.models.vit import ViT
 from evt.models.vitdet import ViTDet
 
@@ -61,6 +61,13 @@ def small_detector(**changes: object) -> ViTDet:
         **changes,  # type: ignore[arg-type]
     )
     return model.eval()
+
+
+def policy_for(variant: Variant, r: int) -> Policy | None:
+    """A policy that a variant can have: top-r where it has gates, every second frame where it skips some."""
+    if variant.hold:
+        return Every(2)
+    return TopR(r) if variant.gate is not None else None
 
 
 def small_frames(

@@ -78,7 +78,7 @@ def test_every_variant_is_a_config(name: str) -> None:
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         cfg = hydra.compose("run", [f"variant={name}"]).variant
     assert build_variant(cfg, "vitdet") == VARIANTS[name]
-    if name not in ("rows", "spatial", "base"):
+    if name not in ("rows", "spatial", "base", "skip"):
         cfg.update({"gate_before_norm": True, "pool": 3})
         assert build_variant(cfg, "vitdet") == replace(VARIANTS[name], gate_before_norm=True, pool=3)
 
@@ -146,7 +146,7 @@ def test_a_threshold_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         (["+policy.rr=3"], "policy.rr is not a setting; those of policy=top_r are r"),
         (
             ["policy=random"],
-            "policy is random; allowed are merge, none, random_drop, run_length, threshold, top_r",
+            "policy is random; allowed are every, merge, none, random_drop, run_length, threshold, top_r",
         ),
         (["policy=none"], "policy is none, but the variant has gates; it must be threshold or top_r"),
         (

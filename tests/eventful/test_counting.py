@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from evt.eventful import KINDS, VARIANTS, TopR, count_ops
 from evt.models.vit import ViT
-from tests.common import ROOT, small_frames, small_vit
+from tests.common import ROOT, policy_for, small_frames, small_vit
 
 PUBLISHED = [
     row for row in json.loads((ROOT / "tests/paper/opcounts.json").read_text()) if row["model"] == "vitdet"
@@ -53,7 +53,7 @@ def test_dense_linear_and_matmul_counts_agree_with_torch(name: str, grid: tuple[
 @pytest.mark.parametrize("name", sorted(set(VARIANTS) - {"spatiotemporal", "rows"}))
 def test_counts_on_the_meta_device_are_those_of_a_run(name: str) -> None:
     """Else GFlops from shapes would not be those of the model that runs."""
-    policy = TopR(7) if VARIANTS[name].gate else None
+    policy = policy_for(VARIANTS[name], 7)
     stream = small_vit().stream(VARIANTS[name], policy)
     meta = small_vit().to("meta").stream(VARIANTS[name], policy)
     for frame in small_frames(2):

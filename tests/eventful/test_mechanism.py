@@ -15,7 +15,7 @@ from torch import Tensor
 
 from evt.eventful import VARIANTS, Policy, Stream, Threshold, TopR, Variant
 from evt.models.vit import ViT
-from tests.common import small_frames, small_vit
+from tests.common import policy_for, small_frames, small_vit
 
 GATED = {name: variant for name, variant in VARIANTS.items() if variant.gate is not None}
 GRIDS = [(6, 6), (5, 7), (8, 4)]
@@ -137,7 +137,7 @@ def test_the_policy_may_be_exchanged_before_any_frame() -> None:
 def test_reset_forgets_all_frames(name: str) -> None:
     """Else the first frame after a cut would be computed from the scene before it."""
     net, frames = small_vit(), small_frames(3, changed=36)
-    policy = TopR(3) if VARIANTS[name].gate else None
+    policy = policy_for(VARIANTS[name], 3)
     stream = net.stream(VARIANTS[name], policy)
     run(stream, frames[:2])
     stream.reset()
@@ -279,7 +279,7 @@ def test_no_tensor_of_the_state_is_forgotten(name: str) -> None:
 def test_a_frame_with_a_value_that_is_not_finite_is_refused(name: str, bad: float) -> None:
     """Else it would stay in references and buffers, and every later frame would be NaN."""
     net, frames = small_vit(), small_frames(4, changed=10)
-    policy = TopR(5) if VARIANTS[name].gate else None
+    policy = policy_for(VARIANTS[name], 5)
     stream, undisturbed = (net.stream(VARIANTS[name], policy) for _ in range(2))
     run(stream, frames[:2])
     run(undisturbed, frames[:2])

@@ -37,13 +37,14 @@ class Network(Protocol):
 class Held:
     """What frame skipping keeps.
 
-    output: the last that the network made; None before the flush.
+    output: the last that the network made.
     frames: how many there were since the flush, it included, () int64.
+    Both are None before the flush.
     """
 
     def __init__(self) -> None:
         self.output: Tensor | None = None
-        self.frames = torch.zeros((), dtype=torch.int64)
+        self.frames: Tensor | None = None
 
 
 class Stream:
@@ -118,9 +119,10 @@ class Stream:
         """The network's output of a frame that is due, else what it was."""
         (held,) = self.states
         assert isinstance(self.policy, Every)
-        if held.output is None or self.policy.due(int(held.frames)):
+        number = 0 if held.frames is None else int(held.frames)
+        if number == 0 or self.policy.due(number):
             held.output = self.network(frame, None, None)
-        held.frames += 1
+        held.frames = torch.tensor(number + 1)
         output: Tensor = held.output
         return output
 
