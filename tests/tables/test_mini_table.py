@@ -172,6 +172,31 @@ def test_parts_are_of_the_length_of_the_videos(
     assert table.frames[0] == 8
 
 
+def test_a_row_of_frame_skipping_is_the_mean_over_its_phases(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detector: list[str]
+) -> None:
+    """Else the frames that are looked at could be those that were run, or those that were held longest."""
+    folder = tmp_path / "alone"
+    few = ["data.n_videos=2", "data.n_frames=5", "table.detect_every=1", points(
+        "table_drift_mini", "{variant: base}", "{variant: skip, every: [1, 2]}")]  # fmt: skip
+    table = made(monkeypatch, tmp_path, "table_drift_mini", *detector, *few, "table.metrics.accuracy.parts=1")
+    base, whole, half = (row for _, row in table.iterrows())
+    assert whole.map50 == base.map50
+    assert whole.op_ratio == 1
+    scores = []
+    for phase in (0, 1):
+        command(
+            monkeypatch, run.run, "model=vitdet_mini", "variant=skip", "policy.every=2", f"policy.phase={phase}",
+            *detector, "data.n_videos=2", "data.n_frames=5", "data.setting=light", "compare=false",
+            f"hydra.run.dir={folder}",
+        )  # fmt: skip
+        scores.append(json.loads((folder / "metrics.json").read_text())["detection"]["map50"])
+    assert half.map50 == pytest.approx(sum(scores) / 2, abs=1e-6)
+    # Of four later frames each phase runs two.
+    assert half.gflops == pytest.approx((0.0037 + 0.9963 / 2) * base.gflops)
+    assert half.frames == 10
+
+
 def test_clips_are_classified_by_each_temporal_sub_model(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, classifier: list[str]
 ) -> None:

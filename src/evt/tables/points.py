@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 
 from evt.errors import ConfigError
-from evt.eventful import VARIANTS, Policy, Threshold, TopR
+from evt.eventful import VARIANTS, Every, Policy, Threshold, TopR
 from evt.tokens import REDUCTIONS
 
-POLICIES: dict[str, Callable[[Any], Policy]] = {"r": TopR, "h": Threshold}
-SETTINGS = ("r", "h", "threshold")
+POLICIES: dict[str, Callable[..., Policy]] = {"r": TopR, "h": Threshold, "every": Every}
+SETTINGS = ("r", "h", "every", "threshold")
 """Columns that hold a variant's setting: the budget of a policy, or what a reduction of a clip's tokens takes."""
 
 
@@ -55,11 +55,23 @@ class Point:
             if name in REDUCTIONS:
                 return REDUCTIONS[name](*values.values()), None
             if name in VARIANTS:
-                policies = [POLICIES[setting](value) for setting, value in values.items()]
+                phase = [] if self["phase"] == "" else [self["phase"]]
+                policies = [POLICIES[setting](value, *phase) for setting, value in values.items()]
                 return VARIANTS[name], policies[0] if policies else None
         except ValueError as error:
             raise ConfigError(str(error)) from error
         raise ConfigError(f"variant {name} is unknown; allowed are {', '.join([*VARIANTS, *REDUCTIONS])}")
+
+    def phases(self) -> list[Point]:
+        """The points whose mean it is: itself, but of frame skipping one a phase, which favours no frame.
+
+        Raises:
+            ConfigError: see `run`.
+        """
+        policy = self.run()[1]
+        if not isinstance(policy, Every):
+            return [self]
+        return [Point((*self.cells, ("phase", phase))) for phase in range(policy.every)]
 
 
 def points_of(rows: Sequence[Mapping[str, Any]]) -> list[Point]:

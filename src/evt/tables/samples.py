@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -78,7 +79,8 @@ class SampleWork:
         ]
         self._models: dict[str, tuple[Any, Weights]] = {}
         points = [point for chosen in self._shown.values() for point in points_of(chosen["points"])]
-        self._points = list(dict.fromkeys(points))
+        # What is measured: a row of frame skipping is the mean of several.
+        self._points = list(dict.fromkeys(phase for point in points for phase in point.phases()))
         wanted = WANTED[self._model(self._points[0])[0].sees]
         self.parts = getattr(build_data(cfg.data, "data", wanted, "classes"), wanted)()
         for point in self._points:
@@ -120,7 +122,8 @@ class SampleWork:
         groups: dict[Any, list[Point]] = {}
         for point in self._points:
             settings = {name: x for name, x in self._settings(point).items() if name != "fine_tuned"}
-            groups.setdefault((str(settings), point["variant"], point.setting), []).append(point)
+            run = (str(settings), point["variant"], point.setting, point["phase"])
+            groups.setdefault(run, []).append(point)
         return list(groups.values())
 
     @torch.no_grad()
@@ -171,7 +174,7 @@ class SampleWork:
         records = []
         base: dict[str, Any] = {}
         for point in points:
-            own = cells[point]
+            own = _mean([cells[phase] for phase in point.phases()])
             if point["variant"] == "base":
                 base = own
             r, n_tokens = point["r"], self._model(point)[0].n_tokens
@@ -193,6 +196,14 @@ def _side_by_side(model: Any, samples: Sequence[Any]) -> Iterator[Tensor]:
     """What a stream takes of samples of the same length, as one batch."""
     for inputs in zip(*map(model.inputs, samples), strict=True):
         yield torch.cat(inputs)
+
+
+def _mean(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The means of columns; a column whose cells are all the same is left as it is."""
+    return {
+        name: x if all(other[name] == x for other in cells) else fmean(other[name] for other in cells)
+        for name, x in cells[0].items()
+    }
 
 
 def _ratio(more: Any, less: Any) -> Any:
