@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -17,7 +18,6 @@ from omegaconf import OmegaConf
 from evt.data.frames import FrameFolder
 from evt.data.video import Frame, Video
 from evt.errors import DataError
-from evt.evaluate.cost import Cost
 from evt.evaluate.detection import detect
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.trace import Subject
@@ -210,7 +210,7 @@ def test_an_impossible_command_is_refused_in_one_sentence(
     assert sentence in error(monkeypatch, capsys, *arguments)
 
 
-def cost_of(variant: str, policy: Policy | None, videos: Sequence[Video], folder: Path) -> Cost:
+def cost_of(variant: str, policy: Policy | None, videos: Sequence[Video], folder: Path) -> dict[str, Any]:
     model = small_model()
     dense = model.stream(VARIANTS["base"])
     subject = Subject(model, model.stream(VARIANTS[variant], policy), dense, decode=False)
@@ -274,5 +274,5 @@ def test_a_new_sequence_flushes(tmp_path: Path) -> None:
         tmp_path / "f", [f"{i}.png" for i in range(4)], [(32, 48), (32, 48), (48, 32), (48, 32)]
     )
     result = cost_of("temporal", TopR(2), [FrameFolder(folder)], tmp_path)
-    assert (len(result.first.seconds), len(result.later.seconds)) == (2, 2)
-    assert result.first.error == [0, 0]
+    assert (result["first"]["frames"], result["later"]["frames"]) == (2, 2)
+    assert result["first"]["relative_l2_error"] == 0

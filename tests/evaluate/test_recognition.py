@@ -15,7 +15,7 @@ from evt.data.reading import OnError
 from evt.errors import DataError
 from evt.evaluate import recognition
 from evt.evaluate.ledger import Ledger
-from evt.evaluate.recognition import Recognised
+from evt.evaluate.recognition import Recognition
 from evt.evaluate.shapes import operations_of_clip
 from evt.evaluate.trace import Subject
 from evt.eventful import VARIANTS, TopR, Variant
@@ -34,7 +34,7 @@ def recognise(
     ledger: Ledger,
     key: str,
     *rest: OnError,
-) -> Recognised:
+) -> Recognition:
     subject = Subject(model, model.stream(variant, policy))
     return recognition.recognise(subject, model.views.reach, data, ledger, key, *rest)
 
@@ -42,15 +42,15 @@ def recognise(
 def test_every_clip_is_predicted_as_alone_and_its_operations_counted(tmp_path: Path) -> None:
     model, data = small_vivit(), Clips(3)
     result = recognise(model, TEMPORAL, TopR(5), data, Ledger(tmp_path / "done"), "r=5")
-    for clip, prediction in zip(data, result.seen.predictions, strict=True):
+    for clip, prediction in zip(data, result.predictions, strict=True):
         assert prediction.name == clip.name
         alone = model.predict_views(model.preprocess(clip.frames), TEMPORAL, TopR(5))
         assert prediction.top[0] == int(alone.argmax())
-    assert set(result.seen.ops) == {operations_of_clip(model, TEMPORAL, TopR(5))}
-    figures = result.summary()
-    assert figures["top1"] == 100 * sum(p.top[0] == p.label for p in result.seen.predictions) / 3
+    assert {clip["ops"] for clip in result.clips} == {operations_of_clip(model, TEMPORAL, TopR(5))}
+    figures = result.compute()
+    assert figures["top1"] == 100 * sum(p.top[0] == p.label for p in result.predictions) / 3
     assert figures["top5"] == 100  # of 5 classes
-    assert figures["tflops"] == result.seen.ops[0] / 1e12
+    assert figures["tflops"] == result.clips[0]["ops"] / 1e12
     assert figures["seconds"] > 0
 
 
@@ -60,7 +60,7 @@ def test_broken_and_missing_clips_are_listed_and_in_no_average(
     data = Clips(3, broken=(1,), missing=("gone_1", "gone_2"))
     with caplog.at_level(logging.WARNING):
         result = recognise(small_vivit(), VARIANTS["base"], None, data, Ledger(tmp_path / "done"), "base")
-    assert {key: result.summary()[key] for key in ("clips", "skipped", "missing")} == {
+    assert {key: result.compute()[key] for key in ("clips", "skipped", "missing")} == {
         "clips": 2,
         "skipped": 1,
         "missing": 2,
@@ -88,10 +88,10 @@ def test_a_stopped_run_goes_on_with_the_clips_that_it_lacks(tmp_path: Path) -> N
     for parameter in model.parameters():
         parameter.data.zero_()  # what is done is not computed again, or this would show
     resumed = recognise(model, TEMPORAL, TopR(5), Clips(4), Ledger(path), "r=5")
-    assert resumed.seen.predictions[:2] == whole.seen.predictions[:2]
-    assert resumed.seen.predictions[2].top == (0, 1, 2, 3, 4)
+    assert resumed.predictions[:2] == whole.predictions[:2]
+    assert resumed.predictions[2].top == [0, 1, 2, 3, 4]
     anew = recognise(model, TEMPORAL, TopR(6), Clips(4), Ledger(path), "r=6")
-    assert {p.top for p in anew.seen.predictions} == {(0, 1, 2, 3, 4)}
+    assert [p.top for p in anew.predictions] == [[0, 1, 2, 3, 4]] * 4
 
 
 def test_videos_of_both_data_sets_run_from_csv_to_accuracy(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_videos_of_both_data_sets_run_from_csv_to_accuracy(tmp_path: Path) -> No
     model, ledger = small_vivit(), Ledger(tmp_path / "done")
     kinetics, epic = Kinetics(tmp_path / "val.csv", tmp_path / "videos"), EpicKitchens(tmp_path)
     results = [recognise(model, TEMPORAL, TopR(5), data, ledger, data.name) for data in (kinetics, epic)]
-    assert [[p.name for p in result.seen.predictions] for result in results] == [
+    assert [[p.name for p in result.predictions] for result in results] == [
         ["good_000000_000010"],
         ["P01_01_0"],
     ]

@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
 from tqdm import tqdm
 
 from evt.data.actions import UnlabelledClip
 from evt.evaluate.cost import Cost
 from evt.evaluate.trace import Seen, Subject, observe
 
+log = logging.getLogger(__name__)
+
 REPEATS = 3
 """Times that a model which takes a clip in one step runs it, after one that is not timed: it has no later steps."""
 
 
-def look_at(subject: Subject, clip: UnlabelledClip, describe: str) -> tuple[dict[str, Any], Tensor]:
-    """Run a clip's views as one batch, with a progress bar.
+def look_at(
+    subject: Subject, clip: UnlabelledClip, reach: int, classes: Sequence[str] | None, describe: str
+) -> dict[str, Any]:
+    """Run a clip's views as one batch, with a progress bar; the figures, for metrics.json.
 
-    Returns:
-        The figures, for metrics.json, and the probabilities of the classes, (classes,).
+    Args:
+        subject: what runs.
+        clip: its frames.
+        reach: frames that a view spans.
+        classes: their names; None where they have none.
+        describe: beside the progress bar.
 
     Raises:
         DataError: a frame cannot be read or used; the message names it.
     """
+    if len(clip.frames) < reach:
+        log.warning(
+            "the clip has %d frames and a view spans %d: its last frame is repeated, which makes tokens that repeat",
+            len(clip.frames),
+            reach,
+        )
     inputs = list(subject.model.inputs(clip))
     if len(inputs) > 1:
         seen = observe(subject, clip, tqdm(inputs, desc=describe, unit="step"))
-        return _figures_of_steps(seen), seen.prediction
-    runs = [observe(subject, clip, inputs) for _ in tqdm(range(1 + REPEATS), desc=describe, unit="run")]
-    return {"tokens": _figures_of_runs(runs[1:])}, runs[-1].prediction
+        figures = _figures_of_steps(seen)
+    else:
+        runs = [observe(subject, clip, inputs) for _ in tqdm(range(1 + REPEATS), desc=describe, unit="run")]
+        seen, figures = runs[-1], {"tokens": _figures_of_runs(runs[1:])}
+    best = seen.prediction.topk(min(5, len(seen.prediction)))
+    names = [classes[i] if classes else str(i) for i in best.indices.tolist()]
+    return {**figures, "top5": dict(zip(names, best.values.tolist(), strict=True))}
 
 
 def _figures_of_steps(seen: Seen) -> dict[str, Any]:

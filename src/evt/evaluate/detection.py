@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,9 +15,9 @@ from tqdm import tqdm
 from evt.data.video import Boxes, Frame, Video
 from evt.evaluate.cost import Cost
 from evt.evaluate.ledger import Ledger
-from evt.evaluate.loop import Evaluator, Unit, evaluate
+from evt.evaluate.loop import Found, Unit, evaluate
 from evt.evaluate.trace import Seen, Subject
-from evt.metrics.detection import FORMAT, DetectionMetrics, DetectionResult
+from evt.metrics.detection import DetectionMetrics
 from evt.models.boxes import Detections
 
 NO_OBJECTS = Boxes(torch.empty(0, 4), torch.empty(0, dtype=torch.long))
@@ -38,10 +39,6 @@ class Detection:
     def __post_init__(self) -> None:
         self.metrics = DetectionMetrics(self.classes)
 
-    def fresh(self) -> Detection:
-        """See `Evaluator`."""
-        return Detection(self.classes)
-
     def update(self, seen: Seen) -> None:
         """See `Evaluator`; the sample is a frame."""
         add_frame(self.metrics, seen.sample, seen.prediction)
@@ -56,10 +53,6 @@ class Detection:
         self.metrics.add_records(record["detections"])
         self.first += record["first"]
         self.later += record["later"]
-
-    def compute(self) -> DetectionResult:
-        """The scores of all frames."""
-        return self.metrics.compute()
 
     def milliseconds(self) -> dict[str, float]:
         """The detector's, medians over first, later and all frames."""
@@ -97,7 +90,7 @@ def add_frame(metrics: DetectionMetrics, frame: Frame, found: Detections) -> Non
 
 def detect(
     subject: Subject, videos: Sequence[Video], classes: Sequence[str], ledger: Ledger, key: str, describe: str
-) -> tuple[Cost, Detection]:
+) -> Found:
     """Run over videos, with a progress bar; objects are detected where the subject decodes.
 
     The streams flush at the first frame of each video and wherever a new sequence begins in it.
@@ -113,11 +106,16 @@ def detect(
     Raises:
         DataError: a frame cannot be read or used; the message names it.
     """
-    cost, detection = Cost(), Detection(classes)
-    evaluators: dict[str, Evaluator] = {"cost": cost}
+    kinds: dict[str, Any] = {"cost": Cost}
     if subject.decode:
-        evaluators["detection"] = detection
+        kinds["detection"] = partial(Detection, classes)
     units = (Unit(video.name, video.fingerprint, video) for video in videos)
     with tqdm(total=sum(map(len, videos)), desc=describe, unit="frame") as bar:
-        evaluate(subject, units, evaluators, ledger, f"{key} {FORMAT}", bar)
-    return cost, detection
+        found, _ = evaluate(subject, units, kinds, ledger, key, bar)
+    metrics, detection = found["cost"].compute(), found.get("detection")
+    if detection is None:
+        return metrics, {}
+    for part, ms in detection.milliseconds().items():
+        metrics[part]["detector_ms"] = ms
+    metrics["detection"] = asdict(detection.metrics.compute())
+    return metrics, {"detections.jsonl": detection.lines()}

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-from evt.data.actions import ActionData, UnlabelledClip
 from evt.data.reading import OnError
-from evt.data.video import Video
 from evt.evaluate.chosen import Chosen
 from evt.evaluate.classes import class_names, in_model_order
 from evt.evaluate.clip import look_at
 from evt.evaluate.detection import detect
 from evt.evaluate.ledger import Ledger
+from evt.evaluate.loop import Found
 from evt.evaluate.recognition import recognise
-from evt.evaluate.trace import Subject, dense_rival
-
-log = logging.getLogger(__name__)
-
-Found = tuple[dict[str, Any], dict[str, str]]
-"""The figures of a run, and what else it leaves in its folder: the text of each file."""
+from evt.evaluate.trace import Subject
 
 
 def measure(
@@ -37,69 +29,23 @@ def measure(
         on_error: what becomes of labelled clips that cannot be read.
         compare: run the dense model beside, except on labelled clips.
     """
-    model, data, weights = chosen.model, chosen.data, chosen.weights
+    model, data, weights, variant = chosen.model, chosen.data, chosen.weights, chosen.variant
     key = f"{key} {json.dumps(weights.classes)}"
-    dense = model.stream(dense_rival(chosen.variant)) if compare else None
-    subject = Subject(model, model.stream(chosen.variant, chosen.policy), dense)
+    # On the fast path where the variant is; a model of clips without a reduction is the dense model itself.
+    dense = model.stream(None if variant is None else variant.dense) if compare else None
+    subject = Subject(model, model.stream(variant, chosen.policy), dense)
     if model.sees == "frames":
         # Without trained weights nothing is detected, and any data will do.
         classes = class_names(data if weights.trained else [], model.n_classes, weights.classes)
-        return find_objects(
-            replace(subject, decode=weights.trained), data, classes, ledger, key, chosen.label
-        )
-    if chosen.labelled:
-        data = in_model_order(model, weights, data)
-        alone = replace(subject, dense=None)
-        return classify(alone, data, model.views.reach, ledger, key, on_error, chosen.label)
-    return classify_one(subject, data[0], model.views.reach, weights.classes, chosen.label)
-
-
-def find_objects(
-    subject: Subject, videos: Sequence[Video], classes: Sequence[str], ledger: Ledger, key: str, label: str
-) -> Found:
-    """A detector, frame by frame of videos; see `detect`."""
-    cost, detection = detect(subject, videos, classes, ledger, key, label)
-    metrics, files = cost.compute(), {}
-    if subject.decode:
-        for part, ms in detection.milliseconds().items():
-            metrics[part]["detector_ms"] = ms
-        metrics["detection"] = asdict(detection.compute())
-        files["detections.jsonl"] = detection.lines()
-    return metrics, files
-
-
-def classify(
-    subject: Subject, data: ActionData, reach: int, ledger: Ledger, key: str, on_error: OnError, label: str
-) -> Found:
-    """A model of clips, clip by clip of a data set; see `recognise`."""
-    found = recognise(subject, reach, data, ledger, key, on_error, label)
-    left_out = found.left_out()
-    files = {"left_out.txt": "\n".join(left_out) + "\n"} if left_out else {}
-    return {"recognition": found.summary()}, files
-
-
-def classify_one(
-    subject: Subject, clip: UnlabelledClip, reach: int, classes: Sequence[str] | None, label: str
-) -> Found:
-    """A model of clips on a single one: what it costs beside the dense model, and its likeliest classes.
-
-    Args:
-        subject: what runs.
-        clip: its frames.
-        reach: frames that a view spans.
-        classes: their names; None where they have none.
-        label: beside the progress bar.
-    """
-    if len(clip.frames) < reach:
-        log.warning(
-            "the clip has %d frames and a view spans %d: its last frame is repeated, which makes tokens that repeat",
-            len(clip.frames),
-            reach,
-        )
-    metrics, probabilities = look_at(subject, clip, label)
-    best = probabilities.topk(min(5, len(probabilities)))
-    names = [classes[i] if classes else str(i) for i in best.indices.tolist()]
-    return {**metrics, "top5": dict(zip(names, best.values.tolist(), strict=True))}, {}
+        subject = replace(subject, decode=weights.trained)
+        return detect(subject, data, classes, ledger, key, chosen.label)
+    reach = model.views.reach
+    if not chosen.labelled:
+        return look_at(subject, data[0], reach, weights.classes, chosen.label), {}
+    data = in_model_order(model, weights, data)
+    seen = recognise(replace(subject, dense=None), reach, data, ledger, key, on_error, chosen.label)
+    lines = seen.left_out()
+    return {"recognition": seen.compute()}, {"left_out.txt": "\n".join(lines) + "\n"} if lines else {}
 
 
 def without_accuracy(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn, Protocol
@@ -13,12 +13,16 @@ from evt.data.reading import read_or_skip
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.trace import Seen, Subject, observe
 
+Found = tuple[dict[str, Any], dict[str, str]]
+"""The figures of a run, for metrics.json, and what else it leaves in its folder: the text of each file."""
+
+
+FORMAT = 3
+"""Of the records of evaluators: a run takes none of another one for its own."""
+
 
 class Evaluator(Protocol):
     """Adds up what samples were worth; of some of them as a record, for a ledger."""
-
-    def fresh(self) -> Evaluator:
-        """One of the same kind that has seen nothing."""
 
     def update(self, seen: Seen, /) -> None:
         """Add a sample."""
@@ -46,36 +50,37 @@ class Unit:
 def evaluate(
     subject: Subject,
     units: Iterable[Unit],
-    evaluators: Mapping[str, Evaluator],
+    kinds: Mapping[str, Callable[[], Evaluator]],
     ledger: Ledger,
     key: str,
     bar: tqdm[NoReturn],
     skip: bool = False,
-) -> dict[str, str]:
-    """Show every sample to the evaluators.
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Show every sample to evaluators.
 
     Args:
         subject: what runs.
         units: what it runs on.
-        evaluators: by name.
+        kinds: what makes an evaluator that has seen nothing, by name.
         ledger: keeps finished units; those that it has already are not run again.
         key: names all that results depend on but for the unit.
         bar: goes on by 1 for each sample.
         skip: leave out units that cannot be read.
 
     Returns:
-        Of each unit that was left out, by name, why.
+        The evaluators, by name, and of each unit that was left out, by name, why.
 
     Raises:
         DataError: a sample cannot be read or used, and is not to be left out; the message names it.
     """
+    found = {name: new() for name, new in kinds.items()}
     skipped: dict[str, str] = {}
     for unit in units:
-        part = f"{key} {unit.name} {unit.fingerprint}"
+        part = f"{key} {FORMAT} {unit.name} {unit.fingerprint}"
         if part in ledger:
             bar.update(len(unit.samples))
         else:
-            own = {name: evaluator.fresh() for name, evaluator in evaluators.items()}
+            own = {name: new() for name, new in kinds.items()}
             for sample in unit.samples:
                 seen = read_or_skip(unit.name, partial(observe, subject, sample), skip, skipped)
                 bar.update()
@@ -86,6 +91,6 @@ def evaluate(
             if unit.name in skipped:
                 continue
             ledger.put(part, {name: evaluator.record() for name, evaluator in own.items()})
-        for name, evaluator in evaluators.items():
+        for name, evaluator in found.items():
             evaluator.add(ledger[part][name])
-    return skipped
+    return found, skipped

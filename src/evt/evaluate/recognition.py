@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
@@ -25,22 +26,17 @@ class Recognition:
     """An evaluator: top-1 and top-5, operations and seconds of a clip.
 
     reach: frames that a view spans.
-    predictions: of every clip, in the order in which they were seen.
-    ops, seconds: of the model on each of them, all views; reading and resizing are not in it.
-    kept: share of its tokens, where the variant drops some before the model runs.
-    short: how many have fewer frames than a view spans, so that frames are repeated.
+    clips: what was measured on each, in the order in which they were seen: its prediction; operations and seconds of
+        the model, all views, without reading and resizing; the share of its tokens that the model saw, where the
+        variant drops some; whether it has fewer frames than a view spans, so that frames are repeated.
+    skipped: the clips that could not be read, with why.
+    missing: the clips whose video is not on disk.
     """
 
     reach: int
-    predictions: list[Prediction] = field(default_factory=list)
-    ops: list[int] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    kept: list[float] = field(default_factory=list)
-    short: int = 0
-
-    def fresh(self) -> Recognition:
-        """See `Evaluator`."""
-        return Recognition(self.reach)
+    clips: list[dict[str, Any]] = field(default_factory=list)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    missing: Sequence[str] = ()
 
     def update(self, seen: Seen) -> None:
         """See `Evaluator`; the sample is a labelled clip.
@@ -50,62 +46,51 @@ class Recognition:
         """
         clip = seen.sample
         try:
-            self.predictions.append(Prediction.of(clip.name, clip.label, seen.prediction))
+            prediction = Prediction.of(clip.name, clip.label, seen.prediction)
         except ValueError as error:
             raise DataError(str(error)) from error
-        self.ops.append(seen.ops)
-        self.seconds.append(round(seen.seconds, 6))
-        if seen.kept is not None:
-            self.kept.append(seen.kept)
-        self.short += len(clip.frames) < self.reach
+        self.clips.append(
+            {
+                "prediction": prediction,
+                "ops": seen.ops,
+                "seconds": round(seen.seconds, 6),
+                "kept": seen.kept,
+                "short": len(clip.frames) < self.reach,
+            }
+        )
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> list[dict[str, Any]]:
         """See `Evaluator`."""
-        return {**vars(self), "predictions": [[x.name, x.label, x.top] for x in self.predictions]}
+        return self.clips
 
-    def add(self, record: dict[str, Any]) -> None:
+    def add(self, record: list[dict[str, Any]]) -> None:
         """See `Evaluator`."""
-        self.predictions += [
-            Prediction(name, label, tuple(top)) for name, label, top in record["predictions"]
-        ]
-        self.ops += record["ops"]
-        self.seconds += record["seconds"]
-        self.kept += record["kept"]
-        self.short += record["short"]
+        self.clips += record
+
+    def total(self, name: str) -> Any:
+        """A figure of each clip, summed."""
+        return sum(clip[name] for clip in self.clips)
+
+    @property
+    def predictions(self) -> list[Prediction]:
+        """Of every clip."""
+        return [Prediction(*clip["prediction"]) for clip in self.clips]
 
     def compute(self) -> dict[str, Any]:
         """All figures, for metrics.json; no accuracy where there was no clip."""
-        n = len(self.predictions)
+        n = len(self.clips)
         figures: dict[str, Any] = {"clips": n}
         if n:
             figures |= {
                 "top1": 100 * accuracy(self.predictions, 1),
                 "top5": 100 * accuracy(self.predictions, 5),
-                "short": self.short,
-                "tflops": sum(self.ops) / n / 1e12,
-                "seconds": sum(self.seconds) / n,
+                "short": self.total("short"),
+                "tflops": self.total("ops") / n / 1e12,
+                "seconds": self.total("seconds") / n,
             }
-            if self.kept:
-                figures["kept"] = sum(self.kept) / n
-        return figures
-
-
-@dataclass(frozen=True)
-class Recognised:
-    """A data set's clips, classified.
-
-    seen: of every clip that could be read, in the data set's order.
-    skipped: the clips that could not be read, with why.
-    missing: the clips whose video is not on disk.
-    """
-
-    seen: Recognition
-    skipped: dict[str, str]
-    missing: Sequence[str]
-
-    def summary(self) -> dict[str, Any]:
-        """All figures, for metrics.json."""
-        return {**self.seen.compute(), "skipped": len(self.skipped), "missing": len(self.missing)}
+            if self.clips[0]["kept"] is not None:
+                figures["kept"] = self.total("kept") / n
+        return {**figures, "skipped": len(self.skipped), "missing": len(self.missing)}
 
     def left_out(self) -> list[str]:
         """A line for each clip that is in no average, to be written into the run folder."""
@@ -120,7 +105,7 @@ def recognise(
     key: str,
     on_error: OnError = "skip",
     describe: str = "clips",
-) -> Recognised:
+) -> Recognition:
     """Classify every clip of a data set, with a progress bar.
 
     Args:
@@ -144,22 +129,23 @@ def recognise(
             len(data.missing) + len(data),
             data.missing[0],
         )
-    seen = Recognition(reach)
     units = (Unit(clip.name, clip.fingerprint, [clip]) for clip in data)
     with tqdm(total=len(data), desc=describe, unit="clip") as bar:
-        skipped = evaluate(subject, units, {"clip": seen}, ledger, key, bar, skip=on_error == "skip")
-    if not seen.predictions:
+        kinds = {"clip": partial(Recognition, reach)}
+        found, skipped = evaluate(subject, units, kinds, ledger, key, bar, skip=on_error == "skip")
+    seen = replace(found["clip"], skipped=skipped, missing=data.missing)
+    if not seen.clips:
         name, reason = next(iter(skipped.items()))
         raise DataError(
             f"{data.name}: none of its {len(data)} clips could be read; the first, {name}: {reason}"
         )
-    if seen.short:
+    if short := seen.total("short"):
         log.warning(
             "%s: %d of %d clips have fewer than the %d frames that a view spans: they repeat frames, which makes "
             "tokens that repeat",
             data.name,
-            seen.short,
-            len(seen.predictions),
+            short,
+            len(seen.clips),
             reach,
         )
-    return Recognised(seen, skipped, data.missing)
+    return seen

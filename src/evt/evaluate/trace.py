@@ -203,11 +203,6 @@ def _decoded(
     return Seen(sample, steps, dense, prediction, ops.total(), seconds, kept)
 
 
-def dense_rival(variant: Any) -> Any:
-    """The dense model that a variant is compared with: on the fast path where the variant is."""
-    return None if variant is None else variant.dense
-
-
 def timed(run: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:
     """Run, and take the seconds until the result is there."""
     if torch.cuda.is_available():

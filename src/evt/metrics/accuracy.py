@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,8 +11,7 @@ from torch import Tensor
 KEPT = 5
 
 
-@dataclass(frozen=True)
-class Prediction:
+class Prediction(NamedTuple):
     """What was predicted for one clip.
 
     name: of the clip.
@@ -22,7 +21,7 @@ class Prediction:
 
     name: str
     label: int
-    top: tuple[int, ...]
+    top: Sequence[int]
 
     @classmethod
     def of(cls, name: str, label: int, probabilities: Tensor) -> Prediction:
@@ -34,7 +33,7 @@ class Prediction:
         if not torch.isfinite(probabilities).all():
             raise ValueError(f"{name}: NaN or infinite probabilities; are the weights those of this model?")
         order = probabilities.sort(descending=True, stable=True).indices
-        return cls(name, label, tuple(order[:KEPT].tolist()))
+        return cls(name, label, order[:KEPT].tolist())
 
 
 def accuracy(predictions: Sequence[Prediction], k: int = 1) -> float:

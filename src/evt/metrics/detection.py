@@ -53,9 +53,6 @@ class _Part:
     scores: np.ndarray  # (m,) float32
 
 
-FORMAT = 2
-"""Of `DetectionMetrics.records`; what keeps them must not take those of another one for its own."""
-
 _DTYPES = {
     "labelled": "|b1",
     "n_boxes": "<i8",
