@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 import signal
@@ -16,7 +15,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from omegaconf import DictConfig
 
 from evt import reproduce, run, train
 from evt.data.video import Frame
@@ -296,12 +294,10 @@ def test_training_on_vid_and_det_goes_on_after_a_kill(
     def detection(*arguments: Any) -> Task[Any, Any]:
         return replace(train.detection(*arguments), losses=until_killed)
 
-    @functools.wraps(train.train_task)
-    def killed(cfg: DictConfig) -> None:
-        train.train_task(cfg, {"detection": detection})
-
-    with pytest.raises(SystemExit):
-        command(monkeypatch, killed, *arguments, f"hydra.run.dir={tmp_path}/parts")
+    with monkeypatch.context() as patch:
+        patch.setitem(train.OBJECTIVES, "detection", detection)
+        with pytest.raises(SystemExit):
+            command(patch, train.train_task, *arguments, f"hydra.run.dir={tmp_path}/parts")
     assert next(calls, None) is None
     command(monkeypatch, train.train_task, *arguments, f"hydra.run.dir={tmp_path}/parts")
     whole, parts = (read_checkpoint(tmp_path / name / "weights.safetensors") for name in ("whole", "parts"))

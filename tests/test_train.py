@@ -8,8 +8,8 @@ import hydra
 import pytest
 
 from evt import train
+from evt.build import build
 from evt.settings import CONFIG_DIR
-from evt.training.recipe import build_recipe
 from tests.commands import command
 from tests.data.vid_tree import VIDEOS, write_tree
 from tests.test_detection import DETECTOR, write_checkpoint
@@ -190,6 +190,6 @@ def test_the_papers_settings(task: str, paper: tuple[int, int, float, float]) ->
     """Supplement, sections B and C; dropout stands before the classifier."""
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         cfg = hydra.compose("train", [f"task={task}"])
-    recipe = build_recipe(cfg.train)
+    recipe = build(cfg.train, "train")
     assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.weight_decay) == paper
     assert cfg.dropout == 0.5

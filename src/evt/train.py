@@ -8,7 +8,7 @@ python -m evt.train task=vivit_temporal r=100 data.root=EPIC data.split=train mo
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from evt.build import choice, choices
+from evt.build import build, choice, choices
 from evt.cli import run_command
 from evt.data.loading import build_annotated, build_clips
 from evt.data.reading import left_out
@@ -36,31 +36,23 @@ from evt.training.objectives.cells import CellClassifier, CellSamples, cell_loss
 from evt.training.objectives.detection import detection_losses
 from evt.training.objectives.motion import MotionLearner, MotionSamples, motion_losses
 from evt.training.objectives.temporal import temporal_task
-from evt.training.recipe import build_recipe
 from evt.training.spatial_cache import fill_cache
 from evt.training.task import Task
 from evt.workers import is_first
 
 T = TypeVar("T")
 
-Builder = Callable[[DictConfig, torch.device, Path], Task[Any, Any]]
 
-
-def train_task(cfg: DictConfig, objectives: Mapping[str, Builder] | None = None) -> None:
-    """Train what the task names; a run that was killed goes on from its last checkpoint.
-
-    Args:
-        cfg: of the command.
-        objectives: how each task is made from the config, its device and the run's folder; None for `OBJECTIVES`.
-    """
+def train_task(cfg: DictConfig) -> None:
+    """Train what the task names; a run that was killed goes on from its last checkpoint."""
     rank, _ = processes()
     device = build_device(cfg)
     if device.type == "cuda":
         device = torch.device("cuda", rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    recipe = build_recipe(cfg.train)
-    task = choice(objectives or OBJECTIVES, "objective", cfg.objective)(cfg, device, folder)
+    recipe = build(cfg.train, "train")
+    task = choice(OBJECTIVES, "objective", cfg.objective)(cfg, device, folder)
     path = folder / task.file
     if rank == 0:
         check_writable(path)
@@ -156,12 +148,13 @@ def temporal(cfg: DictConfig, device: torch.device, folder: Path) -> Task[Any, A
     return temporal_task(model, outputs, cfg.dropout, classes)
 
 
-OBJECTIVES: Mapping[str, Builder] = {
+OBJECTIVES: dict[str, Callable[[DictConfig, torch.device, Path], Task[Any, Any]]] = {
     "detection": detection,
     "cells": cells,
     "motion": motion,
     "temporal": temporal,
 }
+"""How each task is made from the config, its device and the run's folder."""
 
 
 def drawn(build: Callable[[], T], seed: int, device: torch.device) -> T:

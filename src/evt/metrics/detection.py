@@ -188,25 +188,22 @@ class DetectionMetrics:
     def only(self, chosen: Callable[[str], bool]) -> DetectionMetrics:
         """The same, of the frames whose names are chosen."""
         part, few = self._merged(), DetectionMetrics(self._classes)
-        ends, detected_ends = part.n_boxes.cumsum(), part.n_detections.cumsum()
-        for i, frame in enumerate(part.frames):
-            if chosen(frame):
-                own = slice(ends[i] - part.n_boxes[i], ends[i])
-                found = slice(detected_ends[i] - part.n_detections[i], detected_ends[i])
-                few._add(
-                    _Part(
-                        [frame],
-                        part.labelled[i : i + 1],
-                        part.n_boxes[i : i + 1],
-                        part.boxes[own],
-                        part.labels[own],
-                        part.crowd[own],
-                        part.n_detections[i : i + 1],
-                        part.detected_boxes[found],
-                        part.detected_labels[found],
-                        part.scores[found],
-                    )
-                )
+        shown = np.array([chosen(frame) for frame in part.frames], bool)
+        of_boxes, of_detections = shown.repeat(part.n_boxes), shown.repeat(part.n_detections)
+        few._add(
+            _Part(
+                [frame for frame in part.frames if chosen(frame)],
+                part.labelled[shown],
+                part.n_boxes[shown],
+                part.boxes[of_boxes],
+                part.labels[of_boxes],
+                part.crowd[of_boxes],
+                part.n_detections[shown],
+                part.detected_boxes[of_detections],
+                part.detected_labels[of_detections],
+                part.scores[of_detections],
+            )
+        )
         return few
 
     def compute(self) -> DetectionResult:

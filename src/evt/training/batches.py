@@ -39,7 +39,7 @@ def batches(
     """
     loader = DataLoader(
         _Seeded(data, recipe.seed),
-        batch_sampler=_Keys(len(data), recipe, start, rank, world),
+        batch_sampler=_keys(len(data), recipe, start, slice(rank, None, world)),
         num_workers=recipe.workers,
         collate_fn=list,
         persistent_workers=False,
@@ -99,12 +99,12 @@ class _Unread:
     message: str
 
 
+@dataclass(frozen=True)
 class _Seeded(Dataset[S | _Unread], Generic[S]):
     """Samples by (epoch, index), each augmented by a seed of its own."""
 
-    def __init__(self, data: TrainingData[S], seed: int) -> None:
-        self.data = data
-        self.seed = seed
+    data: TrainingData[S]
+    seed: int
 
     def __getitem__(self, key: tuple[int, int]) -> S | _Unread:
         epoch, i = key
@@ -114,25 +114,16 @@ class _Seeded(Dataset[S | _Unread], Generic[S]):
             return _Unread(str(error))
 
 
-class _Keys:
-    """The (epoch, index) keys of each step from `start` on, for one of the processes."""
-
-    def __init__(self, n_samples: int, recipe: Recipe, start: int, rank: int, world: int) -> None:
-        self.n_samples, self.recipe, self.start = n_samples, recipe, start
-        self.share = slice(rank, None, world)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        size = self.recipe.batch_size
-        per_epoch = self.n_samples // size
-        for epoch in range(self.start // per_epoch, self.recipe.epochs):
-            generator = torch.Generator().manual_seed(seed_of(self.recipe.seed, epoch))
-            order = torch.randperm(self.n_samples, generator=generator).tolist()
-            first = self.start % per_epoch if epoch == self.start // per_epoch else 0
-            for step in range(first, per_epoch):
-                yield [(epoch, i) for i in order[step * size : (step + 1) * size][self.share]]
-
-    def __len__(self) -> int:
-        return self.recipe.epochs * (self.n_samples // self.recipe.batch_size) - self.start
+def _keys(n_samples: int, recipe: Recipe, start: int, share: slice) -> Iterator[list[tuple[int, int]]]:
+    """The (epoch, index) keys of each step from `start` on, for the process that has this share of a batch."""
+    size = recipe.batch_size
+    per_epoch = n_samples // size
+    for epoch in range(start // per_epoch, recipe.epochs):
+        generator = torch.Generator().manual_seed(seed_of(recipe.seed, epoch))
+        order = torch.randperm(n_samples, generator=generator).tolist()
+        first = start % per_epoch if epoch == start // per_epoch else 0
+        for step in range(first, per_epoch):
+            yield [(epoch, i) for i in order[step * size : (step + 1) * size][share]]
 
 
 def seed_of(*place: int) -> int:

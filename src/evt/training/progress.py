@@ -61,12 +61,9 @@ class Progress:
             found = last["identity"]
         except (OSError, *BROKEN) as error:
             raise TrainingError(broken) from error
-        absent = object()  # is equal to nothing that is there
-        names = {**self.identity, **found}
-        differ = [name for name in names if self.identity.get(name, absent) != found.get(name, absent)]
-        if differ:
+        if differ := differences(self.identity, found):
             raise TrainingError(
-                f"{self.folder} holds another run, which differs in {', '.join(differ)}; "
+                f"{self.folder} holds another run, which differs in {differ}; "
                 "give another folder, or the settings that it was begun with"
             )
         if not self.optimizers.keys() <= last.keys():
@@ -99,6 +96,12 @@ class Progress:
         torch.save(state, content)
         view = content.getbuffer()  # a copy would be as large again
         write(self.folder / "last.pt", view, seal(view))
+
+
+def differences(own: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """The names of what is not the same in both, for a message."""
+    absent = object()  # is equal to nothing that is there
+    return ", ".join(name for name in {**own, **found} if own.get(name, absent) != found.get(name, absent))
 
 
 def identity_of(

@@ -8,17 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from omegaconf import DictConfig
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
 
-from evt.build import build
 from evt.checked import wrong
 from evt.errors import ConfigError
 from evt.training.muon import Muon
-
-Precision = Literal["float32", "bfloat16", "float16"]
-Optimizer = Literal["adamw", "muon"]
 
 
 @dataclass(frozen=True)
@@ -45,12 +40,12 @@ class Recipe:
     batch_size: PositiveInt
     lr: NonNegativeFloat
     weight_decay: NonNegativeFloat
-    optimizer: Optimizer = "adamw"
+    optimizer: Literal["adamw", "muon"] = "adamw"
     warmup_steps: NonNegativeInt = 0
     decay_epochs: Sequence[PositiveInt] = ()
     cosine: bool = False
     clip_norm: PositiveFloat | None = None
-    precision: Precision = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     workers: NonNegativeInt = 0
     save_every: PositiveInt = 500
     seed: int = 0
@@ -69,16 +64,6 @@ class Recipe:
             rest = self.epochs * steps_per_epoch - self.warmup_steps
             return self.lr * 0.5 * (1 + math.cos(math.pi * (step - self.warmup_steps) / rest))
         return self.lr * 0.1 ** sum(step >= (epoch - 1) * steps_per_epoch for epoch in self.decay_epochs)
-
-
-def build_recipe(cfg: DictConfig) -> Recipe:
-    """The recipe that the settings below `train` are.
-
-    Raises:
-        ConfigError: one of them cannot be.
-    """
-    recipe: Recipe = build(cfg, "train")
-    return recipe
 
 
 def build_optimizers(model: nn.Module, recipe: Recipe) -> dict[str, torch.optim.Optimizer]:

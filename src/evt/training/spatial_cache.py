@@ -28,6 +28,7 @@ from evt.eventful import Policy, Variant
 from evt.files import sealed, unsealed, write
 from evt.models.checkpoints import hash_of
 from evt.models.vivit import ViViT
+from evt.training.progress import differences
 
 CLIPS_PER_SHARD = 64
 """A clip of 12 views and 16 steps is 0.6 MB, so a shard is 38 MB."""
@@ -100,26 +101,23 @@ def fill_cache(
     claim(folder / "cache.json", origin)
     identity = hashlib.sha256(_json(origin).encode()).hexdigest()
 
-    starts = range(0, len(data), clips_per_shard)
-    shards = [folder / f"{i:05d}.safetensors" for i in range(len(starts))]
+    entries: list[tuple[str, int, Path]] = []
+    hashes: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     with tqdm(total=len(data), desc="spatial outputs", unit="clip") as bar:
-        for shard, start in zip(shards, starts, strict=True):
-            positions = range(start, min(start + clips_per_shard, len(data)))
+        for i, start in enumerate(range(0, len(data), clips_per_shard)):
+            shard = folder / f"{i:05d}.safetensors"
+            positions = range(len(data))[start : start + clips_per_shard]
             if not shard.exists():
                 _fill_shard(
                     shard, identity, model, variant, policy, (data[i] for i in positions), on_error, bar
                 )
             else:
                 bar.update(len(positions))
-
-    entries: list[tuple[str, int, Path]] = []
-    hashes: dict[str, str] = {}
-    skipped: dict[str, str] = {}
-    for shard in shards:
-        header = _read_header(shard, identity)
-        entries += [(name, label, shard) for name, label in header["labels"].items()]
-        hashes |= header["hashes"]
-        skipped |= header["skipped"]
+            header = _read_header(shard, identity)
+            entries += [(name, label, shard) for name, label in header["labels"].items()]
+            hashes |= header["hashes"]
+            skipped |= header["skipped"]
     if skipped and on_error == "fail":
         name, reason = next(iter(skipped.items()))
         raise DataError(
@@ -215,17 +213,13 @@ def claim(path: Path, content: dict[str, Any]) -> None:
     if path.exists():
         try:
             found = json.loads(path.read_bytes())
+            if not isinstance(found, dict):
+                raise ValueError("there are no settings in it")
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: broken ({error}); delete {path.parent} to start anew") from error
-        if not isinstance(found, dict):
+        if differ := differences(content, found):
             raise DataError(
-                f"{path}: broken (there are no settings in it); delete {path.parent} to start anew"
-            )
-        absent = object()  # is equal to nothing that is there
-        differ = [key for key in {**content, **found} if found.get(key, absent) != content.get(key, absent)]
-        if differ:
-            raise DataError(
-                f"{path.parent} was made with other {', '.join(differ)}; "
+                f"{path.parent} was made with other {differ}; "
                 "choose another folder, or delete it to start anew"
             )
         return
