@@ -13,6 +13,9 @@ from omegaconf import DictConfig
 from evt.cli import run_command
 from evt.run import run
 
+Refused = Callable[..., str]
+"""See the fixture `refused`."""
+
 SMALL = [
     *(
         "model.dim=24",

@@ -1,11 +1,13 @@
 """For all tests."""
 
 import os
+from functools import partial
 
 import pytest
 import torch
 
 from evt.evaluate.race import machine
+from tests.commands import Refused, error
 
 # The tensors of tests are small: a second thread costs more in waiting than it gives, above all on a busy machine.
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
@@ -15,3 +17,9 @@ torch.set_num_threads(1)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Kernels differ between processors: say on which one the tests ran."""
     terminalreporter.write_line(f"processor: {machine(torch.device('cpu'))}")
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """What a command ends with that refuses the arguments; `task=` is another one than `evt.run`."""
+    return partial(error, monkeypatch, capsys)

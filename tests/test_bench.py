@@ -10,7 +10,7 @@ import pytest
 
 from evt import bench, reproduce
 from evt.evaluate.ledger import Ledger
-from tests.commands import SMALL, command, error
+from tests.commands import SMALL, Refused, command
 from tests.data.test_frames import write_frames
 
 FEW = ["repeats=1", "threads=1"]
@@ -69,18 +69,14 @@ def test_a_bench_needs_no_data(
     ],
 )
 def test_what_cannot_be_timed_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    arguments: list[str],
-    sentence: str,
+    refused: Refused, tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
     places = ["model=vitdet_mini", f"hydra.run.dir={tmp_path}"]
-    assert sentence in error(monkeypatch, capsys, *places, *arguments, task=bench.bench)
+    assert sentence in refused(*places, *arguments, task=bench.bench)
 
 
 def test_a_bench_of_a_folder_takes_eight_frames_or_as_many_as_there_are_to_be(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     folder = write_frames(tmp_path / "f", [f"{i}.png" for i in range(9)], [(32, 32)] * 9)
     data = ["data=frames", f"data.path={folder}", f"hydra.run.dir={tmp_path}/run", "parts=false", *FEW]
@@ -88,7 +84,7 @@ def test_a_bench_of_a_folder_takes_eight_frames_or_as_many_as_there_are_to_be(
     assert "; 8 frames, 1 times" in capsys.readouterr().out
     command(monkeypatch, bench.bench, "model=vitdet_mini", *data, "data.n_frames=4")
     assert "; 4 frames, 1 times" in capsys.readouterr().out
-    said = error(monkeypatch, capsys, "model=vitdet_mini", *data, "data.n_frames=10", task=bench.bench)
+    said = refused("model=vitdet_mini", *data, "data.n_frames=10", task=bench.bench)
     assert "data.n_frames is 10, but there are 9 frames to run" in said
 
 

@@ -11,7 +11,7 @@ from evt.build import build, check, class_of, nodes
 from evt.errors import ConfigError
 from evt.eventful import TopR
 from evt.settings import CONFIG_DIR
-from tests.commands import error
+from tests.commands import Refused
 
 CONFIGS = sorted(CONFIG_DIR.rglob("*.yaml"))
 
@@ -68,11 +68,11 @@ def test_a_target_inside_a_setting_is_a_value_of_the_wrong_type() -> None:
 
 
 def test_all_that_is_wrong_with_a_command_is_told_at_once(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = error(
-        monkeypatch, capsys, "fast=yes", "threads=0", "model.dim=x", "model.detector=mine", "model.seed=-1",
+    said = refused(
+        "fast=yes", "threads=0", "model.dim=x", "model.detector=mine", "model.seed=-1",
         "model.score_threshold=nan", "policy=threshold", "policy.h=-1", "variant.pool=true", "data=vid",
         "data.n_videos=1.0", "data.require_annotations=1",
     )  # fmt: skip
@@ -93,10 +93,10 @@ def test_all_that_is_wrong_with_a_command_is_told_at_once(
 
 
 def test_policy_and_variant_are_told_of_beside_the_model(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = error(monkeypatch, capsys, "policy.r=-3", "model.size=-16", "variant.pool=0")
+    said = refused("policy.r=-3", "model.size=-16", "variant.pool=0")
     assert said == (
         "error: model.size is -16; it must be a whole number of at least 1. "
         "policy.r is -3; it must be a whole number of tokens, 0 or more. pool is 0; it must be at least 1"

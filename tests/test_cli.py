@@ -36,7 +36,7 @@ from evt.settings import (
     job_of,
     settings_of,
 )
-from tests.commands import SMALL, command, error
+from tests.commands import SMALL, Refused, command
 from tests.common import ROOT
 from tests.data.test_frames import write_frames
 
@@ -64,14 +64,10 @@ NAME = """it's a "b", [c](d){e} é日本=:;&|<>!*?#%@+~ ${x} \\${y} \\" \\\\ $HO
     ],
 )  # fmt: skip
 def test_settings_cannot_be_added_or_taken_away(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    arguments: list[str],
-    sentence: str,
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert sentence in error(monkeypatch, capsys, *arguments)
+    assert sentence in refused(*arguments)
     assert not list(tmp_path.iterdir())  # at once: no folder of a run
 
 
@@ -91,10 +87,10 @@ def test_settings_cannot_be_added_or_taken_away(
     ],
 )
 def test_no_code_is_named_on_the_command_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, argument: str
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, argument: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = error(monkeypatch, capsys, "data=video", argument)
+    said = refused("data=video", argument)
     assert "what is built is not said on the command line, but in the configs" in said
     assert not list(tmp_path.iterdir())
 
@@ -112,26 +108,20 @@ def test_no_code_is_named_on_the_command_line(
     ],
 )
 def test_what_a_setting_holds_is_not_run(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    argument: str,
-    said: str,
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, argument: str, said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert said in error(monkeypatch, capsys, "data=video", argument)
+    assert said in refused("data=video", argument)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_part_of_the_training_data_can_be_taken_away_and_no_other(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "~data.vid: data.vid cannot be left out" in error(
-        monkeypatch, capsys, "~data.vid", task=train.train_task
-    )
+    assert "~data.vid: data.vid cannot be left out" in refused("~data.vid", task=train.train_task)
     # Goes on to the root, which is not there.
-    assert "data.vid.root" in error(monkeypatch, capsys, "~data.det", task=train.train_task)
+    assert "data.vid.root" in refused("~data.det", task=train.train_task)
 
 
 @given(st.text(st.characters(exclude_characters="\0\n\r", exclude_categories=["Cs"]), min_size=1))
@@ -151,12 +141,10 @@ def test_the_shell_reads_the_quotes_as_shlex_does() -> None:
     assert [printed] == shlex.split(quoted(f"data.path={NAME}"))
 
 
-def test_the_advice_can_be_pasted_into_a_shell(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_the_advice_can_be_pasted_into_a_shell(refused: Refused, tmp_path: Path) -> None:
     """A name that cannot be read without quotes: what the error says, run by a shell, runs."""
     folder = write_frames(tmp_path / NAME, [f"{i}.png" for i in range(3)], [(32, 32)] * 3)
-    advice = error(monkeypatch, capsys, "data=frames", f"data.path={folder}").partition("as in ")[2]
+    advice = refused("data=frames", f"data.path={folder}").partition("as in ")[2]
     small = [*SMALL, "model.size=64", "policy.r=4", "compare=false", f"hydra.run.dir={tmp_path}/run"]
     line = f"{shlex.join([sys.executable, '-m', 'evt.run', 'data=frames', *small])} {advice}"
     subprocess.run(["sh", "-c", line], check=True, capture_output=True, cwd=tmp_path)
@@ -169,16 +157,14 @@ def test_the_advice_can_be_pasted_into_a_shell(
     [("a,b", "a,b"), ("a=b", "a=b"), ("é.mp4", "é.mp4"), ("${no}", "${no}"), ("[x", "[x"), ("a(1)", "a(1)")],
 )  # fmt: skip
 def test_the_advice_reads_as_what_was_meant(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, given: str, name: str
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = error(monkeypatch, capsys, "data=frames", f"data.path={given}")
+    said = refused("data=frames", f"data.path={given}")
     advice = re.search(r"'data\.path=.*'", said)
     assert advice
     (argument,) = shlex.split(advice[0])
-    assert f"data.path is {name}, which is not a folder" in error(
-        monkeypatch, capsys, "data=frames", argument
-    )
+    assert f"data.path is {name}, which is not a folder" in refused("data=frames", argument)
 
 
 @pytest.mark.parametrize(
@@ -186,23 +172,23 @@ def test_the_advice_reads_as_what_was_meant(
     ["data.path=~/no such", 'data.path="~/no such"', "data.path='~/no such'", "data.path=${oc.env:FRAMES}"],
 )
 def test_a_path_may_begin_at_home(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, argument: str
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, argument: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     home = tmp_path / "h,o=m${e}'"
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("FRAMES", "~/no such")
-    said = error(monkeypatch, capsys, "data=frames", argument)
+    said = refused("data=frames", argument)
     assert f"data.path is {home}/no such, which is not a folder" in said
 
 
 @pytest.mark.parametrize("folder", ["~/sweep", '"~/sweep"'])
 def test_a_sweep_and_the_folder_of_a_run_may_begin_at_home(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, folder: str
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    error(monkeypatch, capsys, "-m", "data=frames", "data.path=~/a,~/b", f"hydra.sweep.dir={folder}")
+    refused("-m", "data=frames", "data.path=~/a,~/b", f"hydra.sweep.dir={folder}")
     assert sorted(path.name for path in (tmp_path / "home/sweep").iterdir() if path.is_dir()) == ["0", "1"]
 
 
@@ -344,7 +330,7 @@ def test_other_errors_than_of_memory_are_not_hidden() -> None:
 
 
 def test_a_config_that_is_cut_ends_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """In an interpolation, of which Hydra says nothing itself."""
     shutil.copytree(CONFIG_DIR, tmp_path / "configs")
@@ -353,7 +339,7 @@ def test_a_config_that_is_cut_ends_in_one_line(
     assert "runs/${now:" in text
     path.write_text(text[: text.index("runs/${now:") + len("runs/${n")])
     monkeypatch.setattr("evt.settings.CONFIG_DIR", tmp_path / "configs")
-    assert "configs cannot be read: " in error(monkeypatch, capsys, *SMALL)
+    assert "configs cannot be read: " in refused(*SMALL)
 
 
 @given(st.text(st.sampled_from("${}\\a:.x")), st.text(st.sampled_from("${}\\a:.x")))

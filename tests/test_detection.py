@@ -24,7 +24,7 @@ from evt.models.checkpoints import read_checkpoint, save_checkpoint
 from evt.models.vitdet import ViTDet
 from evt.training.objectives.detection import detection_losses
 from evt.training.task import Task
-from tests.commands import SMALL, command, error
+from tests.commands import SMALL, Refused, command
 from tests.common import ROOT
 from tests.data.vid_tree import VIDEOS, coco_json, write_json, write_tree
 
@@ -219,8 +219,8 @@ def test_what_is_missing_is_said(
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(
+    refused: Refused,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     root: Path,
     weights: Path,
@@ -236,17 +236,12 @@ def test_bad_input_is_refused_in_one_sentence(
         f"{key}={places.get(value, value)}"
         for key, _, value in (argument.partition("=") for argument in arguments)
     ]
-    assert sentence in error(monkeypatch, capsys, "model.size=128", *given)
+    assert sentence in refused("model.size=128", *given)
 
 
 @pytest.mark.parametrize("broken", ["frame", "xml", "missing xml"])
 def test_broken_data_end_the_run_and_keep_what_is_done(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    root: Path,
-    weights: Path,
-    broken: str,
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path, weights: Path, broken: str
 ) -> None:
     """The second video is broken: the file is named, the first is not measured again once it is mended."""
     bad = tmp_path / "ILSVRC2015"
@@ -261,7 +256,7 @@ def test_broken_data_end_the_run_and_keep_what_is_done(
         "model.size=128", "policy.r=16", *DETECTOR, "data=vid", f"data.root={bad}",
         f"model.checkpoint={weights}", f"hydra.run.dir={tmp_path}/run",
     ]  # fmt: skip
-    assert path.name in error(monkeypatch, capsys, *arguments)
+    assert path.name in refused(*arguments)
     assert len((tmp_path / "run/videos.jsonl").read_text().splitlines()) == 1
     good = root / path.relative_to(bad)
     path.write_bytes(good.read_bytes())

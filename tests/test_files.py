@@ -26,7 +26,7 @@ from evt.models.checkpoints import read_checkpoint, save_checkpoint
 from evt.run import run
 from evt.training.progress import Progress
 from evt.training.spatial_cache import SpatialCache
-from tests.commands import SMALL_RUN, command, error, run_small
+from tests.commands import SMALL_RUN, Refused, command, run_small
 from tests.common import ROOT
 from tests.data.test_frames import write_frames
 from tests.training.runs import trained
@@ -227,12 +227,12 @@ def test_the_cache_on_a_full_disk_goes_on_when_there_is_room(
 
 
 def test_a_run_whose_metrics_cannot_be_written_goes_on_after_its_videos(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """They are forgotten only when metrics.json is there: the second run measures nothing."""
     with monkeypatch.context() as patch:
         patch.setattr("evt.run.write_together", lambda _: write(Path("/dev/full/metrics.json"), ""))
-        told = error(monkeypatch, capsys, *SMALL_RUN, f"hydra.run.dir={tmp_path}")
+        told = refused(*SMALL_RUN, f"hydra.run.dir={tmp_path}")
     assert told == "error: /dev/full/metrics.json: not a directory"
     assert (tmp_path / "videos.jsonl").exists()
     monkeypatch.setattr("evt.evaluate.loop.observe", lambda *_: pytest.fail("it was measured again"))
@@ -241,19 +241,19 @@ def test_a_run_whose_metrics_cannot_be_written_goes_on_after_its_videos(
 
 
 def test_what_cannot_be_written_is_told_before_the_work(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], read_only: Path
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, read_only: Path
 ) -> None:
     """Every command: its folder, and the folder of the tables."""
     monkeypatch.setattr("evt.models.loading.check_memory", lambda *_: pytest.fail("a model was built"))
     for folder in (read_only, read_only / "new", read_only / "old"):
-        told = error(monkeypatch, capsys, *SMALL_RUN, f"hydra.run.dir={folder}")
+        told = refused(*SMALL_RUN, f"hydra.run.dir={folder}")
         assert told.startswith(f"error: {folder}")
         assert told.rpartition(": ")[2] in ("permission denied", "file exists", "not a directory")
-    told = error(monkeypatch, capsys, f"hydra.run.dir={read_only}", task=train.train_task)
+    told = refused(f"hydra.run.dir={read_only}", task=train.train_task)
     assert told == f"error: {read_only}/.lock: permission denied"
     with tempfile.TemporaryDirectory() as folder_of_run:
         out = [f"out={read_only}", f"hydra.run.dir={folder_of_run}"]
-        told = error(monkeypatch, capsys, *out, task=reproduce.reproduce)
+        told = refused(*out, task=reproduce.reproduce)
     assert told == f"error: {read_only}/table_c.csv: permission denied"
     with pytest.raises(OSError, match=r"Permission denied: '.*/folder/x/y\.json'|Permission denied: '.*/x'"):
         check_writable(read_only / "x" / "y.json")
@@ -373,7 +373,7 @@ def test_an_edited_log_is_restored_from_the_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_refused_run_leaves_all_of_the_first(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Hydra's files, too; a sweep likewise."""
     from evt.lock import locked
@@ -384,15 +384,15 @@ def test_a_refused_run_leaves_all_of_the_first(
     assert {".hydra", "multirun.yaml"} <= {path.name for path in tmp_path.rglob("*")}
     capsys.readouterr()
     with locked(tmp_path):
-        assert "give another hydra.sweep.dir" in error(monkeypatch, capsys, *sweep)
+        assert "give another hydra.sweep.dir" in refused(*sweep)
     with locked(tmp_path / "0"):
-        told = error(monkeypatch, capsys, *SMALL_RUN, f"hydra.run.dir={tmp_path}/0")
+        told = refused(*SMALL_RUN, f"hydra.run.dir={tmp_path}/0")
         assert "another run is writing to" in told
     assert contents(tmp_path) == before
 
 
 def test_a_run_refused_for_its_settings_leaves_all_of_the_first(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Whatever is found wrong, and when: by the config, the data, the model, or in the first frame."""
     first = tmp_path / "first"
@@ -409,13 +409,13 @@ def test_a_run_refused_for_its_settings_leaves_all_of_the_first(
         ("model.checkpoint=none.pth",): "none.pth",
         ("data=frames", f"data.path={frames}"): "1.png",  # the second frame, when the first is done
     }.items():
-        assert said in error(monkeypatch, capsys, *small, *wrong)
+        assert said in refused(*small, *wrong)
         assert before.items() <= contents(first).items(), wrong  # what was begun may have left a log
     again = f"hydra.run.dir={first}"
-    assert "model.size" in error(monkeypatch, capsys, "model.size=-1", again, task=bench.bench)
-    assert "quick is 3" in error(monkeypatch, capsys, "quick=3", again, task=reproduce.reproduce)
+    assert "model.size" in refused("model.size=-1", again, task=bench.bench)
+    assert "quick is 3" in refused("quick=3", again, task=reproduce.reproduce)
     training = ["task=vitdet_mini", "train.epochs=0", again]
-    assert "train.epochs is 0" in error(monkeypatch, capsys, *training, task=train.train_task)
+    assert "train.epochs is 0" in refused(*training, task=train.train_task)
     assert before.items() <= contents(first).items()
 
 
@@ -432,10 +432,10 @@ def test_a_later_run_takes_the_place_of_the_first_as_a_whole(
 
 
 def test_a_refused_first_run_leaves_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Else the next would be taken for a second, and its config kept only at its end."""
-    error(monkeypatch, capsys, *SMALL_RUN, "variant=spatial", "variant.pool=99", f"hydra.run.dir={tmp_path}")
+    refused(*SMALL_RUN, "variant=spatial", "variant.pool=99", f"hydra.run.dir={tmp_path}")
     assert not (tmp_path / ".hydra").exists()
     with monkeypatch.context() as patch:
         patch.setattr("evt.run.measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -445,13 +445,13 @@ def test_a_refused_first_run_leaves_nothing(
 
 
 def test_a_sweep_none_of_whose_points_can_be_run_leaves_the_table_of_the_first(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     sweep = ["-m", *SMALL_RUN, f"hydra.sweep.dir={tmp_path}"]
     command(monkeypatch, run, *sweep, "model.seed=1")
     before = contents(tmp_path)
     assert {"sweep.csv", "multirun.yaml"} <= {Path(path).name for path in before}
-    told = error(monkeypatch, capsys, *sweep, "model.size=-16,-32")
+    told = refused(*sweep, "model.size=-16,-32")
     assert told.startswith("error: 2 of the sweep's 2 points could not be run")
     assert contents(tmp_path) == before
 

@@ -20,7 +20,7 @@ from evt.data.video import Frame
 from evt.eventful import Policy, Stream, Variant, init_weights
 from evt.models.vit import ViT
 from evt.settings import CONFIG_DIR
-from tests.commands import command, error
+from tests.commands import Refused, command
 
 YAML = """
 _target_: evt.models.pocket.Pocket
@@ -103,11 +103,7 @@ def test_it_is_measured_and_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     ],
 )
 def test_what_it_cannot_do_is_refused_under_its_name(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    given: list[str],
-    arguments: list[str],
-    sentence: str,
+    refused: Refused, given: list[str], arguments: list[str], sentence: str
 ) -> None:
     left = {argument.partition("=")[0] for argument in arguments}
     kept = [x for x in given if x.partition("=")[0] not in left]
@@ -115,4 +111,4 @@ def test_what_it_cannot_do_is_refused_under_its_name(
         kept = [x for x in kept if not x.startswith("data.")]
     if "variant" in left:
         kept = [x for x in kept if not x.startswith("policy")]
-    assert sentence in error(monkeypatch, capsys, *kept, *arguments)
+    assert sentence in refused(*kept, *arguments)

@@ -27,7 +27,7 @@ from evt.lock import locked
 from evt.run import run
 from evt.settings import CONFIG_DIR
 from evt.tokens import REDUCTIONS
-from tests.commands import SMALL, SMALL_RUN, command, error, run_small
+from tests.commands import SMALL, SMALL_RUN, Refused, command, run_small
 from tests.common import CLIP, VID_FRAMES, needs_clip, needs_vid_frames
 from tests.data.test_frames import write_frames
 from tests.models.test_vitdet import small_model
@@ -99,22 +99,16 @@ def test_the_fast_path_is_compared_with_a_dense_model_on_it(
     assert metrics["later"]["ops"]["matmul"] == metrics["first"]["ops"]["matmul"]
 
 
-def test_an_impossible_point_of_a_sweep_does_not_stop_the_others(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_an_impossible_point_of_a_sweep_does_not_stop_the_others(refused: Refused, tmp_path: Path) -> None:
     arguments = [argument for argument in SMALL_RUN if not argument.startswith("policy")]
-    last = error(monkeypatch, capsys, "-m", "policy.r=8,99,32", f"hydra.sweep.dir={tmp_path}", *arguments)
+    last = refused("-m", "policy.r=8,99,32", f"hydra.sweep.dir={tmp_path}", *arguments)
     assert "1 of the sweep's 3 points could not be run" in last
     assert sorted(path.parent.name for path in tmp_path.glob("*/metrics.json")) == ["0", "2"]
 
 
-def test_two_runs_do_not_share_a_folder(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_two_runs_do_not_share_a_folder(refused: Refused, tmp_path: Path) -> None:
     with locked(tmp_path):
-        assert "another run is writing to" in error(
-            monkeypatch, capsys, *SMALL_RUN, f"hydra.run.dir={tmp_path}"
-        )
+        assert "another run is writing to" in refused(*SMALL_RUN, f"hydra.run.dir={tmp_path}")
 
 
 def test_what_an_earlier_run_left_does_not_stay_beside_the_new(
@@ -200,14 +194,10 @@ def test_a_threshold_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     ],
 )
 def test_an_impossible_command_is_refused_in_one_sentence(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    arguments: list[str],
-    sentence: str,
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert sentence in error(monkeypatch, capsys, *arguments)
+    assert sentence in refused(*arguments)
 
 
 def cost_of(variant: str, policy: Policy | None, videos: Sequence[Video], folder: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from evt.cli import run_command
 from evt.errors import DataError
 from evt.run import run
-from tests.commands import SMALL_RUN, command, error
+from tests.commands import SMALL_RUN, Refused, command
 
 Sweep = Callable[..., list[tuple[Any, ...]]]
 NONE, TOP_R, THRESHOLD = ("none",), "top_r", "threshold"
@@ -127,14 +127,10 @@ def test_what_a_model_has_no_use_for_is_left_out_and_named(
     ],
 )
 def test_what_no_point_has_a_use_for_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    arguments: list[str],
-    sentence: str,
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert sentence in error(monkeypatch, capsys, "-m", *arguments)
+    assert sentence in refused("-m", *arguments)
     assert not list(tmp_path.iterdir())
 
 

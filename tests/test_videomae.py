@@ -15,7 +15,7 @@ from evt.models.checkpoints import read_checkpoint, save_checkpoint
 from evt.models.videomae import VideoMAE, published
 from evt.run import run
 from evt.train import train_task
-from tests.commands import command, error
+from tests.commands import Refused, command
 from tests.data.test_something import write as write_something
 from tests.videos import write_video
 
@@ -159,11 +159,7 @@ def test_something_something_is_seen_as_in_its_published_evaluation(
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    arguments: list[str],
-    sentence: str,
+    refused: Refused, tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
     model = [] if "model=vivit_mini" in arguments else SMALL
-    assert sentence in error(monkeypatch, capsys, *model, *CLIPS, *arguments, f"hydra.run.dir={tmp_path}")
+    assert sentence in refused(*model, *CLIPS, *arguments, f"hydra.run.dir={tmp_path}")

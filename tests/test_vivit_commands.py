@@ -13,7 +13,7 @@ import torch
 from evt import reproduce, run, train
 from evt.models.vivit import ViViT
 from evt.models.vivit_weights import published
-from tests.commands import command, error
+from tests.commands import Refused, command
 from tests.videos import write_video
 
 SMALL = [
@@ -103,9 +103,7 @@ def test_a_data_set_is_classified_and_what_is_left_out_is_listed(
     assert "top-1 in percent" in captured.out
 
 
-def test_on_error_fail_ends_the_run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, root: Path
-) -> None:
+def test_on_error_fail_ends_the_run(refused: Refused, tmp_path: Path, root: Path) -> None:
     arguments = [
         *SMALL,
         "policy.r=5",
@@ -114,7 +112,7 @@ def test_on_error_fail_ends_the_run(
         "data.on_error=fail",
         f"hydra.run.dir={tmp_path}",
     ]
-    assert "1 clips are not on disk, the first P02_01_0" in error(monkeypatch, capsys, *arguments)
+    assert "1 clips are not on disk, the first P02_01_0" in refused(*arguments)
 
 
 def test_fine_tuned_weights_fill_their_rows(
@@ -173,9 +171,7 @@ def test_broken_fine_tuned_weights_are_found_before_the_first_row(
     assert not (tmp_path / "run/parts.jsonl").exists()
 
 
-def test_labels_of_another_number_are_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_labels_of_another_number_are_refused(refused: Refused, tmp_path: Path) -> None:
     """Else a selection of Kinetics would be scored by wrong class numbers."""
     write_video(tmp_path / "a_000000_000001.mp4", 12, fps=25)
     (tmp_path / "k.csv").write_text("label,youtube_id,time_start,time_end,split\nzumba,a,0,1,val\n")
@@ -185,7 +181,7 @@ def test_labels_of_another_number_are_refused(
         f"hydra.run.dir={tmp_path}/run",
     ]
     narrow = ["model.dim=24", "model.num_heads=3"]
-    sentence = error(monkeypatch, capsys, "model=vivit_kinetics", "data=kinetics", *arguments, *narrow)
+    sentence = refused("model=vivit_kinetics", "data=kinetics", *arguments, *narrow)
     assert "model.classes is 400, but Kinetics-400 k has 1 labels" in sentence
 
 
@@ -239,12 +235,8 @@ def test_tflops_equal_the_paper(
     ],
 )
 def test_an_impossible_command_is_refused_in_one_sentence(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    arguments: list[str],
-    sentence: str,
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     narrow = ["model.dim=24", "model.num_heads=3"]
-    assert sentence in error(monkeypatch, capsys, *arguments, *narrow)
+    assert sentence in refused(*arguments, *narrow)

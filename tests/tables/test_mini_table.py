@@ -17,7 +17,7 @@ from evt.models.checkpoints import save_checkpoint
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
 from evt.models.vivit_weights import fine_tuned_weights, published
-from tests.commands import command, error
+from tests.commands import Refused, command
 
 TINY: dict[str, Any] = {"dim": 16, "depth": 3, "num_heads": 2, "fpn_channels": 16, "fc_dim": 16}
 TINY_CLIPS: dict[str, Any] = {"dim": 16, "num_heads": 2, "spatial_depth": 2, "temporal_depth": 1}
@@ -228,13 +228,8 @@ def test_clips_are_classified_by_each_temporal_sub_model(
     ],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_refused_before_anything_is(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    detector: list[str],
-    arguments: list[str],
-    sentence: str,
+    refused: Refused, tmp_path: Path, detector: list[str], arguments: list[str], sentence: str
 ) -> None:
     weights = [] if {"model=vitdet", "model.n_classes=7", "table=table_c"} & set(arguments) else detector
     places = [f"out={tmp_path}", f"hydra.run.dir={tmp_path}/run", "model.checkpoint=null"]
-    assert sentence in error(monkeypatch, capsys, *places, *weights, *arguments, task=reproduce.reproduce)
+    assert sentence in refused(*places, *weights, *arguments, task=reproduce.reproduce)

@@ -10,7 +10,7 @@ import pytest
 
 from evt.reproduce import reproduce
 from evt.tables.rlt_page import headline
-from tests.commands import command, error
+from tests.commands import Refused, command
 from tests.common import ROOT
 
 
@@ -80,14 +80,10 @@ def test_token_merging_costs_no_more_than_what_it_is_compared_with() -> None:
     ],
 )  # fmt: skip
 def test_settings_of_tables_are_checked_before_anything_runs(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    arguments: list[str],
-    sentence: str,
+    refused: Refused, tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
     places = [f"out={tmp_path}", f"hydra.run.dir={tmp_path}/run"]
-    assert sentence in error(monkeypatch, capsys, *arguments, *places, task=reproduce)
+    assert sentence in refused(*arguments, *places, task=reproduce)
 
 
 def test_the_figures_beside_the_pages_by_hand(tmp_path: Path) -> None:
