@@ -43,7 +43,6 @@ class PageTable:
     notes: below the table; may have {cfg}, {batch_size}, {dense} and {rlt} in them, the seconds of a step, and
         {dense_minutes} and {rlt_minutes} of an epoch.
     digits: of numbers in the Markdown table.
-    quick: see `evt.tables.fill.quick_form`.
     """
 
     title: str

@@ -17,6 +17,7 @@ from evt.evaluate.speed import DTYPES, Contestant, inputs_of, operations, record
 from evt.evaluate.variants import check_budget
 from evt.models.loading import build_model
 from evt.settings import changed
+from evt.tables.fill import said
 from evt.tables.filled import FilledTable
 from evt.tables.points import Point, paper_table, points_of
 
@@ -32,6 +33,7 @@ class SpeedTable:
     points: its rows, see `points_of`; None is those of the paper.
     dtypes: that are timed.
     frames, repeats: by dtype: frames of the data that are run, and how often.
+    notes: below the table; may have {cfg}, {machine} and {data} in them.
     digits: of numbers in the Markdown table.
     """
 
@@ -43,6 +45,7 @@ class SpeedTable:
     dtypes: tuple[str, ...]
     frames: dict[str, int]
     repeats: dict[str, PositiveInt]
+    notes: dict[str, str]
     points: tuple[dict[str, Any], ...] | None = None
     digits: dict[str, int] = field(default_factory=dict)
     batch: None = None
@@ -109,16 +112,6 @@ class SpeedWork:
                         "paper_speed_up": base_ms / paper_ms,
                     }
                 )
-        return [FilledTable(self._cfg.table.name, self._table.title, records, self._notes())]
-
-    def _notes(self) -> list[str]:
         data = Path(str(self._cfg.data.get("path", self._cfg.data.name))).name
-        return [
-            f"Machine: {machine(self._device)}. Data: {data}. Seeded weights.",
-            "Times are medians in milliseconds, of first frames (flushes) and of later ones, with the values that a "
-            "quarter of the later ones are below and above. Variants of a model run frame by frame in one race, on "
-            "the fast path; ViTDet's Transformer alone, ViViT's spatial sub-model with 12 views as one batch.",
-            "`speed_up` is over base in the same race; `op_ratio` the paper's count of operations, base over this; "
-            "`ops_run_ratio` those that the fast path really runs; `efficiency` is speed_up / op_ratio.",
-            "`paper_ms` are the paper's on its own machine; for ViViT a sixteenth of a clip's.",
-        ]
+        notes = said(self._cfg, self._table.notes, machine=machine(self._device), data=data)
+        return [FilledTable(self._cfg.table.name, self._table.title, records, notes)]
