@@ -16,7 +16,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from evt.checked import Wrong, kinds_of, not_set, wrong
 from evt.errors import ConfigError, DataError
 from evt.eventful import VARIANTS
-from evt.settings import CONFIG_DIR
+from evt.settings import CONFIG_DIR, as_python, places
 
 T = TypeVar("T")
 
@@ -92,16 +92,9 @@ def check(cfg: DictConfig) -> None:
 
 def nodes(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
     """The nodes of a config that name a class, and where they are."""
-
-    def places(part: Any, where: str) -> Iterator[str]:
-        if isinstance(part, dict):
-            if "_target_" in part:
-                yield where
-            for key, below in part.items():
-                yield from places(below, f"{where}.{key}" if where else str(key))
-
-    for where in places(OmegaConf.to_container(cfg, resolve=False), ""):
-        yield where, OmegaConf.select(cfg, where) if where else cfg
+    for where, part in places(cfg):
+        if isinstance(part, dict) and "_target_" in part:
+            yield where, OmegaConf.select(cfg, where) if where else cfg
 
 
 def problems(node: DictConfig, where: str) -> Wrong:
@@ -187,10 +180,7 @@ def plain(node: DictConfig) -> dict[str, Any]:
     for key in _settings(node):
         with suppress(InterpolationToMissingValueError):
             if not OmegaConf.is_missing(node, key):
-                value = node[key]
-                settings[key] = (
-                    OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-                )
+                settings[key] = as_python(node[key])
     if node.get("_target_") == "evt.eventful.Variant" and node.name in VARIANTS:
         own = vars(VARIANTS[node.name])
         settings = {key: own.get(key) if value is None else value for key, value in settings.items()}

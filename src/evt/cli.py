@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import hydra
 import torch
@@ -25,11 +25,11 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 import evt
 from evt import settings
 from evt.build import check
-from evt.errors import CheckpointError, ConfigError, DataError, TrainingError
+from evt.errors import ConfigError, UserError
 from evt.files import sentence, write_together
 from evt.interrupt import imports_are_done
 from evt.lock import locked
-from evt.settings import escape_interpolation, help_of, unknown_setting
+from evt.settings import escape_interpolation, help_of, places, unknown_setting
 from evt.sweep import Failed, take_hydras_place
 from evt.workers import is_first
 
@@ -56,14 +56,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
                 check(cfg)
                 with too_little_memory_told():
                     return task(cfg)
-        except (
-            CheckpointError,
-            ConfigError,
-            DataError,
-            TrainingError,
-            OSError,
-            OmegaConfBaseException,
-        ) as error:
+        except (UserError, OSError, OmegaConfBaseException) as error:
             of_config = isinstance(error, OmegaConfBaseException)
             said = _explain(error, config_name) if of_config else sentence(error)
             if HydraConfig.get().mode == RunMode.RUN:
@@ -227,17 +220,11 @@ def _home_quoted(argument: str) -> str:
 
 def expand_homes(cfg: DictConfig) -> None:
     """Put the home folder for a ~ that a text of a config begins with: no text but a path does."""
-
-    def visit(value: Any, where: str) -> None:
-        if isinstance(value, dict):
-            for key, below in value.items():
-                visit(below, f"{where}.{key}" if where else str(key))
-        elif isinstance(value, str) and value.startswith(("~", "${oc.env:")):
+    for where, written in places(cfg):
+        if isinstance(written, str) and written.startswith(("~", "${oc.env:")):
             text = OmegaConf.select(cfg, where)
             if text.startswith("~"):
                 OmegaConf.update(cfg, where, escape_interpolation(os.path.expanduser(text)))
-
-    visit(OmegaConf.to_container(cfg, resolve=False), "")
 
 
 def _refuse_added_or_removed(argument: str, config_name: str) -> None:

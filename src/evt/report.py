@@ -10,17 +10,43 @@ import tabulate
 
 tabulate.MIN_PADDING = 0  # else columns are wider than their heads by two, whatever is in them
 
+OF_CLIPS = {
+    "tokens": {
+        "views": ("views", "d"),
+        "kept": ("share of the tokens kept", ".3f"),
+        "tflops": ("TFlops of the clip", ".3g"),
+        "dense_tflops": ("TFlops of the dense model", ".3g"),
+        "ms": ("ms (median)", ".1f"),
+        "dense_ms": ("ms of the dense model", ".1f"),
+        "op_ratio": ("dense / this, operations", ".2f"),
+        "time_ratio": ("dense / this, time", ".2f"),
+    },
+    "recognition": {
+        "clips": ("clips", "d"),
+        "skipped": ("clips that cannot be read", "d"),
+        "missing": ("clips that are not on disk", "d"),
+        "short": ("clips shorter than a view", "d"),
+        "top1": ("top-1 in percent", ".2f"),
+        "top5": ("top-5 in percent", ".2f"),
+        "kept": ("share of the tokens kept", ".3f"),
+        "tflops": ("TFlops a clip", ".3g"),
+        "seconds": ("seconds a clip", ".3g"),
+    },
+}
+"""The rows of a run on one clip and of one on a data set: the figure, what it is called, and its format."""
+
 
 def summary_table(metrics: dict[str, Any]) -> str:
     """The table that ends a run, from what it leaves in metrics.json."""
     if "first" in metrics:
         rows = _frames_rows(metrics)
     else:
-        rows = (
-            _tokens_rows(metrics["tokens"])
-            if "tokens" in metrics
-            else _recognition_rows(metrics["recognition"])
-        )
+        part = "tokens" if "tokens" in metrics else "recognition"
+        rows = [
+            [title, "", "", format(metrics[part][key], form)]
+            for key, (title, form) in OF_CLIPS[part].items()
+            if key in metrics[part]
+        ]
     if "tflops" in metrics:
         rows.append(["TFlops of the clip", "", "", f"{metrics['tflops']:.3g}"])
     if "op_ratio" in metrics:
@@ -65,41 +91,6 @@ def _frames_rows(metrics: dict[str, Any]) -> list[list[str]]:
         ["", "first frames", "later frames", "all frames"],
         *(cells for cells in rows if set(cells[1:]) != {"-"}),
         ["state in MB", "", "", f"{metrics['state_bytes'] / 1e6:.1f}"],
-    ]
-
-
-def _tokens_rows(figures: dict[str, Any]) -> list[list[str]]:
-    titles = {
-        "views": ("views", "d"),
-        "kept": ("share of the tokens kept", ".3f"),
-        "tflops": ("TFlops of the clip", ".3g"),
-        "dense_tflops": ("TFlops of the dense model", ".3g"),
-        "ms": ("ms (median)", ".1f"),
-        "dense_ms": ("ms of the dense model", ".1f"),
-        "op_ratio": ("dense / this, operations", ".2f"),
-        "time_ratio": ("dense / this, time", ".2f"),
-    }
-    return _rows_of(figures, titles)
-
-
-def _recognition_rows(figures: dict[str, Any]) -> list[list[str]]:
-    titles = {
-        "clips": ("clips", "d"),
-        "skipped": ("clips that cannot be read", "d"),
-        "missing": ("clips that are not on disk", "d"),
-        "short": ("clips shorter than a view", "d"),
-        "top1": ("top-1 in percent", ".2f"),
-        "top5": ("top-5 in percent", ".2f"),
-        "kept": ("share of the tokens kept", ".3f"),
-        "tflops": ("TFlops a clip", ".3g"),
-        "seconds": ("seconds a clip", ".3g"),
-    }
-    return _rows_of(figures, titles)
-
-
-def _rows_of(figures: dict[str, Any], titles: dict[str, tuple[str, str]]) -> list[list[str]]:
-    return [
-        [title, "", "", format(figures[key], form)] for key, (title, form) in titles.items() if key in figures
     ]
 
 

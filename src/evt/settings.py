@@ -32,10 +32,10 @@ def changed(cfg: DictConfig, **values: Any) -> DictConfig:
 def job_of(cfg: DictConfig) -> str:
     """What a table's config says of the figures, as JSON: neither where they go nor how many processes there are."""
     parts = {
-        name: cfg[name]
+        name: as_python(cfg[name])
         for name in ("model", "data", "table", "flush_rate", "fine_tuned", "device", "threads")
     }
-    return json.dumps({name: _plain(part) for name, part in parts.items()})
+    return json.dumps(parts)
 
 
 def config_of(job: str) -> DictConfig:
@@ -43,8 +43,21 @@ def config_of(job: str) -> DictConfig:
     return DictConfig(_escaped(json.loads(job)))
 
 
-def _plain(part: Any) -> Any:
+def as_python(part: Any) -> Any:
+    """A part of a config, interpolations resolved, as lists and dicts where it is more than a value."""
     return OmegaConf.to_container(part, resolve=True) if OmegaConf.is_config(part) else part
+
+
+def places(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
+    """All parts of a config as they are written, interpolations and all, by where they are."""
+
+    def visit(part: Any, where: str) -> Iterator[tuple[str, Any]]:
+        yield where, part
+        if isinstance(part, dict):
+            for key, below in part.items():
+                yield from visit(below, f"{where}.{key}" if where else str(key))
+
+    return visit(OmegaConf.to_container(cfg, resolve=False), "")
 
 
 def _escaped(value: Any) -> Any:

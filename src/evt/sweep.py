@@ -47,6 +47,11 @@ class Point:
     config: DictConfig
     left_out: list[str]
 
+    @property
+    def values(self) -> dict[str, str]:
+        """The values of its settings by their names, as texts."""
+        return {override.get_key_element(): str(override.value()) for override in self.given}
+
 
 class PointByPoint(Sweeper):
     """Runs all combinations of what the command line gives, as Hydra's basic sweeper does.
@@ -94,7 +99,7 @@ class PointByPoint(Sweeper):
                     broken = broken or error
                     found = Failed(f"{type(error).__name__}: {error}")
                 figures = {"error": found.sentence} if isinstance(found, Failed) else found or {}
-                table.append({"point": number, **_values(point), **figures})
+                table.append({"point": number, **point.values, **figures})
                 if is_first() and not all("error" in row for row in table):
                     frame, whole = _frame(table, points), OmegaConf.to_yaml(self.whole)
                     write_together(
@@ -175,15 +180,10 @@ def _lines(given: Sequence[Override]) -> list[str]:
     return [override.input_line for override in given if override.input_line is not None]
 
 
-def _values(point: Point) -> dict[str, str]:
-    return {override.get_key_element(): str(override.value()) for override in point.given}
-
-
 def _varying(points: Sequence[Point]) -> list[str]:
     """The settings that are not the same in all points."""
-    values = [_values(point) for point in points]
-    names = dict.fromkeys(name for settings in values for name in settings)
-    return [name for name in names if len({settings.get(name) for settings in values}) > 1]
+    values = pd.DataFrame([point.values for point in points])
+    return [str(name) for name in values if values[name].nunique(dropna=False) > 1]
 
 
 def _say_what_is_left_out(points: Sequence[Point]) -> None:
@@ -191,17 +191,17 @@ def _say_what_is_left_out(points: Sequence[Point]) -> None:
     left_out = dict.fromkeys(name for point in points for name in point.left_out)
     varying = [name for name in _varying(points) if name not in left_out]
     for name in left_out:
-        where = []
-        for point in points:
-            if name in point.left_out:
-                own = {key: value for key, value in _values(point).items() if key in varying}
-                where.append(" ".join(f"{key}={value}" for key, value in own.items()))
+        where = [
+            " ".join(f"{key}={value}" for key, value in point.values.items() if key in varying)
+            for point in points
+            if name in point.left_out
+        ]
         print(f"{name} is left out where it has no use: {', '.join(dict.fromkeys(where))}")
 
 
 def _frame(table: Sequence[dict[str, Any]], points: Sequence[Point]) -> pd.DataFrame:
     """The table: point, settings, figures, and the error where a point could not be run."""
-    settings = [name for point in points for name in _values(point)]
+    settings = [name for point in points for name in point.values]
     figures = [name for row in table for name in row if name not in {"point", "error", *settings}]
     columns = dict.fromkeys(["point", *settings, *figures, "error"])
     return pd.DataFrame(table, columns=list(columns), dtype=object)
@@ -209,16 +209,14 @@ def _frame(table: Sequence[dict[str, Any]], points: Sequence[Point]) -> pd.DataF
 
 def _text(frame: pd.DataFrame, points: Sequence[Point]) -> str:
     """The table for a terminal: of the settings those that vary, errors last."""
-    settings = {name for point in points for name in _values(point)}
+    settings = {name for point in points for name in point.values}
     same = [name for name in settings if name not in _varying(points)]
     frame = frame.drop(columns=same).dropna(axis="columns", how="all")
-    rows = [
-        list(frame.columns),
-        *([_cell(x) for x in row] for row in frame.itertuples(index=False, name=None)),
-    ]
-    if "error" not in frame:
-        return columns(rows)
-    return columns([[*row[:-1], "" if row[-1] == "-" else row[-1]] for row in rows], last="left")
+    failed = "error" in frame
+    if failed:
+        frame["error"] = frame["error"].fillna("")
+    rows = [[_cell(x) for x in row] for row in frame.itertuples(index=False, name=None)]
+    return columns([list(frame.columns), *rows], last="left" if failed else "right")
 
 
 def _cell(x: object) -> str:
