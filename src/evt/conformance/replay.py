@@ -19,13 +19,8 @@ from torch import Tensor
 from evt.conformance import backbone, detector, rlt, vivit
 from evt.conformance.case import CaseError
 
-KINDS = {
-    "backbone": (backbone.run, backbone.TOLERANCE),
-    "detector": (detector.run, detector.TOLERANCE),
-    "vivit": (vivit.run, vivit.TOLERANCE),
-    "rlt": (rlt.run, rlt.TOLERANCE),
-}
-"""How a case of each kind is run, and the largest absolute error that usually passes."""
+KINDS: dict[str, Any] = {"backbone": backbone, "detector": detector, "vivit": vivit, "rlt": rlt}
+"""Of each kind the module that runs its cases, and has the largest absolute error that usually passes."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +80,14 @@ def _replay(folder: Path, tolerance: float | None, device: str) -> Replay:
         raise CaseError(f"not a case: case.json holds a {type(case).__name__}; it must hold settings by name")
     if case.get("kind") not in KINDS:
         raise CaseError(f"kind is {case.get('kind')!r}; allowed are {', '.join(KINDS)}")
-    run, usual_tolerance = KINDS[case["kind"]]
+    kind = KINDS[case["kind"]]
     with torch.device(device):  # where models are built
-        outputs, counts = run(case, tensors)
+        outputs, counts = kind.run(case, tensors)
     if not outputs:
         raise CaseError("the case has no frames")
     errors = {name: max_error(x, tensors[f"output/{name}"]) for name, x in outputs.items()}
     counts_equal = None if counts is None else _counts_of(case) == counts
-    return Replay(errors, counts_equal, usual_tolerance if tolerance is None else tolerance)
+    return Replay(errors, counts_equal, kind.TOLERANCE if tolerance is None else tolerance)
 
 
 def _counts_of(case: dict[str, Any]) -> list[Counter[str]]:

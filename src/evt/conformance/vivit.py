@@ -40,19 +40,9 @@ def run(case: dict[str, Any], tensors: dict[str, Tensor]) -> Outcome:
 def vivit_of(case: dict[str, Any], tensors: dict[str, Tensor]) -> ViViT:
     """The ViViT of a case, with its weights; see `run` for what is raised."""
     check_pixels(case, PIXEL_MEAN, PIXEL_STD)
-    model = ViViT(
-        size=case["view_size"],
-        classes=case["classes"],
-        temporal_stride=case["temporal_stride"],
-        view_frames=case["view_frames"],
-        temporal_views=case["temporal_views"],
-        spatial_views=case["spatial_views"],
-        tubelet=case["tubelet"],
-        dim=case["dim"],
-        num_heads=case["heads"],
-        mlp_ratio=case["mlp_ratio"],
-        spatial_depth=case["spatial_depth"],
-        temporal_depth=case["temporal_depth"],
-    )
+    of_views = ("temporal_stride", "view_frames", "temporal_views", "spatial_views")
+    names = (*of_views, "classes", "tubelet", "dim", "mlp_ratio", "spatial_depth", "temporal_depth")
+    settings = {name: case[name] for name in names}
+    model = ViViT(size=case["view_size"], num_heads=case["heads"], **settings)
     load_published(model, weights_of(tensors), "the case")
     return model.eval()

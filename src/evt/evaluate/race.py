@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,21 +36,6 @@ class Laps:
     later: list[float] = field(default_factory=list)
     ops: Counter[str] = field(default_factory=Counter)
     nbytes: int = 0
-
-    @property
-    def later_ms(self) -> float:
-        """Median milliseconds of a later frame."""
-        return 1e3 * statistics.median(self.later)
-
-    @property
-    def first_ms(self) -> float:
-        """Median milliseconds of a first frame."""
-        return 1e3 * statistics.median(self.first)
-
-    def spread(self) -> tuple[float, float]:
-        """Milliseconds that a quarter of the later frames stay below, and above."""
-        low, _, high = statistics.quantiles(self.later, n=4, method="inclusive")
-        return 1e3 * low, 1e3 * high
 
 
 def race(streams: Mapping[str, Stream], inputs: Sequence[Tensor], repeats: int) -> dict[str, Laps]:
@@ -109,19 +94,11 @@ def machine(device: torch.device) -> str:
     """The processor or GPU that a device is, with the threads of torch, in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    names = [
-        line.partition(":")[2].strip()
-        for line in _cpuinfo().splitlines()
-        if line.startswith(("model name", "Model"))
-    ]
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
     name = names[0] if names else platform.processor() or platform.machine()
     threads = torch.get_num_threads()
     capability = torch.backends.cpu.get_cpu_capability()
     return f"{name} ({capability}), {threads} thread{'s' if threads > 1 else ''}, torch {torch.__version__}"
-
-
-def _cpuinfo() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import tee
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -154,9 +154,7 @@ def observe(subject: Subject, sample: Any, inputs: Iterable[Tensor] | None = Non
         if rivals is not None:
             dense.append(next(rivals))
     kept = getattr(subject.stream, "kept", None)
-    if not subject.decode:
-        return Seen(sample, steps, dense, None, 0, 0.0, kept)
-    return _decoded(subject.model, sample, steps, dense, kept)
+    return _seen(subject.model if subject.decode else None, sample, steps, dense, kept)
 
 
 @torch.no_grad()
@@ -176,28 +174,22 @@ def observe_together(
     """
     steps = list(trace(stream, inputs, getattr(samples[0], "first", True)))
     n, kept = len(samples), getattr(stream, "kept", None)
+    shared_ops = [Counter({kind: x / n for kind, x in step.ops.items()}) for step in steps]
     shares = [
-        [
-            Step(
-                output,
-                Counter({k: x / n for k, x in step.ops.items()}),
-                step.seconds / n,
-                step.nbytes,
-                step.first,
-            )
-            for output in step.output.chunk(n)
-        ]
-        for step in steps
+        [replace(step, output=output, ops=ops, seconds=step.seconds / n) for output in step.output.chunk(n)]
+        for step, ops in zip(steps, shared_ops, strict=True)
     ]
     of_samples = list(zip(samples, zip(*shares, strict=True), strict=True))
-    if not models:
-        return [[Seen(sample, own, [], None, 0, 0.0, kept) for sample, own in of_samples]]
-    return [[_decoded(model, sample, own, [], kept) for sample, own in of_samples] for model in models]
+    decoders: Sequence[Model | None] = models or [None]
+    return [[_seen(model, sample, own, [], kept) for sample, own in of_samples] for model in decoders]
 
 
-def _decoded(
-    model: Model, sample: Any, steps: Sequence[Step], dense: Sequence[Step], kept: float | None
+def _seen(
+    model: Model | None, sample: Any, steps: Sequence[Step], dense: Sequence[Step], kept: float | None
 ) -> Seen:
+    """What came of a sample; decoded by a model, if there is one."""
+    if model is None:
+        return Seen(sample, steps, dense, None, 0, 0.0, kept)
     with count_ops() as ops:
         prediction, seconds = timed(model.decode, [step.output for step in steps], sample)
     return Seen(sample, steps, dense, prediction, ops.total(), seconds, kept)

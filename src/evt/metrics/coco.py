@@ -102,10 +102,6 @@ def ranking(objects: Instances, detections: Instances) -> Ranking:
 
 def _evaluate_class(objects: Instances, detections: Instances) -> tuple[np.ndarray, np.ndarray]:
     """Precision (T, R, 1, A, M) and recall (T, 1, A, M) of one class, as COCOeval.accumulate makes them."""
-    if not len(objects.images):
-        p = COCOeval(iouType="bbox").params
-        shape = (len(p.iouThrs), len(p.recThrs), 1, len(p.areaRng), len(p.maxDets))
-        return np.full(shape, -1.0), np.full((shape[0], *shape[2:]), -1.0)
     evaluation = _matched(objects, detections, np.union1d(objects.images, detections.images).tolist())
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.accumulate()

@@ -65,6 +65,11 @@ _DTYPES = {
     "scores": "<f4",
 }
 _BOXES = ("boxes", "detected_boxes")
+_ROWS_OF = {
+    **dict.fromkeys(("boxes", "labels", "crowd"), "n_boxes"),
+    **dict.fromkeys(("detected_boxes", "detected_labels", "scores"), "n_detections"),
+}
+"""By the name of an array that has a row for each box or detection: that which says how many each frame has."""
 
 
 class DetectionMetrics:
@@ -189,21 +194,12 @@ class DetectionMetrics:
         """The same, of the frames whose names are chosen."""
         part, few = self._merged(), DetectionMetrics(self._classes)
         shown = np.array([chosen(frame) for frame in part.frames], bool)
-        of_boxes, of_detections = shown.repeat(part.n_boxes), shown.repeat(part.n_detections)
-        few._add(
-            _Part(
-                [frame for frame in part.frames if chosen(frame)],
-                part.labelled[shown],
-                part.n_boxes[shown],
-                part.boxes[of_boxes],
-                part.labels[of_boxes],
-                part.crowd[of_boxes],
-                part.n_detections[shown],
-                part.detected_boxes[of_detections],
-                part.detected_labels[of_detections],
-                part.scores[of_detections],
-            )
-        )
+        rows = {
+            name: shown.repeat(getattr(part, _ROWS_OF[name])) if name in _ROWS_OF else shown
+            for name in _DTYPES
+        }
+        frames = [frame for frame in part.frames if chosen(frame)]
+        few._add(_Part(frames, **{name: getattr(part, name)[mask] for name, mask in rows.items()}))
         return few
 
     def compute(self) -> DetectionResult:
@@ -234,10 +230,9 @@ class DetectionMetrics:
         where = f"the frames from {part.frames[0]} on" if part.frames else "no frames"
         if len(part.frames) == 1:
             where = f"frame {part.frames[0]}"
-        n, m = int(part.n_boxes.sum()), int(part.n_detections.sum())
-        shapes = {"boxes": (n, 4), "labels": (n,), "crowd": (n,)}
-        shapes |= {"detected_boxes": (m, 4), "detected_labels": (m,), "scores": (m,)}
-        for name, shape in shapes.items():
+        for name, counts in _ROWS_OF.items():
+            n = int(getattr(part, counts).sum())
+            shape = (n, 4) if name in _BOXES else (n,)
             array = getattr(part, name)
             if array.shape != shape:
                 raise ValueError(f"{where}: {name} has shape {array.shape}; it must be {shape}")
