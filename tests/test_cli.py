@@ -348,7 +348,7 @@ def test_a_config_that_is_made_anew_keeps_its_texts(text: str, other: str) -> No
     model = DictConfig({"checkpoint": escape_interpolation(text), "size": 1})
     assert (changed(model, size=2).checkpoint, changed(model, size=2).size) == (text, 2)
     assert changed(model, checkpoint=other).checkpoint == other
-    cfg = DictConfig(dict.fromkeys(("data", "flush_rate", "device", "threads", "out")))
+    cfg = DictConfig(dict.fromkeys(("data", "flush_rate", "fine_tuned", "device", "threads", "out")))
     cfg.model, cfg.table = model, {"names": [escape_interpolation(other)]}
     again = config_of(job_of(cfg))
     assert (again.model.checkpoint, again.table.names[0]) == (text, other)
