@@ -60,7 +60,7 @@ def test_records_add_up_and_go_through_json() -> None:
     whole, parts = Skipping(), Skipping()
     for seed in range(2):
         outputs = [torch.randn(3, generator=torch.Generator().manual_seed(10 * seed + i)) for i in range(5)]
-        part = parts.fresh()
+        part = Skipping()
         for one in seen(outputs, 2):
             whole.update(one)
             part.update(one)

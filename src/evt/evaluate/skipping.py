@@ -32,10 +32,6 @@ class Skipping:
     dense_ops: int = 0
     _before: deque[Tensor] = field(default_factory=lambda: deque(maxlen=LAGS))
 
-    def fresh(self) -> Skipping:
-        """See `Evaluator`."""
-        return Skipping()
-
     def update(self, seen: Seen) -> None:
         """See `Evaluator`; the dense model must have run beside."""
         for step, dense in zip(seen.steps, seen.dense, strict=True):
