@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from evt.data.actions import ActionData, UnlabelledClip
 from evt.data.reading import OnError
-from evt.data.video import Video
 from evt.evaluate.chosen import Chosen
 from evt.evaluate.classes import class_names, in_model_order
 from evt.evaluate.clip import look_at
@@ -42,11 +41,9 @@ def measure(
     dense = model.stream(dense_rival(chosen.variant)) if compare else None
     subject = Subject(model, model.stream(chosen.variant, chosen.policy), dense)
     if model.sees == "frames":
-        # Without trained weights nothing is detected, and any data will do.
-        classes = class_names(data if weights.trained else [], model.n_classes, weights.classes)
-        return find_objects(
-            replace(subject, decode=weights.trained), data, classes, ledger, key, chosen.label
-        )
+        # Without trained weights nothing is predicted, and any data will do.
+        look = IN_FRAMES[model.predicts] if weights.trained else find_objects
+        return look(replace(subject, decode=weights.trained), chosen, ledger, key)
     if chosen.labelled:
         data = in_model_order(model, weights, data)
         alone = replace(subject, dense=None)
@@ -54,11 +51,11 @@ def measure(
     return classify_one(subject, data[0], model.views.reach, weights.classes, chosen.label)
 
 
-def find_objects(
-    subject: Subject, videos: Sequence[Video], classes: Sequence[str], ledger: Ledger, key: str, label: str
-) -> Found:
+def find_objects(subject: Subject, chosen: Chosen, ledger: Ledger, key: str) -> Found:
     """A detector, frame by frame of videos; see `detect`."""
-    cost, detection = detect(subject, videos, classes, ledger, key, label)
+    data, weights = chosen.data, chosen.weights
+    classes = class_names(data if subject.decode else [], chosen.model.n_classes, weights.classes)
+    cost, detection = detect(subject, data, classes, ledger, key, chosen.label)
     metrics, files = cost.compute(), {}
     if subject.decode:
         for part, ms in detection.milliseconds().items():
@@ -66,6 +63,12 @@ def find_objects(
         metrics["detection"] = asdict(detection.compute())
         files["detections.jsonl"] = detection.lines()
     return metrics, files
+
+
+IN_FRAMES: dict[str, Callable[[Subject, Chosen, Ledger, str], Found]] = {
+    "objects": find_objects,
+}
+"""What is measured of a model of frames, by what it `predicts`."""
 
 
 def classify(
