@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from evt.conformance import backbone, detector, rlt, vivit
+from evt.conformance import backbone, detector, dinov2, rlt, vivit
 from evt.conformance.case import CaseError
 
 KINDS = {
@@ -24,6 +24,7 @@ KINDS = {
     "detector": (detector.run, detector.TOLERANCE),
     "vivit": (vivit.run, vivit.TOLERANCE),
     "rlt": (rlt.run, rlt.TOLERANCE),
+    "dinov2": (dinov2.run, dinov2.TOLERANCE),
 }
 """How a case of each kind is run, and the largest absolute error that usually passes."""
 
@@ -61,6 +62,7 @@ def replay(folder: Path, tolerance: float | None = None, device: str = "cpu") ->
         device: what it runs on.
 
     Raises:
+        SkippedError: it needs weights that are not installed.
         CaseError: a file is missing or broken, the case is of a kind or variant that is not known, or what it says
             cannot be built or run.
     """
