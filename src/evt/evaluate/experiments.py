@@ -1,4 +1,4 @@
-"""What a run measures: objects in videos, labelled clips, or one clip without a label."""
+"""What a run measures: objects or saliency in videos, labelled clips, or one clip without a label."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from evt.evaluate.clip import look_at
 from evt.evaluate.detection import detect
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.recognition import recognise
+from evt.evaluate.saliency import compare_saliency
 from evt.evaluate.trace import Subject, dense_rival
 
 log = logging.getLogger(__name__)
@@ -65,8 +66,14 @@ def find_objects(subject: Subject, chosen: Chosen, ledger: Ledger, key: str) -> 
     return metrics, files
 
 
+def find_saliency(subject: Subject, chosen: Chosen, ledger: Ledger, key: str) -> Found:
+    """A model of saliency, frame by frame of videos; see `compare_saliency`."""
+    return compare_saliency(subject, chosen.data, ledger, key, chosen.label), {}
+
+
 IN_FRAMES: dict[str, Callable[[Subject, Chosen, Ledger, str], Found]] = {
     "objects": find_objects,
+    "saliency": find_saliency,
 }
 """What is measured of a model of frames, by what it `predicts`."""
 
