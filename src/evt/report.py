@@ -85,7 +85,14 @@ def _frames_rows(metrics: dict[str, Any]) -> list[list[str]]:
         row("ms a frame (median)", "ms", ".1f"),
         row("ms of the dense model", "dense_ms", ".1f"),
         row("ms of the detector", "detector_ms", ".1f"),
+        row("GFlops of the decoder", "decoder_gflops", ".3f"),
+        row("ms of the decoder", "decoder_ms", ".1f"),
         row("relative L2 error", "relative_l2_error", ".2e"),
+        row("relative L2 error of the picture's patches", "feature_relative_l2", ".2e"),
+        row("cosine of the picture's patches", "feature_cosine", ".5f"),
+        row("mean absolute error of saliency", "saliency_mae", ".2e"),
+        row("correlation of saliency", "saliency_correlation", ".5f"),
+        row("IoU of saliency above 0.5", "saliency_iou", ".5f"),
     ]
     return [
         ["", "first frames", "later frames", "all frames"],

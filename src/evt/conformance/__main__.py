@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 import evt
-from evt.conformance.case import CaseError
+from evt.conformance.case import CaseError, SkippedError
 from evt.conformance.replay import replay
 from evt.interrupt import imports_are_done
 
@@ -31,10 +31,14 @@ def main() -> None:
 
     cases = [case for folder in args.folders for case in _cases(folder)]
     width = max(len(case.name) for case in cases)
-    failed = 0
+    failed = skipped = 0
     for case in cases:
         try:
             result = replay(case, args.tolerance, args.device)
+        except SkippedError as reason:
+            skipped += 1
+            print(f"{case.name:{width}}  skip  {reason}")
+            continue
         except CaseError as error:
             failed += 1
             print(f"{case.name:{width}}  FAIL  {' '.join(str(error).split())}")
@@ -43,7 +47,8 @@ def main() -> None:
         counts = {True: "equal", False: "NOT EQUAL", None: "none recorded"}[result.counts_equal]
         verdict = "pass" if result.passed else "FAIL"
         print(f"{case.name:{width}}  {verdict}  largest error {result.error:.2e}  counts {counts}")
-    print(f"{len(cases) - failed} of {len(cases)} cases pass")
+    run = len(cases) - skipped
+    print(f"{run - failed} of {run} cases pass" + (f", and {skipped} could not be run" if skipped else ""))
     sys.exit(failed > 0)
 
 

@@ -20,6 +20,10 @@ class CaseError(ValueError):
     """A case that cannot be replayed; the message says why."""
 
 
+class SkippedError(CaseError):
+    """A case that is not at fault, but needs what is not here; the message says what."""
+
+
 def weights_of(tensors: dict[str, Tensor], prefix: str = "weights/") -> dict[str, Tensor]:
     """The recorded parameters whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}

@@ -16,10 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from evt.conformance import backbone, detector, rlt, vivit
+from evt.conformance import backbone, detector, dinov2, rlt, vivit
 from evt.conformance.case import CaseError
 
-KINDS: dict[str, Any] = {"backbone": backbone, "detector": detector, "vivit": vivit, "rlt": rlt}
+KINDS: dict[str, Any] = {
+    "backbone": backbone,
+    "detector": detector,
+    "vivit": vivit,
+    "rlt": rlt,
+    "dinov2": dinov2,
+}
 """Of each kind the module that runs its cases, and has the largest absolute error that usually passes."""
 
 
@@ -56,6 +62,7 @@ def replay(folder: Path, tolerance: float | None = None, device: str = "cpu") ->
         device: what it runs on.
 
     Raises:
+        SkippedError: it needs weights that are not installed.
         CaseError: a file is missing or broken, the case is of a kind or variant that is not known, or what it says
             cannot be built or run.
     """

@@ -1,4 +1,4 @@
-"""What a run measures: objects in videos, labelled clips, or one clip without a label."""
+"""What a run measures: objects or saliency in videos, labelled clips, or one clip without a label."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from evt.evaluate.detection import detect
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.loop import Found
 from evt.evaluate.recognition import recognise
+from evt.evaluate.saliency import compare_saliency
 from evt.evaluate.trace import Subject
 
 
@@ -35,9 +36,11 @@ def measure(
     dense = model.stream(None if variant is None else variant.dense) if compare else None
     subject = Subject(model, model.stream(variant, chosen.policy), dense)
     if model.sees == "frames":
-        # Without trained weights nothing is detected, and any data will do.
-        classes = class_names(data if weights.trained else [], model.n_classes, weights.classes)
+        # Without trained weights nothing is predicted, and any data will do.
         subject = replace(subject, decode=weights.trained)
+        if weights.trained and model.predicts == "saliency":
+            return compare_saliency(subject, data, ledger, key, chosen.label)
+        classes = class_names(data if weights.trained else [], model.n_classes, weights.classes)
         return detect(subject, data, classes, ledger, key, chosen.label)
     reach = model.views.reach
     if not chosen.labelled:

@@ -28,6 +28,7 @@ class Model(Protocol):
 
     sees: what its streams take one after another: frames of a video, steps of a clip, or whole clips.
     size: side of its input in pixels.
+    predicts: of a model of frames, what `decode` gives, by which its evaluator is chosen.
     """
 
     sees: Literal["frames", "steps", "clips"]

