@@ -94,6 +94,9 @@ def _frames_rows(metrics: dict[str, Any]) -> list[list[str]]:
         row("correlation of saliency", "saliency_correlation", ".5f"),
         row("IoU of saliency above 0.5", "saliency_iou", ".5f"),
     ]
+    if skipping := metrics.get("skipping"):
+        title = f"the same of frame skipping, 1 of {skipping['every']:.1f} run"
+        rows.append([title, "", f"{skipping['relative_l2_error']:.2e}", ""])
     return [
         ["", "first frames", "later frames", "all frames"],
         *(cells for cells in rows if set(cells[1:]) != {"-"}),

@@ -29,6 +29,11 @@ from evt.evaluate.trace import peak_memory
 from evt.files import write_together
 from evt.report import main_figures, summary_table
 
+NOT_TRAINED = (
+    ", so neither accuracy nor agreement with the dense model is measured: with trained weights errors are several "
+    "times larger"
+)
+
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Measure what the config names, print a table, and leave metrics.json in the run folder; its main figures.
@@ -57,7 +62,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         print(f"{n_left_out} clips are in no average; {folder}/left_out.txt lists them", file=sys.stderr)
     print(f"\n{cfg.model.name} {chosen.model.size}, {chosen.label}, {metrics['data']}")
     print(summary_table(metrics))
-    print(f"weights: {chosen.weights}" + ("" if chosen.weights.trained else ", so no accuracy is measured"))
+    print(f"weights: {chosen.weights}{'' if chosen.weights.trained else NOT_TRAINED}")
     print(f"written to {folder}/metrics.json")
     return main_figures(metrics)
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from evt.data.actions import UnlabelledClip
 from evt.evaluate.cost import Cost
+from evt.evaluate.skipping import Skipping
 from evt.evaluate.trace import Seen, Subject, observe
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,10 @@ def _figures_of_steps(seen: Seen) -> dict[str, Any]:
     if seen.dense:
         own, dense = (sum(step.seconds for step in steps) for steps in (seen.steps, seen.dense))
         figures |= _beside_dense(seen, dense / own)
+        skipping = Skipping()
+        skipping.update(seen)
+        if found := skipping.compute():
+            figures["skipping"] = found
     return figures
 
 

@@ -10,13 +10,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from evt.data.video import Boxes, Frame, Video
-from evt.evaluate.cost import Cost
 from evt.evaluate.ledger import Ledger
-from evt.evaluate.loop import Found, Unit, evaluate
+from evt.evaluate.loop import Found
 from evt.evaluate.trace import Seen, Subject
+from evt.evaluate.videos import run_videos
 from evt.metrics.detection import DetectionMetrics
 from evt.models.boxes import Detections
 
@@ -91,30 +90,12 @@ def add_frame(metrics: DetectionMetrics, frame: Frame, found: Detections) -> Non
 def detect(
     subject: Subject, videos: Sequence[Video], classes: Sequence[str], ledger: Ledger, key: str, describe: str
 ) -> Found:
-    """Run over videos, with a progress bar; objects are detected where the subject decodes.
-
-    The streams flush at the first frame of each video and wherever a new sequence begins in it.
-
-    Args:
-        subject: what runs.
-        videos: what it runs on.
-        classes: the names of the classes of objects.
-        ledger: keeps finished videos; those that it has already are not run again.
-        key: names everything that the results on a video depend on, but for the video itself.
-        describe: beside the progress bar.
-
-    Raises:
-        DataError: a frame cannot be read or used; the message names it.
-    """
-    kinds: dict[str, Any] = {"cost": Cost}
-    if subject.decode:
-        kinds["detection"] = partial(Detection, classes)
-    units = (Unit(video.name, video.fingerprint, video) for video in videos)
-    with tqdm(total=sum(map(len, videos)), desc=describe, unit="frame") as bar:
-        found, _ = evaluate(subject, units, kinds, ledger, key, bar)
-    metrics, detection = found["cost"].compute(), found.get("detection")
-    if detection is None:
+    """Run over videos; objects are detected where the subject decodes. For the arguments, see `run_videos`."""
+    kinds = {"detection": partial(Detection, classes)} if subject.decode else {}
+    metrics, found = run_videos(subject, videos, kinds, ledger, key, describe)
+    if not subject.decode:
         return metrics, {}
+    detection = found["detection"]
     for part, ms in detection.milliseconds().items():
         metrics[part]["detector_ms"] = ms
     metrics["detection"] = asdict(detection.metrics.compute())

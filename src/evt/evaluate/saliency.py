@@ -9,13 +9,12 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from evt.data.video import Video
-from evt.evaluate.cost import Cost
 from evt.evaluate.ledger import Ledger
-from evt.evaluate.loop import Found, Unit, evaluate
+from evt.evaluate.loop import Found
 from evt.evaluate.trace import Seen, Subject
+from evt.evaluate.videos import run_videos
 from evt.metrics.agreement import correlation, cosine, iou, mean_absolute_error, relative_l2
 from evt.models.saliency import Saliency
 
@@ -81,23 +80,9 @@ def _means(frames: Sequence[dict[str, float]]) -> dict[str, float]:
 def compare_saliency(
     subject: Subject, videos: Sequence[Video], ledger: Ledger, key: str, describe: str
 ) -> Found:
-    """Run over videos, with a progress bar.
-
-    Args:
-        subject: what runs; without a dense model beside it, there is nothing to compare with but its cost.
-        videos: what it runs on.
-        ledger: keeps finished videos; those that it has already are not run again.
-        key: names everything that the results on a video depend on, but for the video itself.
-        describe: beside the progress bar.
-
-    Raises:
-        DataError: a frame cannot be read or used; the message names it.
-    """
-    kinds: dict[str, Any] = {"cost": Cost, "saliency": partial(SaliencyAgreement, subject.model.decode)}
-    units = (Unit(video.name, video.fingerprint, video) for video in videos)
-    with tqdm(total=sum(map(len, videos)), desc=describe, unit="frame") as bar:
-        found, _ = evaluate(subject, units, kinds, ledger, key, bar)
-    metrics = found["cost"].compute()
+    """Run over videos, and beside a dense model compare with it. For the arguments, see `run_videos`."""
+    kinds = {"saliency": partial(SaliencyAgreement, subject.model.decode)}
+    metrics, found = run_videos(subject, videos, kinds, ledger, key, describe)
     for part, figures in found["saliency"].compute().items():
         metrics[part] |= figures
     return metrics, {}
