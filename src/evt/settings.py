@@ -132,7 +132,7 @@ def _walk(
         name = f"{where}{key}"
         comment = comments.get(name)
         below = isinstance(value, dict) and bool(value)
-        if hidden(key) and where:
+        if hidden(str(key)) and where:
             continue
         if comment or not (below or inside):
             shown = (
