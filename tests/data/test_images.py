@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from evt.data.images import read_image
+from evt.data.images import read_image, read_values
 from evt.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)  # (H, W, 3)
@@ -313,3 +313,20 @@ def test_threads_and_programs_without_stderr_read_tiffs(tmp_path: Path) -> None:
         os.dup2(kept, 2)
         os.close(kept)
     assert picture[0].eq(200).all()
+
+
+def test_values_are_indices_of_indexed_pictures_and_those_of_grey_ones(tmp_path: Path) -> None:
+    numbers = PIXELS[..., 0].copy()
+    indexed = Image.fromarray(numbers)
+    indexed.putpalette(bytes(range(256)) * 3)
+    grey = Image.fromarray(numbers)
+    for picture, is_indexed in ((indexed, True), (grey, False), (grey.convert("RGBA"), False)):
+        picture.save(tmp_path / "0.png")
+        values, found = read_values(tmp_path / "0.png")
+        assert (values.dtype, found) == (torch.uint8, is_indexed)
+        assert values.tolist() == numbers.tolist()
+    Image.fromarray(PIXELS).save(tmp_path / "0.png")
+    with pytest.raises(
+        DataError, match=r"0\.png: a picture of mode RGB; a mask must be indexed, or grey of 8 bits"
+    ):
+        read_values(tmp_path / "0.png")

@@ -10,6 +10,7 @@ import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -80,6 +81,41 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
             hold), has several pictures, channels of other than 1 to 8 or 16 bits, or more pixels, a longer shape or
             more scans than any frame has.
     """
+    return torch.from_numpy(_pixels(path, _rgb)).permute(2, 0, 1).contiguous()
+
+
+def read_values(path: str | os.PathLike[str]) -> tuple[Tensor, bool]:
+    """Reads a picture whose values are numbers, as masks are: as `read_image`, but for what becomes of the pixels.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The indices of an indexed picture, or the values of a grey one, (H, W) uint8; and whether it is indexed. One
+        with channels of colour is grey where these are equal.
+
+    Raises:
+        DataError: See `read_image`, and where it is neither.
+    """
+    indexed = False
+
+    def values(picture: Image.Image) -> np.ndarray:
+        nonlocal indexed
+        indexed = picture.mode == "P"
+        if indexed or picture.mode == "L":
+            return np.array(picture)
+        pixels = _rgb(picture)
+        if picture.mode in _16_BITS or (pixels != pixels[..., :1]).any():
+            raise DataError(
+                f"{path}: a picture of mode {picture.mode}; a mask must be indexed, or grey of 8 bits"
+            )
+        return pixels[..., 0].copy()
+
+    return torch.from_numpy(_pixels(path, values)), indexed
+
+
+def _pixels(path: str | os.PathLike[str], convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+    """Those of a picture, once it is decoded and turned; see `read_image` for what is raised."""
     content = _read(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -87,7 +123,7 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
             with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
                 _check(path, picture, content)
                 _decode(picture)  # Pillow turns a TIFF here, and its orientation is gone then
-                pixels = _rgb(_turned(picture))  # (H, W, 3)
+                return convert(_turned(picture))
         except DataError:
             raise
         except UnidentifiedImageError:
@@ -102,7 +138,6 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
             raise DataError(
                 f"{path}: the picture is truncated or broken ({error}); it must decode whole"
             ) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:

@@ -37,13 +37,16 @@ class Frame:
     image: (3, H, W) uint8, RGB.
     name: the file (and index) it came from, for messages and results.
     first: a new sequence begins here, so the streams that read it flush.
-    target: its ground truth, None where there is none.
+    target: its objects as boxes, None where there is no such ground truth.
+    mask: its objects as pixels, (H, W) uint8: 0 is background, 255 counts as neither, every other number is an
+        object. None where there is no such ground truth.
     """
 
     image: Tensor
     name: str
     first: bool
     target: Boxes | None = None
+    mask: Tensor | None = None
 
 
 class Video(Protocol):
