@@ -109,7 +109,7 @@ def test_records_add_up(tmp_path: Path) -> None:
     whole, added = Segmentation(), Segmentation()
     for video in ("ants", "bear"):
         masks, saliency = [columns(10, 20), columns(12, 21), columns(13, 22)], columns(9, 15).float()
-        part = added.fresh()
+        part = Segmentation()
         add(whole, masks, saliency, video)
         add(part, masks, saliency, video)
         added.add(json.loads(json.dumps(part.record())))
@@ -167,17 +167,17 @@ def test_it_goes_with_the_loop_and_with_davis(tmp_path: Path) -> None:
     model = Colours()
     results = []
     for _ in range(2):  # the second time from the ledger
-        evaluator = Segmentation(partial(Propagation, n_last=2, radius=1))
+        new = partial(Segmentation, partial(Propagation, n_last=2, radius=1))
         with tqdm(total=12, disable=True) as bar:
-            evaluate(
+            found, _ = evaluate(
                 Subject(model, model),
                 units,
-                {"segmentation": evaluator},
+                {"segmentation": new},
                 Ledger(tmp_path / "ledger"),
                 "",
                 bar,
             )
-        results.append(evaluator.compute())
+        results.append(found["segmentation"].compute())
     assert results[0] == results[1]
     assert [name for name, _ in results[0].per_video] == ["ants", "bear", "cows"]
     assert results[0].n_objects == 6
