@@ -18,13 +18,13 @@ Refused = Callable[..., str]
 
 SMALL = [
     *(
-        "model.dim=24",
-        "model.depth=3",
-        "model.num_heads=3",
-        "model.window_size=3",
-        "model.window_blocks=[0,1]",
+        "model.backbone.dim=24",
+        "model.backbone.depth=3",
+        "model.backbone.num_heads=3",
+        "model.backbone.window_size=3",
+        "model.backbone.window_blocks=[0,1]",
     ),
-    *("model.pretrain_grid=4", "model.rel_pos_grid=8"),
+    *("model.backbone.pretrain_grid=4", "model.backbone.rel_pos_grid=8"),
 ]
 SMALL_RUN = ["model.size=128", "policy.r=16", "data.size=[64,96]", "data.n_frames=3", *SMALL]
 

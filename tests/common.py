@@ -58,14 +58,8 @@ def small_vit(grid: tuple[int, int] = (6, 6), seed: int = 0) -> ViT:
 def small_detector(**changes: object) -> ViTDet:
     torch.manual_seed(0)
     model = ViTDet(
+        ViT(dim=32, depth=2, num_heads=2, window_size=3, window_blocks=[0], pretrain_grid=4, rel_pos_grid=4),
         size=64,
-        dim=32,
-        depth=2,
-        num_heads=2,
-        window_size=3,
-        window_blocks=[0],
-        pretrain_grid=4,
-        rel_pos_grid=4,
         n_classes=3,
         fpn_channels=16,
         fc_dim=32,

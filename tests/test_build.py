@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from evt.build import build, check, class_of, nodes
 from evt.errors import ConfigError
 from evt.eventful import TopR
+from evt.models.vitdet import ViTDet
 from evt.settings import CONFIG_DIR
 from tests.commands import Refused
 
@@ -67,19 +68,47 @@ def test_a_target_inside_a_setting_is_a_value_of_the_wrong_type() -> None:
         build(OmegaConf.create({"_target_": "evt.eventful.TopR", "name": "top_r", "r": inside}), "policy")
 
 
+def test_a_node_inside_a_node_is_built_first() -> None:
+    part = {"_target_": "evt.models.vit.ViT", "patch_size": 8, "dim": 24, "depth": 1, "num_heads": 3}
+    node = {"_target_": "evt.models.vitdet.ViTDet", "name": "vitdet", "size": 64, "fpn_channels": 16}
+    cfg = OmegaConf.create({**node, "backbone": {**part, "window_blocks": []}})
+    model = build(cfg, "model")
+    assert isinstance(model, ViTDet)
+    assert (model.net.patch_size, model.net.grid) == (8, (8, 8))
+    for changed, said in (
+        (
+            {"size": -1, "backbone": {"dim": 0}},
+            r"^model\.size is -1; it must be .*\. model\.backbone\.dim is 0; it must be a whole number of",
+        ),
+        (
+            {"n_classes": "???", "backbone": {"depth": "", "wide": True}},
+            r"^model\.n_classes is not set; .*\. model\.backbone\.depth is not set; .*\. "
+            r"model\.backbone\.wide is not a setting; those of model\.backbone are .*patch_size, dim",
+        ),
+        ({"backbone": 3}, r"^model\.backbone is 3; it must be a ViT$"),
+        ({"backbone": {"_target_": "evt.eventful.TopR"}}, r"^model\.backbone is \{.*\}; it must be a ViT"),
+        (
+            {"backbone": {"_target_": "os.system"}},
+            r"^model\.backbone\._target_ is os\.system; it must be a class of the package evt$",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            build(OmegaConf.merge(cfg, changed), "model")  # type: ignore[arg-type]
+
+
 def test_all_that_is_wrong_with_a_command_is_told_at_once(
     refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     said = refused(
-        "fast=yes", "threads=0", "model.dim=x", "model.detector=mine", "model.seed=-1",
+        "fast=yes", "threads=0", "model.backbone.dim=x", "model.detector=mine", "model.seed=-1",
         "model.score_threshold=nan", "policy=threshold", "policy.h=-1", "variant.pool=true", "data=vid",
         "data.n_videos=1.0", "data.require_annotations=1",
     )  # fmt: skip
     for sentence in (
         "fast is 'yes'; it must be true or false",
         "threads is 0; it must be a whole number from 1 to ",
-        "model.dim is 'x'; it must be a whole number",
+        "model.backbone.dim is 'x'; it must be a whole number",
         "model.detector is 'mine'; it must be builtin or detectron2",
         "model.seed is -1; it must be a whole number of at least 0 and below 9223372036854775808",
         "model.score_threshold is nan; it must be a number",

@@ -52,6 +52,8 @@ NAME = """it's a "b", [c](d){e} é日本=:;&|<>!*?#%@+~ ${x} \\${y} \\" \\\\ $HO
         (["~foo"], "foo is not a setting; those of the command are"),
         (["+foo.bar.baz=1"], "foo.bar.baz is not a setting, since foo.bar is not a group of them"),
         (["+model.foo=1"], "model.foo is not a setting; those of model=vitdet are detector, size"),
+        (["+model.dim=24"], "short_edge, checkpoint, allow_pickle, class_names, seed; model.backbone.dim is one"),
+        (["model.backbone.grid=[8,8]"], "model.backbone.grid is not a setting; those of model.backbone are patch"),
         (["++model.size.x=1"], "model.size.x is not a setting, since model.size is not a group of them"),
         (["model=vivit_mini", "+model.window_size=3"], "model.window_size is not a setting; those of model=vivit"),
         (["+policy.r=3"], "+policy.r=3: policy.r is set without a +: policy.r=3"),
@@ -82,6 +84,7 @@ def test_settings_cannot_be_added_or_taken_away(
         "+model._partial_=true",
         "+model._args_=[ls]",
         "model.size._target_=os.system",
+        "model.backbone._target_=evt.models.vivit.ViViT",
         "hydra.sweeper._target_=os.system",
         "+hydra.callbacks={x: {_target_: os.system, command: touch run}}",
     ],
@@ -102,7 +105,7 @@ def test_no_code_is_named_on_the_command_line(
             "model.size={_target_: os.system, command: touch run}",
             "model.size._target_ is os.system; it must be a class of the package evt",
         ),
-        ("model.window_blocks=[{_target_: os.abort}]", "it must be a list, each a whole number"),
+        ("model.backbone.window_blocks=[{_target_: os.abort}]", "it must be a list, each a whole number"),
         ("data.path={_target_: os.abort}", "data.path._target_ is os.abort; it must be a class"),
         ("policy.name=threshold", "policy.name is not a setting; those of policy=top_r are r"),
     ],
@@ -242,6 +245,8 @@ def test_every_choice_says_what_it_is(group: str) -> None:
 def test_help_has_a_line_for_each_choice_and_setting(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    command(monkeypatch, run, "model=vitdet_mini", "--help")
+    assert re.search(r"\n  model\.backbone\.dim=128 +width of a token\n", capsys.readouterr().out)
     command(monkeypatch, run, "model=vivit_mini,vitdet", "data=sprite_clips", "--help")
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     composed = OmegaConf.load(CONFIG_DIR / "model/vivit_mini.yaml")

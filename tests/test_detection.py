@@ -21,6 +21,7 @@ from evt.data.video import Frame
 from evt.evaluate import loop
 from evt.evaluate.trace import Seen, Subject, observe
 from evt.models.checkpoints import read_checkpoint, save_checkpoint
+from evt.models.vit import ViT
 from evt.models.vitdet import ViTDet
 from evt.training.objectives.detection import detection_losses
 from evt.training.task import Task
@@ -35,10 +36,10 @@ SHOWS_ALL = "model.score_threshold=0.01"
 
 def write_checkpoint(path: Path, n_classes: int = 30) -> Path:
     torch.manual_seed(0)
-    model = ViTDet(
-        64, dim=24, depth=3, num_heads=3, window_size=3, window_blocks=(0, 1), pretrain_grid=4, rel_pos_grid=8,
-        fpn_channels=16, fc_dim=32, n_classes=n_classes,
-    )  # fmt: skip
+    net = ViT(
+        dim=24, depth=3, num_heads=3, window_size=3, window_blocks=(0, 1), pretrain_grid=4, rel_pos_grid=8
+    )
+    model = ViTDet(net, 64, fpn_channels=16, fc_dim=32, n_classes=n_classes)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -209,7 +210,7 @@ def test_what_is_missing_is_said(
         (["model.checkpoint=no.pth", *SMALL], "no.pth: there is no such file"),
         (["model.checkpoint=EMPTY", *SMALL], "the file is empty"),
         (
-            ["model.checkpoint=WEIGHTS", *SMALL, "model.depth=4"],
+            ["model.checkpoint=WEIGHTS", *SMALL, "model.backbone.depth=4"],
             "blocks.3.norm1.weight is missing, which must be",
         ),
         (["model.checkpoint=OTHER", *DETECTOR], "it is for 5 classes, and the model has 30"),

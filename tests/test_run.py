@@ -171,7 +171,10 @@ def test_a_threshold_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         (["model.size=1000"], "model.size is 1000; it must be a positive multiple of the patch size, 16"),
         (["model.size=big"], "model.size is 'big'; it must be a whole number"),
         (["model.seed=x"], "model.seed is 'x'; it must be a whole number"),
-        (["model.window_blocks=[a]"], "model.window_blocks is ['a']; it must be a list, each a whole number"),
+        (
+            ["model.backbone.window_blocks=[a]"],
+            "model.backbone.window_blocks is ['a']; it must be a list, each a whole number",
+        ),
         (["modell=vitdet"], "modell is not a setting; those of the command are"),
         (["policy.r.x=1"], "policy.r.x is not a setting, since policy.r is not a group of them"),
         (["policy.r=1,2"], "policy.r=1,2 has several values; add -m to run each of them in turn"),

@@ -38,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
         (["frames_per_video=3"], "frames_per_video, number of samples"),
         (["model.size=64"], "model.size"),
         (["model.seed=1"], "model.seed, starting weights"),
-        (["model.dim=48"], "model.dim, starting weights"),
+        (["model.backbone.dim=48"], "model.backbone.dim, starting weights"),
         (["model.checkpoint=WEIGHTS"], "starting weights"),
     ],
 )
@@ -92,7 +92,10 @@ def test_a_finished_run_started_again_is_said_to_be_finished(
         (["model.n_classes=8"], "model.n_classes is 8, but the data have 30 classes; they must be as many"),
         (["model.n_classes=31"], "model.n_classes is 31, but the data have 30 classes; they must be as many"),
         (["train.clip_norm=0"], "train.clip_norm is 0; it must be a finite number above 0, or null"),
-        (["model.num_heads=-4"], "model.num_heads is -4; it must be a whole number of at least 1"),
+        (
+            ["model.backbone.num_heads=-4"],
+            "model.backbone.num_heads is -4; it must be a whole number of at least 1",
+        ),
     ],
 )
 def test_a_training_that_cannot_be_is_refused_in_one_sentence(
@@ -104,7 +107,7 @@ def test_a_training_that_cannot_be_is_refused_in_one_sentence(
     sentence: str,
 ) -> None:
     """Before the model is built where it is about the data: that takes its time."""
-    if not arguments[0].startswith("model.num_heads"):
+    if not arguments[0].startswith("model.backbone.num_heads"):
         monkeypatch.setattr(train, "build_model", lambda *_, **__: pytest.fail("the model was built"))
     run_there = f"hydra.run.dir={tmp_path}"
     assert sentence in training_error(monkeypatch, capsys, *trained[0], run_there, *arguments)

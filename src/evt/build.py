@@ -87,7 +87,7 @@ def check(cfg: DictConfig) -> None:
             except ConfigError as error:
                 values.append(str(error))
     if values:
-        raise ConfigError(". ".join(values + names))
+        raise ConfigError(". ".join(dict.fromkeys(values + names)))
 
 
 def nodes(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
@@ -98,23 +98,37 @@ def nodes(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
 
 
 def problems(node: DictConfig, where: str) -> Wrong:
-    """What is wrong with the settings of a node.
+    """What is wrong with the settings of a node, and with those of its parts.
 
     Raises:
         ConfigError: it names no class of this package.
     """
-    room = class_of(node, where).__module__.split(".")[1]
-    beside = [taker for taker in BESIDE.get(room, ()) if kinds_of(taker).keys() & set(node)]
+    cls = class_of(node, where)
+    beside = [x for x in BESIDE.get(cls.__module__.split(".")[1], ()) if kinds_of(x).keys() & set(node)]
     missing = unset(node)
     settings = {key: x for key, x in plain(node).items() if key not in missing}
+    below = parts(node, where)
+    settings |= {key: object.__new__(kind) for key, (kind, _) in below.items()}  # their class counts
     chosen = f"{where}={node.name}" if "name" in node else where
-    said = wrong(where, settings, class_of(node, where), *beside, chosen=chosen)
-    names = dict.fromkeys([*(not_set(f"{where}.{key}") for key in missing), *said.names])
-    return Wrong(said.values, list(names))
+    values, names = wrong(where, settings, cls, *beside, chosen=chosen)
+    names = [*(not_set(f"{where}.{key}") for key in missing), *names]
+    for found in [problems(part, f"{where}.{key}") for key, (_, part) in below.items()]:
+        values, names = values + found.values, names + found.names
+    return Wrong(values, list(dict.fromkeys(names)))
+
+
+def parts(node: DictConfig, where: str) -> dict[str, tuple[type, DictConfig]]:
+    """The settings that are nodes themselves, each with its class, where that is what the node's class takes."""
+    return {
+        key: (cls, node[key])
+        for key, kind in kinds_of(class_of(node, where)).items()
+        if kind.__module__.startswith("evt.") and OmegaConf.is_dict(node.get(key))
+        if issubclass(cls := class_of(node[key], f"{where}.{key}"), kind)
+    }
 
 
 def build(node: DictConfig, where: str) -> Any:
-    """The object that a node names, built with its settings.
+    """The object that a node names, built with its settings; those that are nodes themselves are built first.
 
     Raises:
         ConfigError: it names no class of this package, or a setting is not one of its, not set, or cannot be.
@@ -125,8 +139,9 @@ def build(node: DictConfig, where: str) -> Any:
         raise ConfigError(". ".join(values + names))
     cls = class_of(node, where)
     own = kinds_of(cls)
+    below = {key: build(part, f"{where}.{key}") for key, (_, part) in parts(node, where).items()}
     try:
-        return cls(**{key: value for key, value in plain(node).items() if key in own})
+        return cls(**{key: value for key, value in plain(node).items() if key in own} | below)
     except DataError:
         raise
     except ValueError as error:

@@ -26,7 +26,7 @@ def wrong(where: str, settings: Mapping[str, Any], *takers: Any, chosen: str = "
     """What is wrong with settings.
 
     Args:
-        where: goes before their names, as in `model.dim`; may be empty.
+        where: goes before their names, as in `model.size`; may be empty.
         settings: by name.
         takers: the classes or functions whose parameters they are.
         chosen: whose settings they are, in words, where one is not among them.
@@ -83,6 +83,8 @@ def _model(*takers: Any) -> type[BaseModel]:
 
 def described(value: object, kind: Any) -> str:
     """What a value of an annotated type must be, in words, where this one is not."""
+    if isinstance(kind, type) and kind.__module__.startswith("evt."):
+        return f"a {kind.__name__}"
     schema = TypeAdapter(kind).json_schema()
     said = _in_words(schema)
     if isinstance(value, int | float) and not isinstance(value, bool) and "a path" in said:

@@ -206,4 +206,7 @@ def unknown_setting(key: str, chosen: DictConfig) -> str:
         return f"{key} is not a setting, since {group} is not a group of them"
     where = f"{group}={settings.name}" if "name" in settings else group or "the command"
     names = [str(name) for name in settings if not (group and hidden(str(name)))]
-    return f"{key} is not a setting; those of {where} are {', '.join(names)}"
+    name = key.removeprefix(f"{group}.")
+    inside = [str(k) for k, x in settings.items_ex(resolve=False) if isinstance(x, DictConfig) and name in x]
+    there = [f"; {key.removesuffix(name)}{part}.{name} is one" for part in inside if not hidden(name)]
+    return f"{key} is not a setting; those of {where} are {', '.join(names)}{''.join(there)}"

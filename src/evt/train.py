@@ -167,7 +167,8 @@ def drawn(build: Callable[[], T], seed: int, device: torch.device) -> T:
 def origin_of(cfg: DictConfig) -> dict[str, Any]:
     """What training depends on besides its recipe and weights, by the names of the settings."""
     chosen: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    groups = {"model": chosen["model"], **{f"data.{name}": x for name, x in chosen["data"].items()}}
+    groups = {"model.backbone": chosen["model"].pop("backbone", {}), "model": chosen["model"]}
+    groups |= {f"data.{name}": x for name, x in chosen["data"].items()}
     settings = {f"{group}.{name}": x for group, below in groups.items() for name, x in below.items()}
     # Of the checkpoint its weights matter, and not where it lies; the budget is for runs.
     apart = ("model.checkpoint", "model.allow_pickle", "model.fine_tuned", "model.class_names")

@@ -152,7 +152,7 @@ def test_a_bad_case_does_not_end_the_replay_of_the_others(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines[:-1]] == ["FAIL"] * len(cases) + ["pass"]
     assert lines[-1] == f"1 of {len(cases) + 1} cases pass"
-    assert "model.num_heads is 0" in lines[1]
+    assert "model.backbone.num_heads is 0" in lines[1]
 
 
 @pytest.mark.parametrize(

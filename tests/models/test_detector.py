@@ -16,6 +16,7 @@ from evt.models.boxes import clip, decode, encode, giou_loss, pairwise_iou
 from evt.models.matching import IGNORED, match, sample
 from evt.models.roi_heads import pyramid_level
 from evt.models.rpn import anchors
+from evt.models.vit import ViT
 from evt.models.vitdet import ViTDet
 from tests.common import small_detector
 
@@ -217,7 +218,7 @@ def test_a_small_detector_learns_a_frame() -> None:
 
 def test_a_width_that_the_pyramid_cannot_quarter_is_refused() -> None:
     with pytest.raises(ValueError, match=r"dim is 30; it must be a multiple of 4"):
-        ViTDet(64, dim=30, num_heads=3)
+        ViTDet(ViT(dim=30, num_heads=3), 64)
 
 
 @pytest.mark.skipif(has_detectron2, reason="detectron2 is here")

@@ -6,14 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from evt.eventful import init_weights
+from evt.eventful import VARIANTS, TopR, init_weights
 from evt.models.vit import ViT
 from evt.models.vitdet import ViTDet
 from tests.common import SHARED, small_frames, small_vit
 
 
 def small_model(size: int = 64) -> ViTDet:
-    return ViTDet(size, 16, dim=24, depth=2, num_heads=3, window_size=3, window_blocks=[0], pretrain_grid=4)
+    return ViTDet(ViT(dim=24, depth=2, num_heads=3, window_size=3, window_blocks=[0], pretrain_grid=4), size)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def small_model(size: int = 64) -> ViTDet:
 )
 def test_frames_are_resized_as_for_vid(height: int, width: int, size: int, expected: tuple[int, int]) -> None:
     with torch.device("meta"):
-        assert ViTDet(size).resized(height, width) == expected
+        assert ViTDet(ViT(), size).resized(height, width) == expected
 
 
 def test_a_frame_is_normalised_and_padded_at_the_bottom_and_the_right() -> None:
@@ -68,7 +68,7 @@ def test_parameters_have_the_published_names_and_shapes() -> None:
         pytest.skip("the shared list of checkpoint names is not here")
     published = dict(line.split("\t") for line in path.read_text().splitlines())
     with torch.device("meta"):
-        ours = {name: "x".join(map(str, x.shape)) for name, x in ViTDet().state_dict().items()}
+        ours = {name: "x".join(map(str, x.shape)) for name, x in ViTDet(ViT()).state_dict().items()}
     assert ours == published
 
 
@@ -96,6 +96,16 @@ def test_a_window_block_that_is_no_block_is_refused() -> None:
         ViT((4, 4), depth=4, dim=24, num_heads=3, window_blocks=(4,))
 
 
+def test_a_resized_network_is_as_one_that_was_built_so() -> None:
+    net, other = small_vit((6, 6)), small_vit((5, 7))
+    net.resize((5, 7))
+    frames = small_frames(2, (5, 7))
+    for variant in ("temporal", "spatiotemporal"):
+        streams = [x.stream(VARIANTS[variant], TopR(9)) for x in (net, other)]
+        for frame in frames:
+            assert torch.equal(*(stream(frame) for stream in streams))
+
+
 def test_initial_weights_are_those_of_vit() -> None:
     torch.manual_seed(0)
     net = ViT((4, 4), 16, dim=96, depth=1, num_heads=3, window_blocks=()).apply(init_weights)
@@ -105,25 +115,29 @@ def test_initial_weights_are_those_of_vit() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "patch_size", "dim", "depth", "num_heads", "window_size", "pretrain_grid", "rel_pos_grid", "n_classes",
-        "fpn_channels", "fc_dim", "pre_nms_top", "post_nms_top", "max_detections", "samples_per_image",
+        *(f"backbone.{x}" for x in (
+            "patch_size", "dim", "depth", "num_heads", "window_size", "pretrain_grid", "rel_pos_grid",
+        )),
+        "n_classes", "fpn_channels", "fc_dim", "pre_nms_top", "post_nms_top", "max_detections",
+        "samples_per_image",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("value", [0, -4, 2.5, True])
 def test_a_setting_that_is_no_count_is_refused_by_its_name(name: str, value: object) -> None:
     """Else it fails deep in torch ("math domain error"), or trains a model that can find nothing."""
-    small = {"size": 64, "dim": 24, "depth": 2, "num_heads": 3, "window_blocks": [0], "pretrain_grid": 4}
+    small = {"dim": 24, "depth": 2, "num_heads": 3, "window_blocks": [0], "pretrain_grid": 4}
+    of_backbone = name.startswith("backbone.")
+    changed = {name.removeprefix("backbone."): value}
+    net, own = (changed, {}) if of_backbone else ({}, changed)
     with pytest.raises(
         ValueError, match=rf"^model\.{name} is {value}; it must be a whole number of at least 1$"
     ):
-        ViTDet(**{**small, name: value})  # type: ignore[arg-type]
+        ViTDet(ViT(**small | net), 64, **own)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mlp_ratio": 0}, "model.mlp_ratio is 0; it must be a finite number above 0"),
-        ({"mlp_ratio": float("inf")}, "model.mlp_ratio is inf"),
         ({"score_threshold": 1.0}, "model.score_threshold is 1.0; it must be at least 0 and below 1"),
         ({"score_threshold": -0.1}, "model.score_threshold is -0.1"),
         ({"score_threshold": float("nan")}, "model.score_threshold is nan"),
@@ -131,4 +145,16 @@ def test_a_setting_that_is_no_count_is_refused_by_its_name(name: str, value: obj
 )
 def test_a_number_out_of_its_range_is_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ViTDet(64, dim=24, depth=1, num_heads=3, window_blocks=[], **settings)  # type: ignore[arg-type]
+        ViTDet(ViT(dim=24, depth=1, num_heads=3, window_blocks=[]), 64, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "message"),
+    [
+        (0, "model.backbone.mlp_ratio is 0; it must be a finite number above 0"),
+        (float("inf"), "model.backbone.mlp_ratio is inf"),
+    ],
+)
+def test_a_hidden_layer_of_no_width_is_refused(ratio: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ViT(dim=24, depth=1, num_heads=3, window_blocks=[], mlp_ratio=ratio)

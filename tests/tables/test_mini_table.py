@@ -14,12 +14,14 @@ from evt import reproduce, run
 from evt.evaluate.ledger import Ledger
 from evt.eventful import init_weights
 from evt.models.checkpoints import save_checkpoint
+from evt.models.vit import ViT
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
 from evt.models.vivit_weights import fine_tuned_weights, published
 from tests.commands import Refused, command
 
-TINY: dict[str, Any] = {"dim": 16, "depth": 3, "num_heads": 2, "fpn_channels": 16, "fc_dim": 16}
+TINY: dict[str, Any] = {"fpn_channels": 16, "fc_dim": 16}
+TINY_BACKBONE: dict[str, Any] = {"dim": 16, "depth": 3, "num_heads": 2}
 TINY_CLIPS: dict[str, Any] = {"dim": 16, "num_heads": 2, "spatial_depth": 2, "temporal_depth": 1}
 
 
@@ -31,24 +33,25 @@ def points(table: str, *rows: str) -> str:
     return f"table.tables.{table}.points=[{', '.join(rows)}]"
 
 
-def given(settings: dict[str, int]) -> list[str]:
-    return [f"model.{name}={value}" for name, value in settings.items()]
+def given(settings: dict[str, int], below: str = "model") -> list[str]:
+    return [f"{below}.{name}={value}" for name, value in settings.items()]
 
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Arguments for a tiny detector that finds many things."""
     torch.manual_seed(0)
-    model = ViTDet(
-        size=128, patch_size=8, window_size=8, window_blocks=[0, 1], pretrain_grid=16, rel_pos_grid=16,
-        n_classes=8, short_edge=1.0, **TINY,
-    )  # fmt: skip
+    net = ViT(
+        patch_size=8, window_size=8, window_blocks=[0, 1], pretrain_grid=16, rel_pos_grid=16, **TINY_BACKBONE
+    )
+    model = ViTDet(net, size=128, n_classes=8, short_edge=1.0, **TINY)
     model.net.apply(init_weights)
     torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.5)
     torch.nn.init.normal_(model.proposal_generator.rpn_head.objectness_logits.weight, std=0.1)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_checkpoint(model.state_dict(), path)
-    return [*given(TINY), "model.window_blocks=[0,1]", f"model.checkpoint={path}"]
+    tiny = [*given(TINY), *given(TINY_BACKBONE, "model.backbone")]
+    return [*tiny, "model.backbone.window_blocks=[0,1]", f"model.checkpoint={path}"]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from evt.conformance.backbone import settings_of
 from evt.conformance.case import CaseError, Outcome, load, policy_of, variant_of, weights_of
+from evt.models.vit import ViT
 from evt.models.vitdet import ViTDet
 
 TOLERANCE = 1e-3
@@ -54,9 +55,8 @@ def detector_of(case: dict[str, Any], tensors: dict[str, Tensor]) -> ViTDet:
     if height != width or [height // case["patch"], width // case["patch"]] != case["grid"]:
         raise CaseError(f"input_size is {case['input_size']}; it must be square, and grid times patch")
     model = ViTDet(
+        ViT(patch_size=case["patch"], **settings_of(case)),
         size=height,
-        patch_size=case["patch"],
-        **settings_of(case),
         n_classes=case["classes"],
         fpn_channels=case["fpn_channels"],
         fc_dim=case["fc_dim"],

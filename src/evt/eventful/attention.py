@@ -60,7 +60,7 @@ class Attention(nn.Module):
         if dim % num_heads:
             raise ValueError(f"dim is {dim} and num_heads {num_heads}: dim must be a multiple of num_heads")
         self.num_heads = num_heads
-        self.grid = grid
+        self.grid: Grid | None = None
         self.window_size = window_size
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
@@ -75,8 +75,13 @@ class Attention(nn.Module):
         self._row_table, self._column_table = Derived(rel_pos_table), Derived(rel_pos_table)
         self.layout: Layout | None = None
         if grid is not None:
-            self.layout = Layout.of(grid, window_size)
-            self.register_buffer("places", self.layout.places(grid), persistent=False)
+            self.resize(grid)
+
+    def resize(self, grid: Grid) -> None:
+        """Take tokens of this grid from now on; the weights are the same for any."""
+        self.grid, self.layout = grid, Layout.of(grid, self.window_size)
+        places = self.layout.places(grid)
+        self.register_buffer("places", places.to(self.qkv.weight.device), persistent=False)
 
     def forward(self, qkv: Tensor, changed: Selection | None, state: AttentionState) -> Tensor:
         """Attend, to (B, N, D).

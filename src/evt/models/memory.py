@@ -26,12 +26,14 @@ def check_memory(cfg: DictConfig) -> None:
     Raises:
         ConfigError: the parameters, what one block makes of a frame's tokens, and a sample need more than there is.
     """
-    depths = {key: cfg[key] for key in DEPTHS if isinstance(cfg.get(key), int) and cfg[key] > 1}
+    net = cfg.get("backbone", cfg)  # what the blocks are built with
+    depths = {key: net[key] for key in DEPTHS if isinstance(net.get(key), int) and net[key] > 1}
 
     def built(**changed: int) -> Any:
-        small = OmegaConf.merge(cfg, dict.fromkeys(depths, 1), changed)
-        if depths and "window_blocks" in cfg:
-            small.window_blocks = []
+        blocks: dict[str, Any] = {**dict.fromkeys(depths, 1), **changed}
+        if depths and "window_blocks" in net:
+            blocks["window_blocks"] = []
+        small = OmegaConf.merge(cfg, {"backbone": blocks} if "backbone" in cfg else blocks)
         with torch.device("meta"):
             return build(small, "model")  # type: ignore[arg-type]
 
@@ -41,7 +43,7 @@ def check_memory(cfg: DictConfig) -> None:
             (depth - 1) * (_size(built(**{key: 2})) - _size(one)) for key, depth in depths.items()
         )
         # Of each token its queries, keys and values and the hidden layer of the MLP, in single precision.
-        needed += int(4 * one.n_tokens * cfg.get("dim", 0) * (3 + cfg.get("mlp_ratio", 4)))
+        needed += int(4 * one.n_tokens * net.get("dim", 0) * (3 + net.get("mlp_ratio", 4)))
         needed += 4 * one.input_numbers
     except (RuntimeError, OverflowError, TypeError) as error:
         raise ConfigError(
@@ -61,7 +63,8 @@ def _size(model: torch.nn.Module) -> int:
 
 def _largest(cfg: DictConfig) -> str:
     """The three largest numbers below `model`, for a message."""
-    numbers = {str(key): x for key, x in cfg.items() if isinstance(x, int) and key != "seed"}
+    settings: dict[Any, Any] = {**cfg, **{f"backbone.{key}": x for key, x in cfg.get("backbone", {}).items()}}
+    numbers = {str(key): x for key, x in settings.items() if isinstance(x, int) and key != "seed"}
     return ", ".join(
         f"model.{key}={numbers[key]}" for key in sorted(numbers, key=numbers.__getitem__)[:-4:-1]
     )

@@ -42,7 +42,7 @@ def add_pyramid(backbone: nn.Module, dim: int, channels: int) -> None:
         ValueError: dim is not a multiple of 4.
     """
     if dim % 4:
-        raise ValueError(f"model.dim is {dim}; it must be a multiple of 4, since the pyramid quarters it")
+        raise ValueError(f"model.backbone.dim is {dim}; it must be a multiple of 4: the pyramid quarters it")
     half, quarter = dim // 2, dim // 4
     upsample: list[nn.Module] = [nn.ConvTranspose2d(dim, half, 2, 2), ChannelNorm(half), nn.GELU()]
     scales: dict[str, tuple[int, list[nn.Module]]] = {

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from evt.eventful import Block, BlockState, Policy, Stream, Variant
@@ -15,25 +16,25 @@ from evt.eventful.derived import Derived
 from evt.eventful.precision import wide
 
 
-def check_whole(**settings: int) -> None:
-    """Refuse settings of a model that are not whole numbers of at least 1.
+def check_whole(*, below: str = "model", **settings: int) -> None:
+    """Refuse settings of a model, or of another node, that are not whole numbers of at least 1.
 
     Raises:
         ValueError: one is not; the message names it.
     """
     for name, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"model.{name} is {value!r}; it must be a whole number of at least 1")
+            raise ValueError(f"{below}.{name} is {value!r}; it must be a whole number of at least 1")
 
 
-def check_ratio(mlp_ratio: float) -> None:
+def check_ratio(mlp_ratio: float, below: str = "model") -> None:
     """Refuse a hidden layer that has no width.
 
     Raises:
         ValueError: the ratio is not a finite number above 0.
     """
     if not 0 < mlp_ratio < math.inf:
-        raise ValueError(f"model.mlp_ratio is {mlp_ratio}; it must be a finite number above 0")
+        raise ValueError(f"{below}.mlp_ratio is {mlp_ratio}; it must be a finite number above 0")
 
 
 def check_shape(x: Tensor, expected: tuple[str | int, ...], weight: Tensor | None = None) -> None:
@@ -73,7 +74,7 @@ class ViT(nn.Module):
     """The backbone of ViTDet (Li et al. 2022), under the parameter names of its published checkpoints.
 
     Args:
-        grid: tokens of a frame as (rows, columns).
+        grid: tokens of a frame as (rows, columns); `resize` gives another.
         patch_size: side of a patch in pixels.
         dim, depth, num_heads, mlp_ratio: width of a token, number of blocks, and their shape.
         window_size: side of a window in tokens.
@@ -88,19 +89,20 @@ class ViT(nn.Module):
 
     def __init__(
         self,
-        grid: tuple[int, int],
-        patch_size: int = 16,
-        dim: int = 768,
-        depth: int = 12,
-        num_heads: int = 12,
-        mlp_ratio: float = 4,
-        window_size: int = 14,
+        grid: tuple[int, int] = (64, 64),
+        patch_size: PositiveInt = 16,
+        dim: PositiveInt = 768,
+        depth: PositiveInt = 12,
+        num_heads: PositiveInt = 12,
+        mlp_ratio: PositiveFloat = 4,
+        window_size: PositiveInt = 14,
         window_blocks: Sequence[int] = (0, 1, 3, 4, 6, 7, 9, 10),
-        pretrain_grid: int = 14,
-        rel_pos_grid: int = 64,
+        pretrain_grid: PositiveInt = 14,
+        rel_pos_grid: PositiveInt = 64,
     ) -> None:
         super().__init__()
         check_whole(
+            below="model.backbone",
             patch_size=patch_size,
             dim=dim,
             depth=depth,
@@ -109,10 +111,13 @@ class ViT(nn.Module):
             pretrain_grid=pretrain_grid,
             rel_pos_grid=rel_pos_grid,
         )
-        check_ratio(mlp_ratio)
+        check_ratio(mlp_ratio, "model.backbone")
         if not set(window_blocks) <= set(range(depth)):
-            raise ValueError(f"model.window_blocks is {list(window_blocks)}; the blocks are 0 to {depth - 1}")
+            raise ValueError(
+                f"model.backbone.window_blocks is {list(window_blocks)}; the blocks are 0 to {depth - 1}"
+            )
         self.grid = grid
+        self.patch_size = patch_size
         self.dim = dim
         self.patch_embed = PatchEmbed(patch_size, dim)
         # The first position belongs to the class token of pre-training, which ViTDet does not use.
@@ -129,6 +134,12 @@ class ViT(nn.Module):
             )
             for i in range(depth)
         )
+
+    def resize(self, grid: tuple[int, int]) -> None:
+        """Take frames of this many tokens, rows and columns, from now on."""
+        self.grid = grid
+        for block in self.blocks:
+            block.attn.resize(grid)  # type: ignore[operator]
 
     def states(self, variant: Variant) -> list[BlockState]:
         """An empty state for every block."""
@@ -147,8 +158,8 @@ class ViT(nn.Module):
             ValueError: the frames are of another shape or type.
         """
         proj, (rows, columns) = self.patch_embed.proj, self.grid
-        patch = proj.kernel_size[0]
-        check_shape(x, ("B", proj.in_channels, patch * rows, patch * columns), proj.weight)
+        side = self.patch_size
+        check_shape(x, ("B", proj.in_channels, side * rows, side * columns), proj.weight)
         return self.forward_tokens(self.patch_embed(x), states, policy)
 
     def forward_tokens(

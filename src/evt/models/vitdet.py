@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from evt.data.video import Boxes, Frame
@@ -29,8 +29,8 @@ class ViTDet(nn.Module):
     """The ViTDet-B of the paper (section 5.1), under the parameter names of its published checkpoints.
 
     Args:
+        backbone: the Transformer, which is resized to `size`.
         size: side of the square, in pixels, that a frame is resized and padded to.
-        patch_size to rel_pos_grid: see `ViT`.
         n_classes: of objects.
         fpn_channels: of each level of the pyramid.
         fc_dim: width of the linear layer of the box head.
@@ -41,8 +41,8 @@ class ViTDet(nn.Module):
         detector: builtin, or detectron2 for detectron2's own RPN and ROI heads on the same parameters.
 
     Raises:
-        ValueError: size is not a positive multiple of patch_size, another setting cannot be (see also `ViT`, `RPN`
-            and `ROIHeads`), or detectron2 is not installed.
+        ValueError: size is not a positive multiple of the patch size, another setting cannot be (see also `RPN` and
+            `ROIHeads`), or detectron2 is not installed.
     """
 
     sees = "frames"
@@ -52,16 +52,8 @@ class ViTDet(nn.Module):
 
     def __init__(
         self,
+        backbone: ViT,
         size: PositiveInt = 1024,
-        patch_size: PositiveInt = 16,
-        dim: PositiveInt = 768,
-        depth: PositiveInt = 12,
-        num_heads: PositiveInt = 12,
-        mlp_ratio: PositiveFloat = 4,
-        window_size: PositiveInt = 14,
-        window_blocks: Sequence[int] = (0, 1, 3, 4, 6, 7, 9, 10),
-        pretrain_grid: PositiveInt = 14,
-        rel_pos_grid: PositiveInt = 64,
         n_classes: PositiveInt = 30,
         fpn_channels: PositiveInt = 256,
         fc_dim: PositiveInt = 1024,
@@ -74,7 +66,8 @@ class ViTDet(nn.Module):
         detector: Literal["builtin", "detectron2"] = "builtin",
     ) -> None:
         super().__init__()
-        check_whole(patch_size=patch_size, fpn_channels=fpn_channels, fc_dim=fc_dim, n_classes=n_classes)
+        patch_size = backbone.patch_size
+        check_whole(fpn_channels=fpn_channels, fc_dim=fc_dim, n_classes=n_classes)
         if not isinstance(size, int) or size < patch_size or size % patch_size:
             raise ValueError(
                 f"model.size is {size!r}; it must be a positive multiple of the patch size, {patch_size}"
@@ -84,20 +77,10 @@ class ViTDet(nn.Module):
         self.size = size
         self.short_edge = short_edge
         self.n_classes = n_classes
+        backbone.resize((size // patch_size, size // patch_size))
         self.backbone = nn.Module()
-        self.backbone.net = ViT(
-            (size // patch_size, size // patch_size),
-            patch_size,
-            dim,
-            depth,
-            num_heads,
-            mlp_ratio,
-            window_size,
-            window_blocks,
-            pretrain_grid,
-            rel_pos_grid,
-        )
-        add_pyramid(self.backbone, dim, fpn_channels)
+        self.backbone.net = backbone
+        add_pyramid(self.backbone, backbone.dim, fpn_channels)
         if detector == "detectron2":
             from evt.models import detectron2_heads
 
