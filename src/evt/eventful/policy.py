@@ -39,7 +39,12 @@ class Selection:
 
 
 class Policy(Protocol):
-    """Says which tokens pass; what it has as attributes may change before any frame."""
+    """Says which tokens pass; what it has as attributes may change before any frame.
+
+    counts_tokens: how many pass is known before a frame is seen.
+    """
+
+    counts_tokens: bool
 
     def __call__(self, error: Tensor, /) -> Selection:
         """Select by the errors e of a gate, (B, N, D)."""
@@ -55,6 +60,7 @@ class TopR:
         ValueError: r is not a whole number of at least 0 or, at selection, is larger than the token count.
     """
 
+    counts_tokens = True
     _r: int
 
     def __init__(self, r: int) -> None:
@@ -105,6 +111,8 @@ class Threshold:
         ValueError: h is not a finite number of at least 0.
     """
 
+    counts_tokens = False
+
     def __init__(self, h: float) -> None:
         self.h = h
 
@@ -143,6 +151,7 @@ class Every:
         ValueError: every is not a whole number of at least 1, or the phase not one from 0 to k - 1.
     """
 
+    counts_tokens = True
     _every: int
 
     def __init__(self, every: int, phase: int = 0) -> None:

@@ -21,7 +21,6 @@ from evt.evaluate.experiments import measure
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.shapes import mean_operations
 from evt.evaluate.variants import check_budget
-from evt.eventful import Threshold
 from evt.files import write
 from evt.models.loading import Weights, build_model
 from evt.settings import changed
@@ -92,7 +91,8 @@ class PaperWork:
                 "needed"
             )
         self._trained = cfg.model.checkpoint is not None
-        self._accuracy = self._trained and cfg.data.name in table.accuracy_on
+        self._on_data = cfg.data.name in table.accuracy_on
+        self._accuracy = self._trained and self._on_data
         wanted = WANTED[self._shapes(self._points[0]).sees]
         # Of data of clips nothing but accuracy is measured.
         self._data: Any = None
@@ -137,7 +137,7 @@ class PaperWork:
         variant, policy = point.run()
         shapes, rate = self._shapes(point), self._cfg.flush_rate
         # A threshold selects as many tokens as exceed it, and a pooled key is new where any of its tokens is.
-        of_scale = isinstance(policy, Threshold)
+        of_scale = policy is not None and not policy.counts_tokens
         on_frames = of_scale or (variant.pool > 1 and variant.sparse_qk)
         figures = {} if on_frames else {self._table.cost: mean_operations(shapes, variant, policy, rate)}
         if not self._is_there(point) or not (
@@ -171,8 +171,8 @@ class PaperWork:
         """See `evt.tables.fill.Work`."""
         table, cfg = self._table, self._cfg
         records = [self._record(*row) for row in zip(self._points, found, strict=True)]
-        missing = [table.missing["data"]] if cfg.data.name not in table.accuracy_on else []
-        missing += [table.missing["weights"]] if not self._trained else []
+        missing = [] if self._on_data else [table.missing["data"]]
+        missing += [] if self._trained else [table.missing["weights"]]
         if not missing and not all(map(self._is_there, self._points)):
             missing.append(table.missing["tuned"])
         weights = "trained weights" if self._trained else f"seeded weights (seed {cfg.model.seed})"
