@@ -163,9 +163,8 @@ class PaperWork:
             raise DataError(
                 f"{data[0].name} has no second frame; a table's rows need at least one later frame"
             )
-        first, later = metrics["first"]["gflops"], metrics["later"]["gflops"]
-        ops = metrics["all"]["gflops"] if self._accuracy else later + rate * (first - later)
-        return {self._table.cost: 1e9 * ops, **own}
+        first, later, whole = (_operations(metrics[part]) for part in ("first", "later", "all"))
+        return {self._table.cost: whole if self._accuracy else later + rate * (first - later), **own}
 
     def tables(self, found: Sequence[dict[str, Any]]) -> list[FilledTable]:
         """See `evt.tables.fill.Work`."""
@@ -212,6 +211,12 @@ class PaperWork:
             class_names(self._data, model.n_classes, weights.classes)
         else:
             in_model_order(model, weights, self._data)
+
+
+def _operations(part: dict[str, Any]) -> float:
+    """Operations of a mean frame; what all frames take is a whole number, so that none is lost to rounding."""
+    n: int = part["frames"]
+    return round(1e9 * part["gflops"] * n) / n
 
 
 def _cells(metrics: dict[str, Any], accuracy: str) -> dict[str, Any]:
