@@ -88,6 +88,12 @@ def test_a_bench_of_a_folder_takes_eight_frames_or_as_many_as_there_are_to_be(
     assert "data.n_frames is 10, but there are 9 frames to run" in said
 
 
+def test_frame_skipping_is_not_raced(refused: Refused) -> None:
+    """Most of its frames take no time at all: a speed-up over their median would be a fiction."""
+    said = refused("model=vitdet_mini", "variant=skip", "policy.every=4", task=bench.bench)
+    assert "variant is skip, which does nothing in most frames" in said
+
+
 def test_table_2_goes_on_after_its_last_race(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With narrow models in the place of the large ones."""
     rows = [

@@ -20,7 +20,7 @@ from evt.cli import run_command
 from evt.device import build_device
 from evt.errors import ConfigError
 from evt.evaluate.race import machine, milliseconds_of_parts, race
-from evt.evaluate.speed import DTYPES, Contestant, inputs_of, operations, record_of
+from evt.evaluate.speed import DTYPES, Contestant, check_races, inputs_of, operations, record_of
 from evt.evaluate.variants import build_policy, build_variant
 from evt.eventful import VARIANTS
 from evt.files import check_writable, write
@@ -48,6 +48,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
             f"(`python -m evt.run model={cfg.model.name} variant=rlt data=video data.path=FILE` times a clip)"
         )
     variant = build_variant(cfg.variant, cfg.model.name)
+    check_races(variant)
     if variant.rows and not cfg.fast:
         raise ConfigError("fast is false, but the variant rows is of the fast path alone; leave fast true")
     model, weights = build_model(cfg.model, device)

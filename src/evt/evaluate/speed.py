@@ -35,6 +35,19 @@ class Contestant:
         return stream
 
 
+def check_races(variant: Variant) -> None:
+    """Refuse a variant that does nothing in some frames: a median says nothing of it.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if variant.hold:
+        raise ConfigError(
+            "variant is skip, which does nothing in most frames, so that their median time says nothing; of every k "
+            "frames it takes the dense model's time for one, and evt.run measures its accuracy"
+        )
+
+
 @torch.no_grad()
 def inputs_of(
     model: Any,

@@ -20,13 +20,12 @@ from evt.evaluate.classes import class_names, in_model_order
 from evt.evaluate.experiments import measure
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.shapes import mean_operations
-from evt.evaluate.variants import check_budget
 from evt.files import write
 from evt.models.loading import Weights, build_model
 from evt.settings import changed
 from evt.tables.fill import said
 from evt.tables.filled import FilledTable
-from evt.tables.points import Point, agreement, paper_table, points_of
+from evt.tables.points import Point, agreement, checked_run, paper_table, points_of
 
 SCALE = {"gflops": 1e9, "tflops": 1e12}
 """Operations in one unit of a column."""
@@ -80,11 +79,10 @@ class PaperWork:
         self._blank = cache(lambda size: build_model(changed(cfg.model, size=size, checkpoint=None), meta)[0])
         self._paper = paper_table(table.paper, table.cost, table.accuracy)
         self._points = self._paper.points() if table.points is None else points_of(table.points)
-        self._points += points_of([{"variant": "temporal", "tuned_r": "", "r": list(table.naive)}])
+        if table.naive:
+            self._points += points_of([{"variant": "temporal", "tuned_r": "", "r": list(table.naive)}])
         for point in self._points:
-            variant, policy = point.run()
-            self._shapes(point).check(variant)
-            check_budget(policy, self._shapes(point).n_tokens)
+            checked_run(point, self._shapes(point))
         if (tuned := cfg.fine_tuned) is not None and not Path(tuned).is_dir():
             raise ConfigError(
                 f"fine_tuned is {tuned}, which is not a folder; one with r100/temporal.safetensors and so on is "

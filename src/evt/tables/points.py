@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from evt.errors import ConfigError
+from evt.evaluate.variants import check_budget
 from evt.eventful import VARIANTS, Every, Policy, Threshold, TopR
 from evt.tokens import REDUCTIONS
 
@@ -51,6 +52,8 @@ class Point:
         """
         name = self["variant"]
         values = {name: self[name] for name in SETTINGS if self[name] != ""}
+        if len(values) > 1:
+            raise ConfigError(f"a point has {self.setting}; it must have one of {', '.join(values)} alone")
         try:
             if name in REDUCTIONS:
                 return REDUCTIONS[name](*values.values()), None
@@ -74,13 +77,42 @@ class Point:
         return [Point((*self.cells, ("phase", phase))) for phase in range(policy.every)]
 
 
+def checked_run(point: Point, model: Any) -> tuple[Any, Policy | None]:
+    """A point's run, which its model can do.
+
+    Raises:
+        ConfigError: it cannot, see `Point.run`; a variant lacks its policy, or has one that it does not take.
+    """
+    variant, policy = point.run()
+    check_budget(policy, model.n_tokens)
+    try:
+        model.check(variant)
+        model.stream(variant, policy)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"the point {point.label}: {error}") from error
+    except (AttributeError, TypeError) as error:
+        raise ConfigError(f"the point {point.label} has a variant that is for other models") from error
+    return variant, policy
+
+
 def points_of(rows: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """The points that a config lists, where a list of values stands for a point with each of them."""
-    return [
+    """The points that a config lists, each once; a list of values stands for a point with each.
+
+    Raises:
+        ConfigError: there is none, or one is not settings by name.
+    """
+    if not isinstance(rows, list | tuple) or not rows:
+        raise ConfigError(f"points is {rows!r}; it must be a list of points, such as [{{variant: base}}]")
+    if others := [row for row in rows if not isinstance(row, Mapping) or not row]:
+        raise ConfigError(f"a point is {others[0]!r}; it must be settings by name, such as {{variant: base}}")
+    points = (
         Point(tuple(zip(row, values, strict=True)))
         for row in rows
         for values in product(*(x if isinstance(x, list | tuple) else [x] for x in row.values()))
-    ]
+    )
+    return list(dict.fromkeys(points))
 
 
 @dataclass(frozen=True)

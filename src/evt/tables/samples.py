@@ -21,13 +21,12 @@ from evt.device import build_device
 from evt.errors import ConfigError
 from evt.evaluate.classes import class_names
 from evt.evaluate.trace import Seen, observe_together
-from evt.evaluate.variants import check_budget
 from evt.models.loading import Weights, build_model
 from evt.settings import changed
 from evt.tables.fill import said
 from evt.tables.filled import FilledTable
 from evt.tables.metrics import Metric
-from evt.tables.points import Point, points_of
+from evt.tables.points import Point, checked_run, points_of
 
 
 @dataclass(frozen=True)
@@ -85,18 +84,29 @@ class SampleWork:
         self.parts = getattr(build_data(cfg.data, "data", wanted, "classes"), wanted)()
         for point in self._points:
             model, weights = self._model(point)
-            variant, policy = point.run()
-            model.check(variant)
-            check_budget(policy, model.n_tokens)
+            checked_run(point, model)
             class_names(self.parts, model.n_classes, weights.classes)
         self.weights = [weights.sha256 for _, weights in self._models.values()]
 
     @property
     def _shown(self) -> Mapping[str, Mapping[str, Any]]:
-        return {name: chosen for name, chosen in self._table.tables.items() if chosen is not None}
+        shown = {name: chosen for name, chosen in self._table.tables.items() if chosen is not None}
+        for name, chosen in shown.items():
+            if not isinstance(chosen, Mapping) or set(chosen) != {"title", "points"}:
+                raise ConfigError(
+                    f"table.tables.{name} is {chosen!r}; it must have a title and points, and no more"
+                )
+        if not shown:
+            raise ConfigError("table.tables has no table; it must have one at least")
+        return shown
 
     def _settings(self, point: Point) -> DictConfig:
         """The settings of a point's model."""
+        allowed = ["", self._cfg.model.name, *self._table.models]
+        if point["model"] not in allowed:
+            raise ConfigError(
+                f"a point has model {point['model']}; it must be {' or '.join(filter(None, allowed))}"
+            )
         own = point["model"] in self._table.models
         cfg = self._cfg.table.models[point["model"]] if own else self._cfg.model
         for column, by_value in self._table.weights.items():

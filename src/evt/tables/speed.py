@@ -11,15 +11,15 @@ from typing import Any
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
+from evt.build import choice
 from evt.device import build_device
 from evt.evaluate.race import machine, race
-from evt.evaluate.speed import DTYPES, Contestant, inputs_of, operations, record_of
-from evt.evaluate.variants import check_budget
+from evt.evaluate.speed import DTYPES, Contestant, check_races, inputs_of, operations, record_of
 from evt.models.loading import build_model
 from evt.settings import changed
 from evt.tables.fill import said
 from evt.tables.filled import FilledTable
-from evt.tables.points import Point, paper_table, points_of
+from evt.tables.points import Point, checked_run, paper_table, points_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class SpeedWork:
         self.weights = [machine(self._device)]  # of times, what they depend on
 
     def _settings(self, point: Point) -> DictConfig:
-        return changed(self._cfg.table.models.get(point["model"], self._cfg.model), size=point["size"])
+        models = {self._cfg.model.name: self._cfg.model, **self._cfg.table.models}
+        return changed(choice(models, "the model of a point", point["model"]), size=point["size"])
 
     def measure(self, part: tuple[str, Sequence[int]]) -> list[dict[str, Any]]:
         """See `evt.tables.fill.Work`."""
@@ -79,10 +80,9 @@ class SpeedWork:
         points = [self._points[i] for i in rows]
         settings = self._settings(points[0])
         model, _ = build_model(settings, self._device)
-        runs = [Contestant(*point.run()) for point in points]
+        runs = [Contestant(*checked_run(point, model)) for point in points]
         for run in runs:
-            model.check(run.variant)
-            check_budget(run.policy, model.n_tokens)
+            check_races(run.variant)
         n_frames, setting = self._table.frames[dtype], f"table.frames.{dtype}"
         inputs = inputs_of(model, self._cfg.data, n_frames, DTYPES[dtype], setting)
         model = model.to(DTYPES[dtype])
