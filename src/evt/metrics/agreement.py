@@ -32,6 +32,10 @@ def correlation(output: Tensor, reference: Tensor) -> float:
 
 def iou(output: Tensor, reference: Tensor, above: float = 0.5) -> float:
     """Where both are above a threshold, over where either is; 1 where neither is anywhere."""
-    a, b = output > above, reference > above
+    return overlap(output > above, reference > above)
+
+
+def overlap(a: Tensor, b: Tensor) -> float:
+    """The Jaccard index of two masks, bool: where both are, over where either is; 1 where neither is anywhere."""
     either = int((a | b).sum())
     return int((a & b).sum()) / either if either else 1.0

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evt.metrics import agreement
+
 TOLERANCE = 0.008
 """How far boundaries may lie apart, of the picture's diagonal."""
 
@@ -30,9 +32,7 @@ def region_similarity(found: Tensor, mask: Tensor, void: Tensor | None = None) -
         found, mask: (H, W) bool.
         void: pixels that do not count, (H, W) bool.
     """
-    found, mask = _without(void, found, mask)
-    union = int((found | mask).sum())
-    return int((found & mask).sum()) / union if union else 1.0
+    return agreement.overlap(*_without(void, found, mask))
 
 
 def boundary_measure(found: Tensor, mask: Tensor, void: Tensor | None = None) -> float:
@@ -100,8 +100,9 @@ def stretched(saliency: Tensor) -> Tensor:
 
 def mean_absolute_error(saliency: Tensor, mask: Tensor, void: Tensor | None = None) -> float:
     """Between a map, (H, W) of 0 to 1, and a mask, (H, W) bool, over pixels that are not void."""
-    error = (saliency.double() - mask.double()).abs()
-    return float(error.mean() if void is None else error[~void].mean())
+    if void is not None:
+        saliency, mask = saliency[~void], mask[~void]
+    return agreement.mean_absolute_error(saliency, mask)
 
 
 def f_of_thresholds(saliency: Tensor, mask: Tensor, void: Tensor | None = None) -> Tensor:
