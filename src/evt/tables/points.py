@@ -81,19 +81,18 @@ def checked_run(point: Point, model: Any) -> tuple[Any, Policy | None]:
     """A point's run, which its model can do.
 
     Raises:
-        ConfigError: it cannot, see `Point.run`; a variant lacks its policy, or has one that it does not take.
+        ConfigError: it cannot, see `Point.run`; a variant lacks its policy, has one that it does not take, or is for
+            models that see their input otherwise.
     """
     variant, policy = point.run()
+    if point["variant"] != "base" and (point["variant"] in REDUCTIONS) is not (model.sees == "clips"):
+        raise ConfigError(f"the point {point.label} has a variant that is for other models")
     check_budget(policy, model.n_tokens)
+    model.check(variant)
     try:
-        model.check(variant)
         model.stream(variant, policy)
-    except ConfigError:
-        raise
     except ValueError as error:
         raise ConfigError(f"the point {point.label}: {error}") from error
-    except (AttributeError, TypeError) as error:
-        raise ConfigError(f"the point {point.label} has a variant that is for other models") from error
     return variant, policy
 
 
