@@ -7,7 +7,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError
@@ -167,12 +169,18 @@ def class_of(node: Mapping[Any, Any], where: str) -> type:
 
 def choices(group: str, suits: Callable[[type], bool]) -> dict[str, str]:
     """The configs of a group whose class suits, in order: the `name` of each by that of its file."""
-    nodes = {path.stem: OmegaConf.load(path) for path in sorted((CONFIG_DIR / group).glob("*.yaml"))}
-    return {
-        stem: str(node.name)
-        for stem, node in nodes.items()
-        if "_target_" in node and suits(class_of(node, group))  # type: ignore[arg-type]
-    }
+    return {stem: str(node.name) for stem, node in configs(group).items() if suits(class_of(node, group))}
+
+
+def configs(group: str) -> dict[str, DictConfig]:
+    """The configs of a group that name a class, by the names of their files, in order."""
+    return _configs(CONFIG_DIR / group)
+
+
+@cache
+def _configs(folder: Path) -> dict[str, DictConfig]:
+    nodes = {path.stem: cast(DictConfig, OmegaConf.load(path)) for path in sorted(folder.glob("*.yaml"))}
+    return {stem: node for stem, node in nodes.items() if "_target_" in node}
 
 
 def choice(choices: Mapping[str, T], setting: str, name: Any) -> T:

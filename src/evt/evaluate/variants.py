@@ -86,6 +86,14 @@ def build_policy(cfg: DictConfig, variant: Variant, n_tokens: int) -> Policy | N
     return policy
 
 
+def takes(variant: str, policy: type) -> bool:
+    """Whether the variant of a name takes policies of a class."""
+    if variant in REDUCTIONS:
+        return policy is REDUCTIONS[variant]
+    own = VARIANTS[variant]
+    return (own.hold and _skips_frames(policy)) or (own.gate is not None and _selects_tokens(policy))
+
+
 def _skips_frames(cls: type) -> bool:
     return issubclass(cls, Every)
 

@@ -25,7 +25,7 @@ from evt.models.loading import Weights, build_model
 from evt.settings import changed
 from evt.tables.fill import said
 from evt.tables.filled import FilledTable
-from evt.tables.points import Point, agreement, checked_run, paper_table, points_of
+from evt.tables.points import Point, agreement, check_columns, checked_run, paper_table, points_of
 
 SCALE = {"gflops": 1e9, "tflops": 1e12}
 """Operations in one unit of a column."""
@@ -78,11 +78,25 @@ class PaperWork:
         self._built = cache(lambda size, file: build_model(self._settings(size, file), device))
         self._blank = cache(lambda size: build_model(changed(cfg.model, size=size, checkpoint=None), meta)[0])
         self._paper = paper_table(table.paper, table.cost, table.accuracy)
-        self._points = self._paper.points() if table.points is None else points_of(table.points)
-        if table.naive:
-            self._points += points_of([{"variant": "temporal", "tuned_r": "", "r": list(table.naive)}])
+        if table.points is None:
+            naive = [{"variant": "temporal", "tuned_r": "", "r": r} for r in table.naive]
+            self._points = self._paper.points() + [Point(tuple(row.items())) for row in naive]
+        else:
+            size = {"size": cfg.model.size} if "size" in self._paper.keys else {}
+            self._points = list(dict.fromkeys(point.filled(**size) for point in points_of(table.points)))
+        check_columns(self._points, *self._paper.keys)
         for point in self._points:
-            checked_run(point, self._shapes(point))
+            variant, _ = checked_run(point, self._shapes(point))
+            if variant.hold:
+                raise ConfigError(
+                    f"the point {point.label} does nothing in most frames, and these tables count what one of them "
+                    "takes; evt.run measures frame skipping"
+                )
+            if point["tuned_r"] != "" and not isinstance(point["tuned_r"], int):
+                raise ConfigError(
+                    f"a point has tuned_r {point['tuned_r']}; it must be a whole number, as in a folder r100 of "
+                    "fine_tuned"
+                )
         if (tuned := cfg.fine_tuned) is not None and not Path(tuned).is_dir():
             raise ConfigError(
                 f"fine_tuned is {tuned}, which is not a folder; one with r100/temporal.safetensors and so on is "
@@ -103,7 +117,7 @@ class PaperWork:
         loaded = filter(self._is_there, self._points) if self._trained else []
         self.weights = [self._model(point)[1].sha256 for point in loaded]
 
-    def _settings(self, size: int, fine_tuned: Path | None) -> DictConfig:
+    def _settings(self, size: Any, fine_tuned: Path | None) -> DictConfig:
         """The settings of a model."""
         tuned = {"fine_tuned": fine_tuned and str(fine_tuned)} if "fine_tuned" in self._cfg.model else {}
         return changed(self._cfg.model, size=size, **tuned)
@@ -115,8 +129,8 @@ class PaperWork:
         """A point's model on torch's meta device."""
         return self._blank(self._size(point))
 
-    def _size(self, point: Point) -> int:
-        return int(point["size"] or self._cfg.model.size)
+    def _size(self, point: Point) -> Any:
+        return point.filled(size=self._cfg.model.size)["size"]
 
     def _tuned(self, point: Point) -> Path | None:
         """The file of a point's fine-tuned weights; None where it has none."""
@@ -183,12 +197,12 @@ class PaperWork:
         return [FilledTable(cfg.table.name, table.title, records, notes, missing)]
 
     def _record(self, point: Point, figures: dict[str, Any]) -> dict[str, Any]:
-        table = self._table
+        table, of_points = self._table, (name for point in self._points for name, _ in point.cells)
         cost = figures[table.cost] / SCALE[table.cost] if table.cost in figures else ""
         printed = self._paper.beside(point, table.cost)
         return {
             "size": self._cfg.model.size,
-            **{column: point[column] for column in self._paper.keys},
+            **{column: point[column] for column in dict.fromkeys([*self._paper.keys, *of_points])},
             table.cost: cost,
             f"{table.cost}_paper": printed,
             table.accuracy: figures.get(table.accuracy, ""),

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
+from omegaconf import DictConfig, OmegaConf
 
+from evt.build import build, class_of, configs, unset
+from evt.checked import kinds_of
 from evt.errors import ConfigError
-from evt.evaluate.variants import check_budget
-from evt.eventful import VARIANTS, Every, Policy, Threshold, TopR
+from evt.evaluate.variants import check_budget, takes
+from evt.eventful import VARIANTS, Every, Policy
 from evt.tokens import REDUCTIONS
 
-POLICIES: dict[str, Callable[..., Policy]] = {"r": TopR, "h": Threshold, "every": Every}
-SETTINGS = ("r", "h", "every", "threshold")
-"""Columns that hold a variant's setting: the budget of a policy, or what a reduction of a clip's tokens takes."""
+UNNAMED = ("top_r", "threshold", "every", "run_length", "random_drop", "merge")
+"""Of configs/policy those that a point need not name: no two that a variant takes have a setting in common."""
 
 
 @dataclass(frozen=True)
@@ -34,45 +36,68 @@ class Point:
         return dict(self.cells).get(column, "")
 
     @property
+    def given(self) -> dict[str, Any]:
+        """The cells that are not empty."""
+        return {name: x for name, x in self.cells if x != ""}
+
+    def filled(self, **others: Any) -> Point:
+        """It without empty cells, and with these values first, in columns where it has none."""
+        return Point(tuple((others | self.given).items()))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it says of the policy: the name, unless that goes without saying, and settings."""
+        return {name: x for name, x in self.given.items() if name in policy_columns()}
+
+    @property
     def setting(self) -> str:
-        """The variant's setting, as in r=64; empty where it has none."""
-        return " ".join(f"{name}={self[name]}" for name in SETTINGS if self[name] != "")
+        """The same as a text, as in r=64; empty where there is nothing."""
+        return " ".join(f"{name}={x}" for name, x in self.settings.items())
 
     @property
     def label(self) -> str:
         """All of it, for a user."""
-        rest = [str(value) for name, value in self.cells if name not in SETTINGS and value != ""]
+        rest = [str(x) for name, x in self.given.items() if name not in self.settings]
         return " ".join([*rest, self.setting]).strip()
 
     def run(self) -> tuple[Any, Policy | None]:
-        """The `Variant`, and its policy where it has gates, or the `Reduction` of a model of whole clips.
+        """The `Variant`, and its policy where it takes one, or the `Reduction` of a model of whole clips.
 
         Raises:
-            ConfigError: there is no such variant, or its setting is out of range.
+            ConfigError: there is no such variant, it takes no such policy, or a setting is out of range.
         """
         name = self["variant"]
-        values = {name: self[name] for name in SETTINGS if self[name] != ""}
-        if len(values) > 1:
-            raise ConfigError(f"a point has {self.setting}; it must have one of {', '.join(values)} alone")
-        try:
-            if name in REDUCTIONS:
-                return REDUCTIONS[name](*values.values()), None
-            if name in VARIANTS:
-                phase = [] if self["phase"] == "" else [self["phase"]]
-                policies = [POLICIES[setting](value, *phase) for setting, value in values.items()]
-                return VARIANTS[name], policies[0] if policies else None
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        raise ConfigError(f"variant {name} is unknown; allowed are {', '.join([*VARIANTS, *REDUCTIONS])}")
+        if name not in (allowed := [*VARIANTS, *REDUCTIONS]):
+            has = f"variant {name}" if name else "no variant"
+            raise ConfigError(f"the point {self.label} has {has}; allowed are {', '.join(allowed)}")
+        policy = self._policy()
+        return (policy, None) if name in REDUCTIONS else (VARIANTS[name], policy)
+
+    def _policy(self) -> Any:
+        """The policy of configs/policy that it names, or the one without a name that has all its settings."""
+        given, variant = self.settings, self["variant"]
+        chosen = given.pop("policy", None)
+        kinds = {name: class_of(node, "policy") for name, node in configs("policy").items()}
+        taken = {name: kinds_of(cls).keys() for name, cls in kinds.items() if takes(variant, cls)}
+        for name, own in taken.items():
+            node = configs("policy")[name]
+            meant = name == chosen if chosen else given and name in UNNAMED
+            if meant and set(unset(node)) <= given.keys() <= own:
+                return build(cast(DictConfig, OmegaConf.merge(node, given)), "policy")
+        if taken or given or chosen:
+            ways = ([*([] if name in UNNAMED else [f"policy={name}"]), *own] for name, own in taken.items())
+            allowed = " or ".join(f"({', '.join(way)})" for way in ways) or "no policy"
+            raise ConfigError(f"the point {self.label}: variant {variant} takes {allowed}")
+        return None
 
     def phases(self) -> list[Point]:
-        """The points whose mean it is: itself, but of frame skipping one a phase, which favours no frame.
+        """The points whose mean it is: itself, but of frame skipping without a phase one with each.
 
         Raises:
             ConfigError: see `run`.
         """
         policy = self.run()[1]
-        if not isinstance(policy, Every):
+        if not isinstance(policy, Every) or self["phase"] != "":
             return [self]
         return [Point((*self.cells, ("phase", phase))) for phase in range(policy.every)]
 
@@ -89,28 +114,44 @@ def checked_run(point: Point, model: Any) -> tuple[Any, Policy | None]:
         raise ConfigError(f"the point {point.label} has a variant that is for other models")
     check_budget(policy, model.n_tokens)
     model.check(variant)
-    try:
-        model.stream(variant, policy)
-    except ValueError as error:
-        raise ConfigError(f"the point {point.label}: {error}") from error
     return variant, policy
+
+
+def policy_columns() -> list[str]:
+    """The columns of points that say which policy: its name in configs/policy, and the settings of all there."""
+    kinds = [kinds_of(class_of(node, "policy")) for node in configs("policy").values()]
+    return list(dict.fromkeys(["policy", *(name for own in kinds for name in own)]))
+
+
+def check_columns(points: Sequence[Point], *columns: str) -> None:
+    """Refuse points that say more than their variant, which policy it has, and what a table's columns say.
+
+    Raises:
+        ConfigError: one does.
+    """
+    allowed = dict.fromkeys([*columns, "variant", *policy_columns()])
+    for name in (name for point in points for name, _ in point.cells):
+        if name not in allowed:
+            raise ConfigError(f"a point has {name}, which is none of its columns: {', '.join(allowed)}")
 
 
 def points_of(rows: Sequence[Mapping[str, Any]]) -> list[Point]:
     """The points that a config lists, each once; a list of values stands for a point with each.
 
     Raises:
-        ConfigError: there is none, or one is not settings by name.
+        ConfigError: there is none, or one is not settings by name, or lacks the value of one.
     """
     if not isinstance(rows, list | tuple) or not rows:
         raise ConfigError(f"points is {rows!r}; it must be a list of points, such as [{{variant: base}}]")
     if others := [row for row in rows if not isinstance(row, Mapping) or not row]:
         raise ConfigError(f"a point is {others[0]!r}; it must be settings by name, such as {{variant: base}}")
-    points = (
-        Point(tuple(zip(row, values, strict=True)))
-        for row in rows
-        for values in product(*(x if isinstance(x, list | tuple) else [x] for x in row.values()))
-    )
+    points = []
+    for row in rows:
+        values = {name: list(x) if isinstance(x, list | tuple) else [x] for name, x in row.items()}
+        for name, own in values.items():
+            if not own or any(isinstance(x, list | tuple | Mapping) for x in own):
+                raise ConfigError(f"a point's {name} is {row[name]!r}; it must be a value, or a list of some")
+        points += [Point(tuple(zip(values, cells, strict=True))) for cells in product(*values.values())]
     return list(dict.fromkeys(points))
 
 
@@ -131,10 +172,8 @@ class Paper:
 
     def beside(self, point: Point, figure: str) -> str:
         """A figure of a row as printed; empty where the paper has no such row."""
-        own = {name: str(value) for name, value in point.cells}
-        found = (
-            row[figure] for row in self.rows if all(str(_number(row[k])) == own.get(k, "") for k in self.keys)
-        )
+        rows = zip(self.rows, self.points(), strict=True)
+        found = (row[figure] for row, other in rows if other.given == point.given)
         return next(found, "")
 
 

@@ -26,7 +26,7 @@ from evt.settings import changed
 from evt.tables.fill import said
 from evt.tables.filled import FilledTable
 from evt.tables.metrics import Metric
-from evt.tables.points import Point, checked_run, points_of
+from evt.tables.points import Point, check_columns, checked_run, points_of
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class SampleWork:
         ]
         self._models: dict[str, tuple[Any, Weights]] = {}
         points = [point for chosen in self._shown.values() for point in points_of(chosen["points"])]
+        check_columns(points, "model", *table.weights)
         # What is measured: a row of frame skipping is the mean of several.
         self._points = list(dict.fromkeys(phase for point in points for phase in point.phases()))
         wanted = WANTED[self._model(self._points[0])[0].sees]
