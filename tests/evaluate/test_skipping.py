@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 
-from evt.evaluate.skipping import LAGS, Skipping
+from evt.evaluate.skipping import LAGS, Skipping, between, held
 from evt.evaluate.trace import Seen, Step, trace
 from evt.eventful import VARIANTS, Every
 from evt.metrics.agreement import relative_l2
@@ -74,3 +74,26 @@ def test_nothing_is_said_where_there_is_nothing_to_compare_with(frames: int, rat
     for one in seen([torch.ones(2)] * frames, ratio):
         evaluator.update(one)
     assert evaluator.compute() == {}
+
+
+@pytest.mark.parametrize(("every", "phase"), [(1, 0), (2, 0), (2, 1), (3, 1), (5, 4)])
+def test_what_is_held_is_what_a_stream_that_skips_gives(every: int, phase: int) -> None:
+    """The small tables run no such stream, but show its outputs and operations, video after video."""
+    net, frames = small_vit(), small_frames(7, changed=9)
+    policy = Every(every, phase)
+    dense = list(trace(net.stream(VARIANTS["base"]), frames))
+    made = list(held([*dense, *dense], policy))
+    steps = list(trace(net.stream(VARIANTS["skip"], policy), frames))
+    for own, other in zip(made, [*steps, *steps], strict=True):
+        assert own.output.equal(other.output)
+        assert (own.ops, own.first) == (other.ops, other.first)
+
+
+def test_the_nearest_costs_by_hand() -> None:
+    costs = [2.0, 8.0, 4.0]
+    assert between(5, costs) == (1, 2, 0.25)
+    assert between(3, costs) == (2, 0, 0.5)
+    assert between(4, costs) == (2, 2, 1)
+    assert between(1.9, costs) is None
+    assert between(8.1, costs) is None
+    assert between(1, []) is None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
-from evt.evaluate.trace import Seen
+from evt.evaluate.trace import Seen, Step
+from evt.eventful import Every
 from evt.metrics.agreement import relative_l2
 
 LAGS = 16
@@ -61,16 +62,52 @@ class Skipping:
         """Of skipping at the variant's operations: that one of `every` frames is run, and its `relative_l2_error`.
 
         Where this is no whole number, some frames are held as long as the next smaller one says, others as the next
-        larger. Nothing where there were no later frames, or more would have to be held than `LAGS`.
+        larger, see `between`. Nothing where there were no later frames, or more would have to be held than
+        `LAGS`.
         """
-        if not self.ops or not 1 <= (every := self.dense_ops / self.ops) <= LAGS:
+        costs = [1 / every for every in range(1, LAGS + 1)]
+        if not self.frames or (place := between(self.ops / self.dense_ops, costs)) is None:
             return {}
-        low, high = math.floor(every), min(math.ceil(every), LAGS)
-        # Operations are as 1 / k: so large a share of the frames is in groups of `low`.
-        share = 1.0 if low == high else (1 / every - 1 / high) / (1 / low - 1 / high)
-        error = share * self._error(low) + (1 - share) * self._error(high)
-        return {"every": every, "relative_l2_error": error}
+        low, high, share = place
+        error = share * self._error(low + 1) + (1 - share) * self._error(high + 1)
+        return {"every": self.dense_ops / self.ops, "relative_l2_error": error}
 
     def _error(self, every: int) -> float:
         """Mean error of later frames where one of `every` is run, over the places of a frame among these."""
         return sum(self.errors[:every]) / every / self.frames
+
+
+def held(dense: Iterable[Step], policy: Every) -> Iterator[Step]:
+    """The steps of frame skipping, from those of the dense model on the same inputs.
+
+    Args:
+        dense: of one sequence after another.
+        policy: says which are run.
+    """
+    number = 0
+    for step in dense:
+        number = 0 if step.first else number + 1
+        if number == 0 or policy.due(number):
+            last = step
+            yield step
+        else:
+            yield replace(last, ops=Counter(), seconds=0.0, first=False)
+
+
+def between(cost: float, costs: Sequence[float]) -> tuple[int, int, float] | None:
+    """How frame skipping spends what no whole k costs: some frames are held as one k says, others as another.
+
+    Args:
+        cost: operations that are to be spent.
+        costs: what can be had, in any order.
+
+    Returns:
+        The places of the nearest cost that is no less, and of the nearest that is no more, and the share of the
+        former such that their mean is `cost`; None where all cost less, or all more.
+    """
+    more = min((i for i, x in enumerate(costs) if x >= cost), key=costs.__getitem__, default=None)
+    less = max((i for i, x in enumerate(costs) if x <= cost), key=costs.__getitem__, default=None)
+    if more is None or less is None:
+        return None
+    width = costs[more] - costs[less]
+    return more, less, (cost - costs[less]) / width if width else 1.0

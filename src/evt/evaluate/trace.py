@@ -154,12 +154,16 @@ def observe(subject: Subject, sample: Any, inputs: Iterable[Tensor] | None = Non
         if rivals is not None:
             dense.append(next(rivals))
     kept = getattr(subject.stream, "kept", None)
-    return _seen(subject.model if subject.decode else None, sample, steps, dense, kept)
+    return seen_of(subject.model if subject.decode else None, sample, steps, dense, kept)
 
 
 @torch.no_grad()
 def observe_together(
-    stream: Streamed, inputs: Iterable[Tensor], samples: Sequence[Any], models: Sequence[Model]
+    stream: Streamed,
+    inputs: Iterable[Tensor],
+    samples: Sequence[Any],
+    models: Sequence[Model],
+    dense: Sequence[Sequence[Step]] | None = None,
 ) -> list[list[Seen]]:
     """Run samples of the same kind side by side, as one batch of streams.
 
@@ -168,6 +172,7 @@ def observe_together(
         inputs: as it takes them, those of all samples along the batch, (B * V, ...) each.
         samples: B of them.
         models: what decodes; none decodes nothing.
+        dense: of each sample, what the dense model made of the same inputs, where it ran.
 
     Returns:
         For each of the models what came of each sample: its share of operations and seconds. One without models.
@@ -179,13 +184,17 @@ def observe_together(
         [replace(step, output=output, ops=ops, seconds=step.seconds / n) for output in step.output.chunk(n)]
         for step, ops in zip(steps, shared_ops, strict=True)
     ]
-    of_samples = list(zip(samples, zip(*shares, strict=True), strict=True))
+    of_samples = list(zip(samples, zip(*shares, strict=True), dense or [()] * n, strict=True))
     decoders: Sequence[Model | None] = models or [None]
-    return [[_seen(model, sample, own, [], kept) for sample, own in of_samples] for model in decoders]
+    return [[seen_of(model, *of_sample, kept) for of_sample in of_samples] for model in decoders]
 
 
-def _seen(
-    model: Model | None, sample: Any, steps: Sequence[Step], dense: Sequence[Step], kept: float | None
+def seen_of(
+    model: Model | None,
+    sample: Any,
+    steps: Sequence[Step],
+    dense: Sequence[Step] = (),
+    kept: float | None = None,
 ) -> Seen:
     """What came of a sample; decoded by a model, if there is one."""
     if model is None:
