@@ -65,13 +65,41 @@ def test_every_resample_draws_as_many_videos_as_there_are() -> None:
 def test_the_interval_of_a_mean_is_that_of_the_normal_distribution() -> None:
     """1000 clips, 80% right: 1.96 times the root of 0.8 x 0.2 / 1000."""
     hits = [1] * 800 + [0] * 200
-    width = bootstrap.half_width(bootstrap.mean_of(hits, bootstrap.resample(1000)))
+    width = bootstrap.mean_of(hits).interval
     assert width == pytest.approx(1.96 * (0.16 / 1000) ** 0.5, rel=0.1)
 
 
 def test_half_the_width_by_hand() -> None:
     assert bootstrap.half_width(np.arange(101.0)) == pytest.approx(95 / 2)
     assert bootstrap.half_width(np.array([1.0, np.nan, 1.0])) == 0
+
+
+def test_mixed_figures_by_hand() -> None:
+    a, b = (bootstrap.Estimate(x, np.full(3, x + 1)) for x in (2.0, 10.0))
+    mixed = bootstrap.Estimate.mixed((0.25, 0.75), (a, b))
+    assert (mixed.value, mixed.resamples.tolist()) == (8, [9, 9, 9])
+    difference = b - a
+    assert (difference.value, difference.resamples.tolist(), difference.interval) == (8, [8, 8, 8], 0)
+
+
+def test_rows_meet_the_same_resamples() -> None:
+    """Else the difference of a row and itself, measured twice, would not be nothing."""
+    records = [random_video(np.random.default_rng(i), f"v{i}")[0] for i in range(3)]
+    once, again = merged(records).map50(), merged(records).map50()
+    difference = once - again
+    assert (difference.value, difference.interval) == (0, 0)
+    assert once.interval > 0
+    assert merged(records[:1]).map50().interval == pytest.approx(0, abs=1e-9)
+
+
+def test_a_part_of_each_video_is_resampled_by_videos() -> None:
+    records = [random_video(np.random.default_rng(i), f"v{i}")[0] for i in range(3)]
+    first = merged(records).only(lambda name: name.endswith(":0")).map50()
+    alone = []
+    for record in records:
+        video = merged([record]).only(lambda name: name.endswith(":0"))
+        alone.append(video.records())
+    assert first.resamples.tolist() == merged(alone).map50().resamples.tolist()
 
 
 def test_frames_are_chosen_with_all_that_is_theirs() -> None:

@@ -89,8 +89,11 @@ def read(folder: Path, table: str) -> pd.DataFrame:
     return pd.read_csv(folder / "out" / f"{table}.csv")
 
 
+EACH = ["table.detect_from=0", "table.detect_every=1"]
+"""Objects are detected in each frame."""
+
 FEW = [
-    *("data.n_videos=3", "data.n_frames=8", "table.batch=1"),
+    *("data.n_videos=3", "data.n_frames=8", "table.batch=1", "table.detect_from=3"),
     points("table_c_mini", "{variant: base}", "{variant: [temporal, tokenwise, stgt, rows], r: 64}"),
     points("table_1_mini", "{variant: [base, spatial]}", "{variant: [temporal, spatiotemporal], r: 64}"),
     points("table_b_mini", "{variant: base}", "{variant: temporal, h: 1}"),
@@ -117,7 +120,7 @@ def test_a_row_is_what_a_run_over_the_same_videos_gives(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detector: list[str]
 ) -> None:
     """Streams of a batch must not touch each other, and both ways to measure must agree for tables to be believed."""
-    table = made(monkeypatch, tmp_path, "mini", *detector, *FEW, "table.detect_every=1", "table.batch=3")
+    table = made(monkeypatch, tmp_path, "mini", *detector, *FEW, *EACH, "table.batch=3")
     folder = tmp_path / "alone"
     videos = ["data.n_videos=3", "data.n_frames=8", "policy.r=64", "compare=false"]
     command(monkeypatch, run.run, "model=vitdet_mini", *detector, *videos, f"hydra.run.dir={folder}")
@@ -167,6 +170,7 @@ def test_parts_are_of_the_length_of_the_videos(
     few = [
         "data.n_videos=1",
         "data.n_frames=8",
+        *EACH,
         points("table_drift_mini", "{variant: base}"),
         "table.metrics.accuracy.parts=2",
     ]
@@ -180,7 +184,7 @@ def test_a_row_of_frame_skipping_is_the_mean_over_its_phases(
 ) -> None:
     """Else the frames that are looked at could be those that were run, or those that were held longest."""
     folder = tmp_path / "alone"
-    few = ["data.n_videos=2", "data.n_frames=5", "table.detect_every=1", points(
+    few = ["data.n_videos=2", "data.n_frames=5", *EACH, points(
         "table_drift_mini", "{variant: base}", "{variant: skip, every: [1, 2]}")]  # fmt: skip
     table = made(monkeypatch, tmp_path, "table_drift_mini", *detector, *few, "table.metrics.accuracy.parts=1")
     base, whole, half = (row for _, row in table.iterrows())
@@ -198,6 +202,50 @@ def test_a_row_of_frame_skipping_is_the_mean_over_its_phases(
     # Of four later frames each phase runs two.
     assert half.gflops == pytest.approx((0.0037 + 0.9963 / 2) * base.gflops)
     assert half.frames == 10
+    # Skipping nothing is the dense model, and so is a row against itself.
+    differences = ["minus_base", "minus_base_interval", "minus_skip", "minus_skip_interval"]
+    assert whole[differences].tolist() == base[differences].tolist() == [0, 0, 0, 0]
+    assert half.minus_base == pytest.approx(half.map50 - base.map50)
+    assert half[differences[2:]].tolist() == [0, 0]
+
+
+def test_objects_are_detected_where_the_table_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detector: list[str]
+) -> None:
+    """Accuracy is to be of frames in which errors have settled, and the others are run for that alone."""
+    few = ["data.n_videos=1", "data.n_frames=8", points("table_drift_mini", "{variant: base}")]
+    where = ["table.detect_from=3", "table.detect_every=2", "table.metrics.accuracy.parts=8"]
+    table = made(monkeypatch, tmp_path, "table_drift_mini", *detector, *few, *where)
+    seen = [k for k in range(8) if table[f"map50_part{k + 1}"].notna().all()]
+    assert seen == [3, 5, 7]
+
+
+def test_error_over_time_is_against_the_dense_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detector: list[str]
+) -> None:
+    few = ["data.n_videos=2", "data.n_frames=5", "table.batch=2", "table.metrics.error.until=[1,2,4,8]",
+           points("error_over_time", "{variant: base}", "{variant: skip, every: 2}",
+                  "{variant: temporal, r: [256, 16]}")]  # fmt: skip
+    table = made(monkeypatch, tmp_path, "error_over_time", *detector, *few)
+    base, skip, whole, few_tokens = (row for _, row in table.iterrows())
+    columns = ["error_1", "error_2", "error_4"]
+    assert base[columns].tolist() == [0, 0, 0]
+    assert whole[columns].tolist() == pytest.approx([0, 0, 0], abs=1e-5)
+    assert (few_tokens[columns] > 0).all()
+    assert table.error_8.isna().all()
+    for name in columns:
+        assert few_tokens[f"{name}_interval"] > 0
+    # Half of the frames are those of the dense model: frame 1 in one of two phases.
+    folder = tmp_path / "alone"
+    errors = []
+    for phase in (0, 1):
+        command(
+            monkeypatch, run.run, "model=vitdet_mini", "variant=skip", "policy.every=2", f"policy.phase={phase}",
+            *detector, "data.n_videos=2", "data.n_frames=5", f"hydra.run.dir={folder}",
+        )  # fmt: skip
+        errors.append(json.loads((folder / "metrics.json").read_text())["later"]["relative_l2_error"])
+    weighted = (skip.error_1 + skip.error_2 + 2 * skip.error_4) / 4
+    assert weighted == pytest.approx(sum(errors) / 2)
 
 
 def test_clips_are_classified_by_each_temporal_sub_model(
@@ -220,7 +268,7 @@ def test_clips_are_classified_by_each_temporal_sub_model(
     [
         (["table=table_c", "quick=true"], "table_c has no quick form"),
         (["table=mini", "quick=2"], "quick is 2; it must be true or false"),
-        (["table=mini", "quick=true", "data.n_videos=3"], "quick=true makes data.n_videos 24"),
+        (["table=mini", "quick=true", "data.n_videos=3"], "quick=true makes data.n_videos 8"),
         (["table=mini", "workers=0"], "workers is 0; it must be a whole number from 1 to"),
         (["table=mini", points("table_c_mini", "{variant: temporal, r: 300}")], "r is 300, but a frame has 256"),
         (["table=mini", points("table_b_mini", "{variant: temporal, h: -1}")], "policy.h is -1; it must be a finite"),
@@ -235,6 +283,8 @@ def test_clips_are_classified_by_each_temporal_sub_model(
         (["table=mini", points("table_c_mini", "{model: vivit, variant: base}")], "has model vivit; it must be"),
         (["table=mini", points("table_c_mini", "{variant: rlt, threshold: 1}")], "that is for other models"),
         (["table=mini", "table.tables.table_c_mini=3"], "table.tables.table_c_mini is 3; it must have a title"),
+        (["table=mini", "data.n_frames=24"], "table.detect_from is 24, but a video has 24 frames; it must be less"),
+        (["table=error_over_time", "table.metrics.error.until=[8, 4]"], "until is [8, 4]; each must be larger"),
         (["table=mini", "model=vitdet"], "model is vitdet, but mini is of vitdet_mini"),
         (["table=mini", "model.n_classes=7"], "they must be as many"),
         (["table=mini", "data=video"], "data is video, but mini is of sprites; leave data as it is"),

@@ -7,6 +7,7 @@ drawn from one seed: figures on the same videos meet the same draws, so that the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,8 +25,37 @@ def resample(n: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
 
 def half_width(values: np.ndarray) -> float:
     """Half the width of the interval that 95% of the values lie in; those that are not a number are left out."""
+    if np.isnan(values).all():
+        return float("nan")
     low, high = np.nanpercentile(values, (2.5, 97.5))
     return float(high - low) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A figure, and what it is on videos that are drawn again and again.
+
+    value: the figure.
+    resamples: (RESAMPLES,), what it is in each resample; two figures on the same videos can be subtracted.
+    """
+
+    value: float
+    resamples: np.ndarray
+
+    @property
+    def interval(self) -> float:
+        """See `half_width`."""
+        return half_width(self.resamples)
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        return Estimate(self.value - other.value, self.resamples - other.resamples)
+
+    @classmethod
+    def mixed(cls, shares: Sequence[float], parts: Sequence[Estimate]) -> Estimate:
+        """The mean of figures on the same videos, each with its share; all shares are 1 together."""
+        weights = np.asarray(shares)
+        values, resamples = np.array([x.value for x in parts]), np.stack([x.resamples for x in parts])
+        return cls(float(weights @ values), weights @ resamples)
 
 
 def map50_of(
@@ -64,6 +94,7 @@ def _average_precision(found: Ranking, video_of: np.ndarray, times: np.ndarray) 
     return float(np.append(precision, 0)[at].mean())
 
 
-def mean_of(values: Sequence[float], draws: np.ndarray) -> np.ndarray:
-    """The mean of one value a video in each resample, (resamples,)."""
-    return draws @ np.asarray(values, np.float64) / draws.sum(1)
+def mean_of(values: Sequence[float]) -> Estimate:
+    """The mean of one value a video."""
+    draws = resample(len(values))
+    return Estimate(float(np.mean(values)), draws @ np.asarray(values, np.float64) / draws.sum(1))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evt.metrics.bootstrap import RESAMPLES, map50_of, resample
+from evt.metrics.bootstrap import RESAMPLES, Estimate, map50_of, resample
 from evt.metrics.coco import SUMMARY, Instances, evaluate
 
 
@@ -178,6 +178,11 @@ class DetectionMetrics:
         draws = resample(len(self._videos), resamples)
         return 100 * map50_of(len(self._classes), objects, detections, video_of, draws)
 
+    def map50(self) -> Estimate:
+        """mAP50 in percent, not a number where there are no objects; see `map50_of_resamples`."""
+        map50 = self.compute().map50
+        return Estimate(np.nan if map50 is None else map50, self.map50_of_resamples())
+
     def _instances(self) -> tuple[_Part, np.ndarray, Instances, Instances]:
         """All frames, the rank of each, their objects, and the detections of those that are labelled."""
         part = self._merged()
@@ -200,6 +205,7 @@ class DetectionMetrics:
         }
         frames = [frame for frame in part.frames if chosen(frame)]
         few._add(_Part(frames, **{name: getattr(part, name)[mask] for name, mask in rows.items()}))
+        few._videos = [[frame for frame in video if chosen(frame)] for video in self._videos]
         return few
 
     def compute(self) -> DetectionResult:

@@ -20,6 +20,7 @@ class FilledTable:
     records: the rows, all with the same columns.
     notes: what qualifies them, for below the table.
     missing: what would fill the cells that are empty, for the terminal.
+    covariance: of the rows' accuracies, see `evt.tables.paired.covariance`.
     """
 
     name: str
@@ -27,10 +28,13 @@ class FilledTable:
     records: Sequence[dict[str, Any]]
     notes: Sequence[str]
     missing: Sequence[str] = field(default_factory=list)
+    covariance: pd.DataFrame | None = None
 
 
 def write_table(path: Path, table: FilledTable, digits: dict[str, int]) -> Path:
     """Write a table as CSV, in full precision, and as Markdown beside it, for reading.
+
+    The covariance of its rows, where it has one, goes into another CSV file, see `covariance_of`.
 
     Args:
         path: of the CSV file.
@@ -41,6 +45,8 @@ def write_table(path: Path, table: FilledTable, digits: dict[str, int]) -> Path:
         The path.
     """
     write(path, pd.DataFrame(table.records).to_csv(index=False))
+    if table.covariance is not None:
+        write(covariance_of(path), table.covariance.to_csv(float_format="%.6g"))
 
     def cell(name: str, x: Any) -> str:
         return f"{x:.{digits[name]}f}" if isinstance(x, float) and name in digits else str(x)
@@ -49,6 +55,11 @@ def write_table(path: Path, table: FilledTable, digits: dict[str, int]) -> Path:
     lines = [f"# {table.title}", "", markdown(rows), "", *(f"- {note}" for note in table.notes)]
     write(path.with_suffix(".md"), "\n".join(lines) + "\n")
     return path
+
+
+def covariance_of(path: Path) -> Path:
+    """Where the covariance of a table's rows is, by the path of the table."""
+    return path.with_name(f"{path.stem}_covariance.csv")
 
 
 def markdown(rows: Sequence[dict[str, str]]) -> str:

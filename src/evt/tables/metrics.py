@@ -8,25 +8,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Protocol
+from itertools import pairwise
+from statistics import fmean
+from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
 from evt.evaluate.detection import add_frame
 from evt.evaluate.trace import Seen
-from evt.metrics.bootstrap import half_width, mean_of, resample
+from evt.metrics.agreement import relative_l2
+from evt.metrics.bootstrap import Estimate, mean_of
 from evt.metrics.detection import DetectionMetrics
 
 
 class Metric(Protocol):
-    """What a table's config may name below `metrics`."""
+    """What a table's config may name below `metrics`.
+
+    beside: whether the dense model must run beside what is measured.
+    """
+
+    beside: ClassVar[bool]
 
     def record(self, seen: Sequence[Seen], data: Any, /) -> Any:
         """What is kept of a video, whose frames were seen, or of a clip, the only sample."""
 
     def columns(self, records: Sequence[Any], data: Any, /) -> dict[str, Any]:
-        """The cells of a row, by column, from the records of all videos or clips; "" is an empty one."""
+        """Cells of a row, by column, from the records of all videos or clips; "" is an empty one."""
+
+    def estimates(self, records: Sequence[Any], data: Any, /) -> dict[str, Estimate]:
+        """Those that depend on which videos or clips were looked at, with how much they do."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,7 @@ class FrameOperations:
     flush_rate: that share.
     """
 
+    beside: ClassVar[bool] = False
     flush_rate: Annotated[float, Field(gt=0, le=1)]
 
     def record(self, seen: Sequence[Seen], data: Any) -> dict[str, float]:
@@ -54,14 +66,19 @@ class FrameOperations:
         ops = self.flush_rate * first + (1 - self.flush_rate) * later
         return {"gflops": ops / 1e9, "videos": len(records), "frames": n_first + n_later}
 
+    def estimates(self, records: Sequence[dict[str, float]], data: Any) -> dict[str, Estimate]:
+        """See `Metric`."""
+        return {}
+
 
 @dataclass(frozen=True)
 class MeanAveragePrecision:
-    """`map50` in percent, `interval`, see `evt.metrics.bootstrap`, and `map50_part1` to `map50_partK`.
+    """`map50` in percent, `map50_part1` to `map50_partK`, and `falls`, by how much the last is below the first.
 
     parts: K, of the length of each video, all of which have the same; 1 leaves these columns out.
     """
 
+    beside: ClassVar[bool] = False
     parts: PositiveInt = 1
 
     def record(self, seen: Sequence[Seen], data: Any) -> dict[str, Any]:
@@ -74,14 +91,19 @@ class MeanAveragePrecision:
 
     def columns(self, records: Sequence[dict[str, Any]], data: Any) -> dict[str, Any]:
         """See `Metric`."""
+        return {}
+
+    def estimates(self, records: Sequence[dict[str, Any]], data: Any) -> dict[str, Estimate]:
+        """See `Metric`."""
         found, n_frames = DetectionMetrics(data.classes), len(data[0])
         for record in records:
             found.add_records(record)
-        cells = {"map50": found.compute().map50, "interval": half_width(found.map50_of_resamples())}
-        for k in range(self.parts if self.parts > 1 else 0):
-            shown = found.only(partial(_is_in_part, k, self.parts, n_frames))
-            cells[f"map50_part{k + 1}"] = shown.compute().map50
-        return cells
+        whole = {"map50": found.map50()}
+        if self.parts == 1:
+            return whole
+        parts = [found.only(partial(_is_in_part, k, self.parts, n_frames)).map50() for k in range(self.parts)]
+        named = {f"map50_part{k}": part for k, part in enumerate(parts, 1)}
+        return {**whole, **named, "falls": parts[0] - parts[-1]}
 
 
 def _is_in_part(part: int, parts: int, n_frames: int, frame: str) -> bool:
@@ -92,6 +114,8 @@ def _is_in_part(part: int, parts: int, n_frames: int, frame: str) -> bool:
 @dataclass(frozen=True)
 class ClipOperations:
     """`gflops` of a mean clip, and the share of its tokens that the model saw, `kept`, where some are dropped."""
+
+    beside: ClassVar[bool] = False
 
     def record(self, seen: Sequence[Seen], data: Any) -> list[float | None]:
         """See `Metric`."""
@@ -104,10 +128,16 @@ class ClipOperations:
         cells = {"gflops": sum(ops) / len(ops) / 1e9}
         return cells if None in kept else {**cells, "kept": float(np.mean(kept))}
 
+    def estimates(self, records: Sequence[Sequence[Any]], data: Any) -> dict[str, Estimate]:
+        """See `Metric`."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Top1:
-    """`top1` in percent, `interval`, see `evt.metrics.bootstrap`, and of how many `clips`."""
+    """`top1` in percent, and of how many `clips`."""
+
+    beside: ClassVar[bool] = False
 
     def record(self, seen: Sequence[Seen], data: Any) -> int:
         """See `Metric`."""
@@ -116,13 +146,18 @@ class Top1:
 
     def columns(self, records: Sequence[int], data: Any) -> dict[str, Any]:
         """See `Metric`."""
-        interval = half_width(100 * mean_of(records, resample(len(records))))
-        return {"top1": 100 * float(np.mean(records)), "interval": interval, "clips": len(records)}
+        return {"clips": len(records)}
+
+    def estimates(self, records: Sequence[int], data: Any) -> dict[str, Estimate]:
+        """See `Metric`."""
+        return {"top1": mean_of([100 * right for right in records])}
 
 
 @dataclass(frozen=True)
 class Throughput:
     """`clips_per_second`, of models that take a clip at once; streams of steps are timed elsewhere."""
+
+    beside: ClassVar[bool] = False
 
     def record(self, seen: Sequence[Seen], data: Any) -> float | None:
         """See `Metric`."""
@@ -133,3 +168,46 @@ class Throughput:
         """See `Metric`."""
         seconds = [x for x in records if x is not None]
         return {"clips_per_second": len(seconds) / sum(seconds) if seconds else ""}
+
+    def estimates(self, records: Sequence[float | None], data: Any) -> dict[str, Estimate]:
+        """See `Metric`."""
+        return {}
+
+
+@dataclass(frozen=True)
+class ErrorOverTime:
+    """`error_K`: relative L2 error of the Transformer's output against the dense model's on the same frame.
+
+    until: K for each column, ascending: the last of the frames that it is the mean over, counted from the flush,
+        which is frame 0; the first is the one after the K before. Columns that the videos are too short for are left
+        out.
+
+    Raises:
+        ValueError: they do not ascend.
+    """
+
+    beside: ClassVar[bool] = True
+    until: tuple[PositiveInt, ...]
+
+    def __post_init__(self) -> None:
+        if any(low >= high for low, high in pairwise(self.until)):
+            raise ValueError(f"until is {list(self.until)}; each must be larger than the one before")
+
+    def record(self, seen: Sequence[Seen], data: Any) -> list[float]:
+        """See `Metric`."""
+        errors = [
+            relative_l2(step.output, dense.output)
+            for x in seen
+            for step, dense in zip(x.steps, x.dense, strict=True)
+        ]
+        bins = pairwise((0, *self.until))
+        return [fmean(errors[low + 1 : high + 1]) for low, high in bins if high < len(errors)]
+
+    def columns(self, records: Sequence[list[float]], data: Any) -> dict[str, Any]:
+        """See `Metric`."""
+        return {}
+
+    def estimates(self, records: Sequence[list[float]], data: Any) -> dict[str, Estimate]:
+        """See `Metric`."""
+        columns = zip(*records, strict=True)
+        return {f"error_{k}": mean_of(values) for k, values in zip(self.until, columns, strict=False)}

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
@@ -20,12 +19,15 @@ from evt.data.loading import WANTED, build_data
 from evt.device import build_device
 from evt.errors import ConfigError
 from evt.evaluate.classes import class_names
-from evt.evaluate.trace import Seen, observe_together
+from evt.evaluate.side_by_side import SideBySide
+from evt.evaluate.trace import Seen
+from evt.metrics.bootstrap import Estimate
 from evt.models.loading import Weights, build_model
 from evt.settings import changed
 from evt.tables.fill import said
 from evt.tables.filled import FilledTable
 from evt.tables.metrics import Metric
+from evt.tables.paired import Row, compared, covariance
 from evt.tables.points import Point, check_columns, checked_run, points_of
 
 
@@ -36,15 +38,15 @@ class SampleTable:
     tables: by name, each a title and its points, see `points_of`. Columns of a point are `variant` and its setting,
         those of `weights`, and `model` where there are several.
     metrics: by any name, see `evt.tables.metrics`.
-    columns: the first ones, in their order: those of points and metrics, `share`, which is r over the tokens, and of
-        operations and throughput the ratios to the base row above, `op_ratio` and `time_ratio`. Other columns of the
-        metrics follow.
+    columns: the first ones, in their order: those of points and metrics, `share`, which is r over the tokens, and
+        what comes of comparing rows on the same videos or clips, see `compared`. Other columns of the metrics follow.
     notes: below the tables; may have {cfg}, {model} and {weights} in them, and what these have.
     model, data: the choices that the tables are of.
     models: others than `model`, by their names in the points.
     weights: by column and value: settings of the model that it stands for.
     batch: videos or clips that run as one batch of streams.
-    detect_every: frames of a video of which the last is decoded; of a clip 1.
+    detect_from, detect_every: which frames are decoded, counted from the flush, which is frame 0: the first one, and
+        every so many later; null decodes none. Of a clip that is the only sample.
     digits: of numbers in the Markdown table.
     quick: what the quick form changes, see `evt.tables.fill.quick_form`.
     """
@@ -57,6 +59,7 @@ class SampleTable:
     data: str
     batch: PositiveInt
     quick: dict[str, Any]
+    detect_from: NonNegativeInt | None = 0
     detect_every: PositiveInt = 1
     models: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, dict[Any, dict[str, Any]]] = field(default_factory=dict)
@@ -87,6 +90,11 @@ class SampleWork:
             model, weights = self._model(point)
             checked_run(point, model)
             class_names(self.parts, model.n_classes, weights.classes)
+        if model.sees == "frames" and (table.detect_from or 0) >= (shortest := min(map(len, self.parts))):
+            raise ConfigError(
+                f"table.detect_from is {table.detect_from}, but a video has {shortest} frames; it must be less, or "
+                "null to detect in none"
+            )
         self.weights = [weights.sha256 for _, weights in self._models.values()]
 
     @property
@@ -143,20 +151,24 @@ class SampleWork:
         model = self._model(self._points[0])[0]
         units = [self.parts[i] for i in batch]
         moments = list(zip(*(unit if model.sees == "frames" else [unit] for unit in units), strict=True))
+        first, every = self._table.detect_from, self._table.detect_every
+        detected = [] if first is None else range(first, len(moments), every)
+        beside = any(metric.beside for metric in self._metrics)
         inputs: dict[str, list[list[Tensor]]] = {}
+        runs: dict[str, SideBySide] = {}
         found = {}
         for points in self._streams:
-            model, kind = self._model(points[0])[0], points[0]["model"]
+            models = [self._model(point)[0] for point in points]
+            kind, settings = points[0]["model"], str(self._settings(points[0]))
             if kind not in inputs:
-                inputs[kind] = [list(_side_by_side(model, now)) for now in moments]
+                inputs[kind] = [list(_side_by_side(models[0], now)) for now in moments]
+            if settings not in runs:
+                runs[settings] = SideBySide(models[0], moments, inputs[kind])
             seen: dict[Point, list[list[Seen]]] = {point: [] for point in points}
-            stream = model.stream(*points[0].run())
-            for i, (samples, x) in enumerate(zip(moments, inputs[kind], strict=True), 1):
-                decode = i % self._table.detect_every == 0
-                models = [self._model(point)[0] for point in points] if decode else []
-                shares = observe_together(stream, x, samples, models)
+            decoders = [models if i in detected else [] for i in range(len(moments))]
+            for shares in runs[settings].run(*points[0].run(), decoders, beside):
                 for k, point in enumerate(points):
-                    seen[point].append(shares[k if decode else 0])
+                    seen[point].append(shares[k % len(shares)])
             for point in points:
                 found[point] = [
                     [metric.record(own, self.parts) for own in zip(*seen[point], strict=True)]
@@ -166,56 +178,36 @@ class SampleWork:
 
     def tables(self, found: Sequence[Sequence[Sequence[Sequence[Any]]]]) -> list[FilledTable]:
         """See `evt.tables.fill.Work`."""
-        cells: dict[Point, dict[str, Any]] = {}
+        measured: dict[Point, tuple[dict[str, Any], dict[str, Estimate]]] = {}
         for i, point in enumerate(tqdm(self._points, "bootstrap", unit="row")):
-            cells[point] = {}
+            cells, estimates = measured[point] = ({}, {})
             for k, metric in enumerate(self._metrics):
                 records = [record for batch in found for record in batch[i][k]]
-                cells[point] |= metric.columns(records, self.parts)
+                cells |= metric.columns(records, self.parts)
+                estimates |= metric.estimates(records, self.parts)
         model, weights = self._model(self._points[0])
         notes = said(self._cfg, self._table.notes, model=model, weights=weights)
-        return [
-            FilledTable(name, chosen["title"], self._records(points_of(chosen["points"]), cells), notes)
-            for name, chosen in self._shown.items()
-        ]
+        tables = []
+        for name, chosen in self._shown.items():
+            points = points_of(chosen["points"])
+            rows = [Row.of(point, [measured[phase] for phase in point.phases()]) for point in points]
+            records = [self._record(row, rows) for row in rows]
+            tables.append(FilledTable(name, chosen["title"], records, notes, covariance=covariance(rows)))
+        return tables
 
-    def _records(
-        self, points: Sequence[Point], cells: Mapping[Point, dict[str, Any]]
-    ) -> list[dict[str, Any]]:
-        records = []
-        base: dict[str, Any] = {}
-        for point in points:
-            own = _mean([cells[phase] for phase in point.phases()])
-            if point["variant"] == "base":
-                base = own
-            r, n_tokens = point["r"], self._model(point)[0].n_tokens
-            known = {
-                **dict(point.cells),
-                "setting": point.setting,
-                "share": "" if r == "" else r / n_tokens,
-                "op_ratio": _ratio(base.get("gflops"), own.get("gflops")),
-                "time_ratio": _ratio(own.get("clips_per_second"), base.get("clips_per_second")),
-                **own,
-            }
-            records.append(
-                {name: known.get(name, "") for name in dict.fromkeys([*self._table.columns, *own])}
-            )
-        return records
+    def _record(self, row: Row, rows: Sequence[Row]) -> dict[str, Any]:
+        r, n_tokens = row.point["r"], self._model(row.point)[0].n_tokens
+        known = {
+            **dict(row.point.cells),
+            "setting": row.point.setting,
+            "share": "" if r == "" else r / n_tokens,
+            **compared(row, rows, self._table.weights),
+            **row.figures,
+        }
+        return {name: known.get(name, "") for name in dict.fromkeys([*self._table.columns, *row.figures])}
 
 
 def _side_by_side(model: Any, samples: Sequence[Any]) -> Iterator[Tensor]:
     """What a stream takes of samples of the same length, as one batch."""
     for inputs in zip(*map(model.inputs, samples), strict=True):
         yield torch.cat(inputs)
-
-
-def _mean(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The means of columns; a column whose cells are all the same is left as it is."""
-    return {
-        name: x if all(other[name] == x for other in cells) else fmean(other[name] for other in cells)
-        for name, x in cells[0].items()
-    }
-
-
-def _ratio(more: Any, less: Any) -> Any:
-    return more / less if more and less else ""
