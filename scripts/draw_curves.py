@@ -1,6 +1,7 @@
-"""Draw accuracy over operations from a small table.
+"""Draw accuracy over operations from a small table, or error over frames from the table of that.
 
 python scripts/draw_curves.py results/table_c_mini.csv results/table_c_mini.svg
+python scripts/draw_curves.py results/error_over_time.csv results/error_over_time.svg
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ if __name__ == "__main__":
     leave_at_once()
 
 import argparse
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -20,11 +23,21 @@ import pandas as pd
 matplotlib.use("Agg")
 matplotlib.rcParams["svg.hashsalt"] = "evt"  # else each drawing gets other names inside
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 
 from evt.files import check_writable, replacing, sentence  # noqa: E402
 
 MEASURES = {"map50": ("GFlops a frame (Transformer)", "mAP50"), "top1": ("GFlops a clip", "top-1, %")}
 """Columns of accuracy, and what the axes are called."""
+ERROR = re.compile(r"error_(\d+)")
+"""Columns of error: up to which frame since the flush."""
+STYLES: list[dict[str, Any]] = [
+    {"color": color, "linestyle": line, "marker": marker}
+    for color, line, marker in zip(
+        [f"C{i}" for i in range(8)], ["-", "--", "-.", ":"] * 2, "os^vDPX*", strict=True
+    )
+]
+"""Of one curve after the other; in black and white, too, they can be told apart."""
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -38,15 +51,17 @@ def read_table(path: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"{path}: cannot be read as a csv ({reason})") from error
-    lacking = [name for name in ("variant", "gflops", "interval") if name not in table]
-    if not any(name in table for name in MEASURES):
+    over_time = _errors(table)
+    needed = ("variant", "r", "every") if over_time else ("variant", "gflops", "interval")
+    lacking = [name for name in needed if name not in table]
+    if not over_time and not any(name in table for name in MEASURES):
         lacking.append(" or ".join(MEASURES))
     if lacking:
         raise ValueError(
             f"{path}: has no column {', '.join(lacking)}; its columns are {', '.join(map(str, table.columns))}"
         )
-    measure = next(name for name in MEASURES if name in table)
-    for name in ("gflops", "interval", measure):
+    measures = [] if over_time else ["gflops", "interval", next(name for name in MEASURES if name in table)]
+    for name in over_time or measures:
         if not pd.api.types.is_numeric_dtype(table[name]):
             raise ValueError(f"{path}: column {name} has values that are no numbers")
     if table.empty:
@@ -61,12 +76,10 @@ def draw(table: pd.DataFrame, out: Path) -> None:
         table["trained"] = table.trained.replace(r"r=.*", "tuned", regex=True)
     series = [name for name in ("model", "trained", "variant") if name in table]
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for names, rows in table.groupby(series, sort=False):
-        style = (
-            {"marker": "o", "markersize": 4, "linewidth": 1.4}
-            if len(rows) > 1
-            else {"marker": "s", "linestyle": ""}
-        )
+    for i, (names, rows) in enumerate(table.groupby(series, sort=False)):
+        style = {**STYLES[i % len(STYLES)], "markersize": 4, "linewidth": 1.4}
+        if len(rows) == 1:
+            style["linestyle"] = ""
         axes.errorbar(
             rows.gflops,
             rows[measure],
@@ -81,6 +94,55 @@ def draw(table: pd.DataFrame, out: Path) -> None:
     axes.set_ylabel(y_label)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
+    _save(figure, out)
+
+
+def draw_over_time(table: pd.DataFrame, out: Path) -> None:
+    """A panel for each r, with a curve for each variant, and those of frame skipping in all of them, in grey."""
+    errors = _errors(table)
+    frames = [int(name.removeprefix("error_")) for name in errors]
+    budgets = table.r.dropna().unique()
+    skip = table[table.every.notna()]
+    figure, panels = plt.subplots(
+        1, len(budgets), figsize=(10, 4.2), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, r in zip(panels[0], budgets, strict=True):
+        for style, (_, row) in zip(STYLES, table[table.r == r].iterrows(), strict=False):
+            axes.errorbar(
+                frames,
+                row[errors],
+                row[[f"{name}_interval" for name in errors]],
+                label=row.variant,
+                markersize=4,
+                linewidth=1.4,
+                capsize=2,
+                elinewidth=0.6,
+                **style,
+            )
+        for _, row in skip.iterrows():
+            axes.plot(frames, row[errors], color="0.6", linewidth=1)
+            axes.annotate(
+                f"1 of {row.every:.0f} frames",
+                (frames[-1], row[errors[-1]]),
+                ha="right",
+                va="bottom",
+                fontsize=7,
+            )
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(frames, frames, fontsize=8)
+        axes.set_title(f"r = {r:.0f}", fontsize=10)
+        axes.set_xlabel("frames since the flush, up to")
+        axes.grid(alpha=0.3)
+    panels[0][0].set_ylabel("relative L2 error of the Transformer's output")
+    panels[0][0].legend(fontsize=8, loc="upper left")
+    _save(figure, out)
+
+
+def _errors(table: pd.DataFrame) -> list[str]:
+    return [name for name in map(str, table.columns) if ERROR.fullmatch(name)]
+
+
+def _save(figure: Figure, out: Path) -> None:
     with replacing(out) as part:
         figure.savefig(part, metadata={"Date": None})
 
@@ -96,7 +158,7 @@ if __name__ == "__main__":
     try:
         table = read_table(arguments.table)
         check_writable(arguments.out)
-        draw(table, arguments.out)
+        (draw_over_time if _errors(table) else draw)(table, arguments.out)
     except (OSError, ValueError) as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         sys.exit(2)

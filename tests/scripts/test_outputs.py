@@ -45,6 +45,27 @@ def test_curves_are_not_drawn_of_a_table_without_their_columns(tmp_path: Path) -
     assert not (tmp_path / "t.svg").exists()
 
 
+def test_error_over_frames_is_drawn_of_its_table(tmp_path: Path) -> None:
+    table = tmp_path / "error.csv"
+    table.write_text(
+        "variant,r,every,error_1,error_8,error_1_interval,error_8_interval\n"
+        "base,,,0,0,0,0\nskip,,4,0.1,0.3,0.01,0.02\ntemporal,64,,0.1,0.2,0.01,0.02\ntemporal,16,,0.2,0.5,0.01,0.02\n"
+    )
+    assert draw(table, tmp_path / "error.svg").returncode == 0
+    text = (tmp_path / "error.svg").read_text()
+    for shown in (
+        "frames since the flush",
+        "relative L2 error",
+        "r = 64",
+        "r = 16",
+        "1 of 4 frames",
+        "temporal",
+    ):
+        assert f"<!-- {shown}" in text
+    table.write_text("variant,r,error_1\ntemporal,64,1\n")
+    assert "has no column every" in draw(table, tmp_path / "error.svg").stderr
+
+
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 COMMANDS = [
     *(["-m", f"evt.{name}"] for name in ("run", "bench", "train", "reproduce", "claims", "conformance")),
