@@ -1,6 +1,7 @@
 """python -m evt.claims: what the small tables say of the paper's claims, one by one.
 
-Reads results/table_{1,c,d,drift}_mini.csv, as `python -m evt.reproduce` leaves them, and writes results/claims.md.
+Reads results/table_{1,c,d,drift}_mini.csv and the covariances beside them, as `python -m evt.reproduce`
+leaves them, and writes results/claims.md.
 """
 
 from __future__ import annotations

@@ -1,144 +1,160 @@
-"""What the small tables say of the paper's claims, one by one.
+"""What the small tables say of claims, the paper's and ours, one by one.
 
-Reads results/table_{1,c,d,drift}_mini.csv, as `python -m evt.reproduce` leaves them, and writes results/claims.md.
+Reads results/table_{1,c,d,drift}_mini.csv and what stands beside them of how their rows vary together, as
+`python -m evt.reproduce` leaves them, and writes results/claims.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from omegaconf import OmegaConf
 
 from evt.files import check_writable, write
+from evt.tables.contrasts import VERDICTS, Found, Written, accuracy, read
 
 with (resources.files("evt.tables") / "claims.yaml").open(encoding="utf-8") as _file:
     SAID: Any = OmegaConf.to_container(OmegaConf.load(_file))
 
-Found = tuple[Sequence[str], bool]
-"""The numbers that bear on a claim, a line each, and whether it held."""
+Judged = tuple[Sequence[str], Sequence[Found]]
+"""Figures beside those that a claim is judged by, a line each, and these."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, and what was found here.
+    """A claim, and what was found here.
 
-    claim: what the paper says.
+    claim: what it says.
     rule: when it is said to hold.
-    evidence: the numbers that bear on it, a line each.
-    holds: whether it held.
+    context: figures beside those that it is judged by, a line each.
+    found: these.
     """
 
     claim: str
     rule: str
-    evidence: Sequence[str]
-    holds: bool
+    context: Sequence[str]
+    found: Sequence[Found]
+
+    @property
+    def verdict(self) -> str:
+        """One of `VERDICTS`: it held where all that was found says so, and did not where anything says not."""
+        verdicts = {found.verdict for found in self.found}
+        return next((x for x in ("did not hold", "undecided") if x in verdicts), "held")
 
 
-def judge(tables: dict[str, pd.DataFrame]) -> list[Claim]:
-    """Hold every claim against the tables, by their names."""
+def judge(tables: Mapping[str, Written]) -> list[Claim]:
+    """Hold every claim against the tables, by their names.
+
+    Raises:
+        LookupError: a table lacks rows that a claim is of.
+    """
     return [
         Claim(said["claim"], said["rule"], *JUDGES[name](tables[said["table"]]))
         for name, said in SAID["claims"].items()
     ]
 
 
-def _keeps_accuracy(table: pd.DataFrame) -> Found:
-    base, rows = _of(table, "base").iloc[0], _of(table, "temporal")
-    cheap = rows[rows.op_ratio >= 2]
-    best = cheap.loc[cheap.map50.idxmax()]
-    loss = base.map50 - best.map50
-    evidence = [
-        f"base: {_map50(base)}",
-        *(f"temporal, r = {x.r:.0f}, op ratio {x.op_ratio:.2f}: {_map50(x)}" for x in rows.itertuples()),
-        f"the best at 2x or more, r = {best.r:.0f}, loses {loss:.2f} points",
-    ]
-    return evidence, loss <= 1
+def _keeps_accuracy(table: Written) -> Judged:
+    (base,) = table.of("base")
+    half = table.at_cost("temporal", table.rows[base]["gflops"] / 2)
+    text = "half the operations, mAP50 above that of base less 1 point"
+    return _curves(table, "base", "temporal"), [table.sum(text, half, {base: -1}, above=-1)]
 
 
-def _stgt_loses_more(table: pd.DataFrame) -> Found:
-    both = _at_equal_r(table, "tokenwise", "stgt")
-    evidence = [
-        f"r = {x.r:.0f}: token-wise {x.map50:.2f}, STGT {x.map50_other:.2f}, interval ±{x.interval:.2f}"
-        for x in both.itertuples()
-    ]
-    return evidence, bool((both.map50 > both.map50_other).all())
-
-
-def _temporal_beats_tokenwise(table: pd.DataFrame) -> Found:
-    temporal, evidence, wins = _of(table, "temporal"), [], []
-    for row in _of(table, "tokenwise").nsmallest(3, "r").itertuples():
-        rivals = temporal[temporal.gflops <= row.gflops]
-        if rivals.empty:
-            continue
-        best = rivals.loc[rivals.map50.idxmax()]
-        evidence.append(
-            f"token-wise, r = {row.r:.0f}, {row.gflops:.3f} GFlops: {row.map50:.2f}; temporal for no more, "
-            f"r = {best.r:.0f}, {best.gflops:.3f} GFlops: {best.map50:.2f}"
+def _stgt_loses_more(table: Written) -> Judged:
+    found = [
+        table.sum(
+            f"r = {row['r']:.0f}, token-wise above STGT", {table.at("tokenwise", row["r"]): 1}, {place: -1}
         )
-        wins.append(best.map50 > row.map50)
-    return evidence, bool(wins) and all(wins)
-
-
-def _savings_add_up(table: pd.DataFrame) -> Found:
-    base, spatial = (_of(table, name).iloc[0] for name in ("base", "spatial"))
-    both = _at_equal_r(table, "temporal", "spatiotemporal")
-    both["together"] = both.map50 + spatial.map50 - base.map50
-    saves = both.op_ratio_other > both.op_ratio
-    keeps = both.map50_other >= both.together - 1
-    evidence = [
-        f"base: {_map50(base)}; spatial: {_map50(spatial)}, op ratio {spatial.op_ratio:.2f}",
-        *(
-            f"r = {x.r:.0f}: op ratio {x.op_ratio:.2f} without and {x.op_ratio_other:.2f} with pooling; mAP50 "
-            f"{x.map50:.2f} and {x.map50_other:.2f}; the losses together would give {x.together:.2f}"
-            for x in both.itertuples()
-        ),
+        for place, row in table.of("stgt").items()
     ]
-    return evidence, bool((saves & keeps).all())
+    return _curves(table, "tokenwise", "stgt"), found
 
 
-def _stgt_drifts(table: pd.DataFrame) -> Found:
-    parts = sorted(column for column in table.columns if column.startswith("map50_part"))
-    base, evidence = _of(table, "base").iloc[0], []
-    # How much further behind the dense model in the last part than in the first.
-    behind = base[parts] - table[parts]
-    table = table.assign(lost=behind[parts[-1]] - behind[parts[0]])
-    for name in ("base", "stgt", "tokenwise", "temporal"):
-        for _, row in _of(table, name).iterrows():
-            budget = "" if name == "base" else f", r = {row.r:.0f}"
-            values = ", ".join(f"{row[part]:.2f}" for part in parts)
-            further = "" if name == "base" else f"; {row.lost:.2f} further behind base at the end"
-            evidence.append(f"{name}{budget}: mAP50 by part {values}{further}")
-    return evidence, bool(_of(table, "stgt").lost.min() > 1 > _of(table, "tokenwise").lost.max())
-
-
-def _tuning_helps(table: pd.DataFrame) -> Found:
-    base, evidence, helped = _of(table, "base").iloc[0], [], []
-    for tuned, naive, rows in _tuned(table):
-        own = rows.loc[rows.r == tuned].iloc[0]
-        evidence.append(
-            f"r = {own.r:.0f}, op ratio {own.op_ratio:.2f}: naive {naive[tuned]:.2f}, fine-tuned {own.top1:.2f}, "
-            f"interval ±{own.interval:.2f}"
+def _temporal_beats_tokenwise(table: Written) -> Judged:
+    lowest = sorted(table.of("tokenwise").items(), key=lambda row: float(row[1]["r"]))[:3]
+    found = [
+        table.sum(
+            f"{row['gflops']:.3f} GFlops, temporal above token-wise, r = {row['r']:.0f}",
+            table.at_cost("temporal", row["gflops"]),
+            {place: -1},
         )
-        helped.append(base.top1 - own.top1 <= (base.top1 - naive[tuned]) / 2)
-    return [f"base: {base.top1:.2f} ±{base.interval:.2f}", *evidence], all(helped)
+        for place, row in lowest
+    ]
+    return _curves(table, "tokenwise", "temporal"), found
 
 
-def _one_model_serves_a_range(table: pd.DataFrame) -> Found:
-    evidence, served = [], []
-    for tuned, naive, rows in _tuned(table):
-        values = ", ".join(f"{x.top1:.2f} at r = {x.r:.0f}" for x in rows.itertuples())
-        evidence.append(f"tuned at {tuned:.0f}: {values}")
-        evidence.append("naive: " + ", ".join(f"{naive[r]:.2f} at r = {r:.0f}" for r in rows.r))
-        served.append(all(x.top1 >= naive[x.r] for x in rows.itertuples()))
-    return evidence, all(served)
+def _savings_add_up(table: Written) -> Judged:
+    (base,), (spatial,) = table.of("base"), table.of("spatial")
+    found = []
+    for place, row in table.of("spatiotemporal").items():
+        temporal = table.at("temporal", row["r"])
+        alone, both = table.rows[temporal]["op_ratio"], row["op_ratio"]
+        # Operations do not depend on the videos.
+        found.append(Found(f"r = {row['r']:.0f}, op ratio {both:.2f} above {alone:.2f}", both - alone, 0))
+        losses = {base: 1, temporal: -1, spatial: -1}
+        text = f"r = {row['r']:.0f}, mAP50 above what both losses together leave, less 1 point"
+        found.append(table.sum(text, {place: 1}, losses, above=-1))
+    return _curves(table, "base", "spatial", "temporal", "spatiotemporal"), found
 
 
-JUDGES: dict[str, Callable[[pd.DataFrame], Found]] = {
+def _stgt_drifts(table: Written) -> Judged:
+    parts = sorted(column for column in table.rows[0] if column.startswith("map50_part"))
+    context = [f"{_named(row)}: {', '.join(f'{row[part]:.2f}' for part in parts)}" for row in table.rows]
+    found = []
+    for variant, sign, text in (("stgt", 1, "above 1"), ("tokenwise", -1, "below 1")):
+        for row in table.of(variant).values():
+            further, interval = row["falls_minus_base"], row["falls_minus_base_interval"]
+            text_of_row = (
+                f"{_named(row)}, {further:.2f} further behind base at the end, by which it is {text}"
+            )
+            found.append(Found(text_of_row, sign * (further - 1), interval))
+    return ["mAP50 by part", *context], found
+
+
+def _tuning_helps(table: Written) -> Judged:
+    (base,) = table.of("base")
+    found = [
+        table.sum(
+            f"r = {tuned:.0f}, fine-tuned above the middle of naive and base",
+            {place: 1, naive: -0.5, base: -0.5},
+        )
+        for tuned, r, place, naive in _tuned(table)
+        if tuned == r
+    ]
+    return _curves(table, "base", "temporal"), found
+
+
+def _one_model_serves_a_range(table: Written) -> Judged:
+    found = [
+        table.sum(f"tuned at {tuned:.0f}, above naive at r = {r:.0f}", {place: 1, naive: -1})
+        for tuned, r, place, naive in _tuned(table)
+    ]
+    return [], found
+
+
+def _beats_skipping(variant: str, table: Written) -> Judged:
+    found = [
+        Found(
+            f"{_named(row)}, op ratio {row['op_ratio']:.2f}, above skipping",
+            row["minus_skip"],
+            row["minus_skip_interval"],
+        )
+        for row in table.of(variant).values()
+        if row["op_ratio"] >= 2 and not isnan(row["minus_skip"])
+    ]
+    if not found:
+        raise LookupError(f"no {variant} at half the operations or less beside skip")
+    return _curves(table, "base", "skip", variant), found
+
+
+JUDGES: dict[str, Callable[[Written], Judged]] = {
     "keeps_accuracy": _keeps_accuracy,
     "stgt_loses_more": _stgt_loses_more,
     "temporal_beats_tokenwise": _temporal_beats_tokenwise,
@@ -146,27 +162,35 @@ JUDGES: dict[str, Callable[[pd.DataFrame], Found]] = {
     "stgt_drifts": _stgt_drifts,
     "tuning_helps": _tuning_helps,
     "one_model_serves_a_range": _one_model_serves_a_range,
+    "temporal_beats_skipping": partial(_beats_skipping, "temporal"),
+    "rows_beats_skipping": partial(_beats_skipping, "rows"),
 }
 
 
-def _tuned(table: pd.DataFrame) -> list[tuple[float, pd.Series, pd.DataFrame]]:
-    """For each r that was tuned for: it, top-1 of the naive model by r, and the rows of the tuned model."""
-    naive = table[(table.variant == "temporal") & table.tuned_r.isna()].set_index("r").top1
-    tuned = table[table.tuned_r.notna()].groupby("tuned_r", sort=False)
-    return [(float(str(r)), naive, rows) for r, rows in tuned]
+def _tuned(table: Written) -> Iterator[tuple[float, float, int, int]]:
+    """For each row of a tuned model: what it was tuned for, r, its place, and that of the naive model's row."""
+    rows = table.of("temporal")
+    naive = {row["r"]: place for place, row in rows.items() if isnan(row["tuned_r"])}
+    for place, row in rows.items():
+        if not isnan(row["tuned_r"]):
+            yield row["tuned_r"], row["r"], place, naive[row["r"]]
 
 
-def _at_equal_r(table: pd.DataFrame, variant: str, other: str) -> pd.DataFrame:
-    """The rows of a variant, each beside that of another one."""
-    return _of(table, variant).merge(_of(table, other), on="r", suffixes=("", "_other"))
+def _curves(table: Written, *variants: str) -> list[str]:
+    """The rows of each variant in a line."""
+    return [
+        "; ".join(
+            f"{_named(row)}: {accuracy(row):.2f} ±{row['interval']:.2f} at {row['op_ratio']:.2f}x"
+            for row in table.of(variant).values()
+        )
+        for variant in variants
+    ]
 
 
-def _of(table: pd.DataFrame, variant: str) -> pd.DataFrame:
-    return table[table.variant == variant]
-
-
-def _map50(row: Any) -> str:
-    return f"{row.map50:.2f} ±{row.interval:.2f}"
+def _named(row: Mapping[str, Any]) -> str:
+    """A row by its variant and setting."""
+    settings = {name: row.get(name, nan) for name in ("tuned_r", "r", "every")}
+    return " ".join([row["variant"], *(f"{name} = {x:.0f}" for name, x in settings.items() if not isnan(x))])
 
 
 def write_claims(folder: Path) -> Path:
@@ -178,47 +202,25 @@ def write_claims(folder: Path) -> Path:
     """
     path = folder / "claims.md"
     check_writable(path)
-    tables = {name: _read(folder, name, **said) for name, said in SAID["tables"].items()}
+    tables = {name: read(folder, name, **said) for name, said in SAID["tables"].items()}
     try:
         claims = judge(tables)
     except (LookupError, ValueError) as error:
         raise ValueError(
             f"{folder}: the tables lack rows that the claims are of ({error}); make reproduce-mini writes them"
         ) from error
-    held = sum(claim.holds for claim in claims)
+    counts = [f"{sum(claim.verdict == verdict for claim in claims)} {verdict}" for verdict in VERDICTS]
     lines = [
-        "# The paper's claims on the generated benchmarks",
+        "# Claims on the generated benchmarks",
         "",
-        f"{held} of {len(claims)} held here. Small models on generated videos are not the paper's; a claim that "
-        "fails here may hold there, and the other way round. `±` is half of the 95% bootstrap interval over videos "
-        f"or clips. Made by `python -m evt.claims` from {', '.join(f'{name}.csv' for name in tables)}.",
+        f"Of {len(claims)} claims {', '.join(counts)} here. Small models on generated videos are not the paper's; a "
+        "claim that fails here may hold there, and the other way round. Each is judged by differences on the same "
+        "videos or clips, all of which it wants above 0. `±` is half of the 95% interval over resamples of these, "
+        "the same for all rows; a difference whose interval has 0 in it decides nothing. Made by `python -m "
+        f"evt.claims` from {', '.join(f'{name}.csv' for name in tables)}, and the covariances beside them.",
     ]
     for claim in claims:
-        verdict = "held" if claim.holds else "did not hold"
-        lines += ["", f"## {claim.claim}", "", f"**{verdict}.** {claim.rule}", ""]
-        lines += [f"- {line}" for line in claim.evidence]
+        lines += ["", f"## {claim.claim}", "", f"**{claim.verdict}.** {claim.rule}", ""]
+        lines += [f"- {line}" for line in (*claim.found, *claim.context)]
     write(path, "\n".join(lines) + "\n")
     return path
-
-
-def _read(
-    folder: Path, name: str, variants: Sequence[str], budgets: Sequence[str], numbers: Sequence[str]
-) -> pd.DataFrame:
-    """A table with the columns that the claims are of, numbers in all their cells, and rows of each variant."""
-    path = folder / f"{name}.csv"
-    try:
-        table = pd.read_csv(path, index_col=False)
-    except ValueError as error:
-        raise ValueError(f"{path}: cannot be read as a csv ({' '.join(str(error).split())})") from error
-    parts = [str(column) for column in table if str(column).startswith("map50_part")]
-    for column in ("variant", *budgets, *numbers):
-        if column not in table:
-            raise ValueError(f"{path}: has no column {column}; make reproduce-mini writes it")
-    for column in (*budgets, *numbers, *parts):
-        whole = column in budgets or table[column].notna().all()  # base has no budget
-        if not (whole and pd.api.types.is_numeric_dtype(table[column])):
-            raise ValueError(f"{path}: column {column} has cells that are no numbers")
-    for variant in variants:
-        if _of(table, variant).empty:
-            raise ValueError(f"{path}: has no rows of the variant {variant}")
-    return table
