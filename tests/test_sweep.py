@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from evt.cli import run_command
 from evt.errors import DataError
+from evt.reproduce import reproduce
 from evt.run import run
 from tests.commands import SMALL_RUN, Refused, command
 
@@ -131,6 +132,14 @@ def test_what_no_point_has_a_use_for_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert sentence in refused("-m", *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_points_that_would_take_each_others_place_are_refused(refused: Refused, tmp_path: Path) -> None:
+    """Every table of a sweep over settings of one would be written over that of the point before."""
+    places = [f"out={tmp_path}/out", f"hydra.sweep.dir={tmp_path}/runs"]
+    said = refused("-m", "table=table_c", "flush_rate=0.1,0.2", *places, task=reproduce)
+    assert "several points of this sweep would leave their results under one name, table_c" in said
     assert not list(tmp_path.iterdir())
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError
 
 from evt.build import plain
 from evt.errors import ConfigError
@@ -41,11 +44,13 @@ class Point:
     given: its settings, as on the command line.
     config: what they compose to.
     left_out: those that were given and that it has no use for.
+    folder: of its own, where that does not follow from its number.
     """
 
     given: list[Override]
     config: DictConfig
     left_out: list[str]
+    folder: str | None
 
     @property
     def values(self) -> dict[str, str]:
@@ -81,11 +86,12 @@ class PointByPoint(Sweeper):
         It takes the place of an earlier sweep's, and multirun.yaml with it, once a point could be run.
 
         Raises:
-            ConfigError: a setting is of use to no point, some points could not be run, or another sweep has the
-                folder.
+            ConfigError: a setting is of use to no point, points share a folder, some could not be run, or another
+                sweep has the folder.
             OSError: the folder cannot be written to.
         """
         points = self._points(arguments)
+        _refuse_shared_folders(points)
         folder = Path(self.whole.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         table: list[dict[str, Any]] = []
@@ -155,7 +161,10 @@ class PointByPoint(Sweeper):
                 left_out.append(unknown[1])
             else:
                 own = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
-                return Point(kept, own, left_out)
+                folder = None
+                with suppress(InterpolationToMissingValueError):  # its number
+                    folder = str(config.hydra.sweep.subdir)
+                return Point(kept, own, left_out, folder)
 
     def _suits(self, point: Point) -> bool:
         """Whether a policy that was given may be meant for this point: it has gates, or has this policy anyway."""
@@ -184,6 +193,20 @@ def _varying(points: Sequence[Point]) -> list[str]:
     """The settings that are not the same in all points."""
     values = pd.DataFrame([point.values for point in points])
     return [str(name) for name in values if values[name].nunique(dropna=False) > 1]
+
+
+def _refuse_shared_folders(points: Sequence[Point]) -> None:
+    """Refuse points whose results would take each other's place.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    folders = [point.folder for point in points if point.folder is not None]
+    if shared := [folder for folder, n in Counter(folders).items() if n > 1]:
+        raise ConfigError(
+            f"several points of this sweep would leave their results under one name, {shared[0]}; give each in a "
+            "command of its own, with another `out` and another hydra.run.dir"
+        )
 
 
 def _say_what_is_left_out(points: Sequence[Point]) -> None:
