@@ -14,7 +14,9 @@ from tests.commands import Refused, command
 from tests.common import ROOT
 
 
-def test_every_row_is_of_the_same_clips(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_row_is_of_the_same_clips(
+    monkeypatch: pytest.MonkeyPatch, refused: Refused, tmp_path: Path
+) -> None:
     """Seeded weights; Token Merging merges all that it can, and so costs less than what it is compared with."""
     seeded = [
         "model.checkpoint=null",
@@ -50,6 +52,11 @@ def test_every_row_is_of_the_same_clips(monkeypatch: pytest.MonkeyPatch, tmp_pat
         figures = {row["figure"]: row["ours"] for row in csv.DictReader(file)}
     assert float(figures["tokens dropped, %"]) == pytest.approx(100 * (1 - float(rlt["kept"])))
     assert figures["tokens dropped at high frame rates, up to %"] == ""
+    assert "Threshold 0.1, 6 clips; " in (tmp_path / "table_rlt_page.md").read_text()
+    said = refused("table=table_rlt_page", "table.threshold=0.2", *places, task=reproduce)
+    assert "table_rlt.csv or table_rlt_tokens.csv lacks columns, or rows of threshold 0.2" in said
+    (tmp_path / "table_rlt_tokens.csv").write_text("clip,fps,threshold,kept\na,15,0.3,0.2\n")
+    assert "lacks columns, or rows of threshold 0.1" in refused(*page, *places, task=reproduce)
 
 
 def test_token_merging_costs_no_more_than_what_it_is_compared_with() -> None:

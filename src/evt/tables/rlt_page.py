@@ -40,8 +40,8 @@ class PageTable:
     train: the recipe whose steps are timed.
     epoch: clips of a whole training.
     steps: that are timed, on all tokens and on those that are kept by turns, after one of each that is not.
-    notes: below the table; may have {cfg}, {batch_size}, {dense} and {rlt} in them, the seconds of a step, and
-        {dense_minutes} and {rlt_minutes} of an epoch.
+    notes: below the table; may have {cfg}, {batch_size}, {n_clips}, {dense} and {rlt} in them, the seconds of a step,
+        and {dense_minutes} and {rlt_minutes} of an epoch.
     digits: of numbers in the Markdown table.
     """
 
@@ -79,6 +79,7 @@ class PageWork:
             raise DataError(
                 f"{table.clips}: there is no such table; `evt.reproduce table=table_rlt` writes it"
             )
+        self._filled({"dense": 1.0, "rlt": 1.0})  # what is not there, and what cannot be said, is told now
 
     def measure(self, part: str) -> dict[str, float]:
         """Median seconds of a training step on all tokens, `dense`, and with run-length tokenization, `rlt`.
@@ -95,26 +96,44 @@ class PageWork:
         samples, size = MotionSamples(data, model), min(self._recipe.batch_size, len(data))
         generator = torch.Generator()
         seconds: dict[str, list[float]] = {name: [] for name in contestants}
-        for step in tqdm(range(self._table.steps + 1), desc="training, dense and rlt by turns", unit="step"):
-            batch = [samples.sample((step * size + i) % len(samples), generator) for i in range(size)]
-            for name, contestant in contestants.items():
-                _, taken = timed(_descend, *contestant, batch)
-                if step:
-                    seconds[name].append(taken)
+        with tqdm(range(self._table.steps + 1), "training, dense and rlt by turns", unit="step") as steps:
+            for step in steps:
+                batch = [samples.sample((step * size + i) % len(samples), generator) for i in range(size)]
+                for name, contestant in contestants.items():
+                    _, taken = timed(_descend, *contestant, batch)
+                    if step:
+                        seconds[name].append(taken)
         return {name: statistics.median(times) for name, times in seconds.items()}
 
     def tables(self, found: Sequence[dict[str, float]]) -> list[FilledTable]:
         """See `evt.tables.fill.Work`."""
-        (seconds,) = found
+        return [self._filled(*found)]
+
+    def _filled(self, seconds: dict[str, float]) -> FilledTable:
+        """The table, from the seconds of a training step.
+
+        Raises:
+            ConfigError: a note names what there is not.
+            DataError: a table that it is made of lacks a row or a column.
+        """
         table, batch_size = self._table, self._recipe.batch_size
         minutes = {f"{name}_minutes": table.epoch / batch_size * x / 60 for name, x in seconds.items()}
-        notes = said(self._cfg, table.notes, batch_size=batch_size, **seconds, **minutes)
+        try:
+            clips = pd.read_csv(table.clips)
+            n_clips = clips.clips.max()
+            records = headline(clips, seconds, table.threshold, Path(table.tokens))
+        except (AttributeError, LookupError, ValueError) as error:
+            raise DataError(
+                f"{table.clips} or {Path(table.tokens).name} lacks columns, or rows of threshold {table.threshold}, "
+                "that the page's figures need; they must be as `make reproduce-rlt` writes them"
+            ) from error
+        facts = {"batch_size": batch_size, "n_clips": n_clips, **seconds, **minutes}
+        notes = said(self._cfg, table.notes, **facts)
         if not Path(table.tokens).exists():
             notes.append(
                 f"Real clips: `make reproduce-rlt` where there are some writes {Path(table.tokens).name}."
             )
-        records = headline(pd.read_csv(table.clips), seconds, table.threshold, Path(table.tokens))
-        return [FilledTable(self._cfg.table.name, table.title, records, notes)]
+        return FilledTable(self._cfg.table.name, table.title, records, notes)
 
 
 def _descend(learner: MotionLearner, optimizers: dict[str, torch.optim.Optimizer], batch: list[Any]) -> None:
@@ -135,6 +154,9 @@ def headline(
         seconds: of a training step, see `PageWork.measure`.
         threshold: of run-length tokenization.
         tokens: the CSV on real clips.
+
+    Raises:
+        AttributeError, LookupError, ValueError: one of them lacks a column or a row.
     """
 
     def row_of(trained: str, variant: str) -> Any:
@@ -146,7 +168,7 @@ def headline(
     if tokens.exists():
         real = pd.read_csv(tokens)
         fastest = real[(real.fps == real.fps.max()) & (real.threshold == threshold)]
-        most = 100 * float(1 - fastest.kept.min())
+        most = 100 * (1 - min(fastest.kept))
     figures: list[tuple[str, str, Any, str]] = [
         ("throughput gained without training, %", "40", 100 * (untrained.time_ratio - 1), HERE),
         ("top-1 lost without training, points", "0.1", dense.top1 - untrained.top1, HERE),
