@@ -6,20 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import torch
 from omegaconf import DictConfig
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from evt.build import choice
 from evt.device import build_device
+from evt.errors import ConfigError
 from evt.evaluate.race import machine, race
 from evt.evaluate.speed import DTYPES, Contestant, check_races, inputs_of, operations, record_of
 from evt.models.loading import build_model
 from evt.settings import changed
 from evt.tables.fill import said
 from evt.tables.filled import FilledTable
-from evt.tables.points import Point, checked_run, paper_table, points_of
+from evt.tables.points import Point, check_columns, checked_run, paper_table, points_of
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class SpeedTable:
     frames, repeats: by dtype: frames of the data that are run, and how often.
     notes: below the table; may have {cfg}, {machine} and {data} in them.
     digits: of numbers in the Markdown table.
+
+    Raises:
+        ValueError: a dtype has no number of frames or repeats.
     """
 
     title: str
@@ -42,13 +47,20 @@ class SpeedTable:
     models: dict[str, Any]
     steps: dict[str, PositiveInt]
     paper: str
-    dtypes: tuple[str, ...]
-    frames: dict[str, int]
+    dtypes: Annotated[tuple[Literal["float32", "bfloat16"], ...], Field(min_length=1)]
+    frames: dict[str, Annotated[int, Field(ge=3)]]
     repeats: dict[str, PositiveInt]
     notes: dict[str, str]
     points: tuple[dict[str, Any], ...] | None = None
     digits: dict[str, int] = field(default_factory=dict)
     batch: None = None
+
+    def __post_init__(self) -> None:
+        for setting, by_dtype in (("frames", self.frames), ("repeats", self.repeats)):
+            if lacking := [dtype for dtype in self.dtypes if dtype not in by_dtype]:
+                raise ValueError(
+                    f"table.{setting} is {by_dtype}; it must have all of table.dtypes, {lacking[0]} too"
+                )
 
     def work(self, cfg: DictConfig, folder: Path) -> SpeedWork:
         """See `evt.tables.fill.Table`."""
@@ -62,17 +74,46 @@ class SpeedWork:
         self._table, self._cfg = table, cfg
         self._device = build_device(cfg)
         self._paper = paper_table(table.paper, "gpu_ms", "cpu_ms")
-        self._points = self._paper.points() if table.points is None else points_of(table.points)
+        points = self._paper.points() if table.points is None else points_of(table.points)
+        check_columns(points, "model", "size")
+        self._points = list(dict.fromkeys(map(self._whole, points)))
         races = [
             [i for i, _ in rows]
             for _, rows in groupby(enumerate(self._points), lambda row: (row[1]["model"], row[1]["size"]))
         ]
+        for rows in races:
+            first = self._points[rows[0]]
+            if first["variant"] != "base":
+                raise ConfigError(
+                    f"the point {first.label} is the first of its model and size; that must be base"
+                )
+            settings = changed(self._settings(first), checkpoint=None)
+            self._contestants(rows, build_model(settings, torch.device("meta"))[0])
+        data = Path(str(cfg.data.get("path", cfg.data.name))).name
+        self._notes = said(cfg, table.notes, machine=machine(self._device), data=data)
         self.parts = [(dtype, rows) for dtype in table.dtypes for rows in races]
         self.weights = [machine(self._device)]  # of times, what they depend on
 
     def _settings(self, point: Point) -> DictConfig:
         models = {self._cfg.model.name: self._cfg.model, **self._cfg.table.models}
-        return changed(choice(models, "the model of a point", point["model"]), size=point["size"])
+        settings = choice(models, "the model of a point", point["model"] or self._cfg.model.name)
+        return changed(settings, size=settings.size if point["size"] == "" else point["size"])
+
+    def _whole(self, point: Point) -> Point:
+        """It with model and size, which are the table's where it has none."""
+        settings = self._settings(point)
+        return point.filled(model=point["model"] or self._cfg.model.name, size=settings.size)
+
+    def _contestants(self, rows: Sequence[int], model: Any) -> list[Contestant]:
+        """What a model runs in the race of some rows.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        runs = [Contestant(*checked_run(self._points[i], model)) for i in rows]
+        for run in runs:
+            check_races(run.variant)
+        return runs
 
     def measure(self, part: tuple[str, Sequence[int]]) -> list[dict[str, Any]]:
         """See `evt.tables.fill.Work`."""
@@ -80,9 +121,7 @@ class SpeedWork:
         points = [self._points[i] for i in rows]
         settings = self._settings(points[0])
         model, _ = build_model(settings, self._device)
-        runs = [Contestant(*checked_run(point, model)) for point in points]
-        for run in runs:
-            check_races(run.variant)
+        runs = self._contestants(rows, model)
         n_frames, setting = self._table.frames[dtype], f"table.frames.{dtype}"
         inputs = inputs_of(model, self._cfg.data, n_frames, DTYPES[dtype], setting)
         model = model.to(DTYPES[dtype])
@@ -94,24 +133,23 @@ class SpeedWork:
     def tables(self, found: Sequence[Sequence[dict[str, Any]]]) -> list[FilledTable]:
         """See `evt.tables.fill.Work`."""
         column = "gpu_ms" if self._device.type == "cuda" else "cpu_ms"
+        columns = dict.fromkeys(name for point in self._points for name in point.given)
         records = []
         for (dtype, rows), figures in zip(self.parts, found, strict=True):
-            base_ms = None
+            base_ms: Any = None
             for i, own in zip(rows, figures, strict=True):
                 point = self._points[i]
                 printed = self._paper.beside(point, column)
                 # The paper's times of ViViT are of a clip, whose steps are as many frames.
-                paper_ms = float(printed or "nan") / self._table.steps.get(point["model"], 1)
-                base_ms = base_ms or paper_ms
+                paper_ms = printed and float(printed) / self._table.steps.get(point["model"], 1)
+                base_ms = paper_ms if base_ms is None else base_ms
                 records.append(
                     {
-                        **dict(point.cells),
+                        **{name: point[name] for name in columns},
                         "dtype": dtype,
                         **own,
                         "paper_ms": paper_ms,
-                        "paper_speed_up": base_ms / paper_ms,
+                        "paper_speed_up": base_ms / paper_ms if base_ms and paper_ms else "",
                     }
                 )
-        data = Path(str(self._cfg.data.get("path", self._cfg.data.name))).name
-        notes = said(self._cfg, self._table.notes, machine=machine(self._device), data=data)
-        return [FilledTable(self._cfg.table.name, self._table.title, records, notes)]
+        return [FilledTable(self._cfg.table.name, self._table.title, records, self._notes)]
