@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from evt.build import build, check, class_of, nodes
+from evt.build import build, check, class_of, code_of, nodes
 from evt.errors import ConfigError
 from evt.eventful import TopR
 from evt.models.vitdet import ViTDet
@@ -94,6 +97,28 @@ def test_a_node_inside_a_node_is_built_first() -> None:
     ):
         with pytest.raises(ConfigError, match=said):
             build(OmegaConf.merge(cfg, changed), "model")  # type: ignore[arg-type]
+
+
+def test_the_code_of_a_config_changes_with_that_of_its_classes_and_of_the_policies(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else a table that was killed would go on with figures of the metric or policy as it was before."""
+    file = tmp_path / "own.py"
+    module = ModuleType("evt.own")
+    module.Own, module.__file__ = type("Own", (), {"__module__": "evt.own"}), str(file)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "evt.own", module)
+    cfg = OmegaConf.create({"table": {"metrics": {"own": {"_target_": "evt.own.Own"}}}})
+    found = []
+    for text in ("1", "1", "2"):
+        file.write_text(text)
+        found.append(code_of(cfg))
+    assert found[0] == found[1] != found[2]
+    shutil.copytree(CONFIG_DIR / "policy", tmp_path / "configs/policy")
+    (tmp_path / "configs/policy/own.yaml").write_text("_target_: evt.own.Own\nname: own\n")
+    monkeypatch.setattr("evt.build.CONFIG_DIR", tmp_path / "configs")
+    before = code_of(OmegaConf.create({}))
+    file.write_text("3")
+    assert code_of(OmegaConf.create({})) != before
 
 
 def test_all_that_is_wrong_with_a_command_is_told_at_once(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from evt.report import columns
+from evt.report import columns, main_figures
 from evt.tables.filled import FilledTable, markdown, write_table
 from tests.common import ROOT
 
@@ -40,6 +40,11 @@ def test_the_tables_that_are_kept_look_as_they_would_be_written(path: Path) -> N
     head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     assert markdown([dict(zip(head, row, strict=True)) for row in rows]).splitlines() == lines
     assert len(rows) == len(pd.read_csv(path.with_suffix(".csv")))
+
+
+def test_a_sweep_has_the_figures_of_frame_skipping() -> None:
+    found = main_figures({"all": {"gflops": 2.0}, "skipping": {"every": 3.5, "relative_l2_error": 0.1}})
+    assert found == {"gflops": 2.0, "skipping_every": 3.5, "skipping_relative_l2_error": 0.1}
 
 
 def test_columns_for_a_terminal() -> None:

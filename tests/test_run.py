@@ -39,7 +39,7 @@ TRAINED = ["model=vitdet_mini", "data.n_videos=1", "data.n_frames=3"]
 def test_a_run_ends_in_what_frame_skipping_would_have_given(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Else a user would take for a gain what costs nothing to build; at all tokens it is a run of every frame."""
+    """Else a user would take for a gain what costs nothing to build."""
     command(monkeypatch, run, *TRAINED, "policy.r=64", f"hydra.run.dir={tmp_path}")
     found = json.loads((tmp_path / "metrics.json").read_text())
     dense = found["first"]["gflops"]
@@ -47,7 +47,7 @@ def test_a_run_ends_in_what_frame_skipping_would_have_given(
     assert "the same of frame skipping, 1 of 3.1 run" in capsys.readouterr().out
     command(monkeypatch, run, *TRAINED, "variant=skip", "policy.every=1", f"hydra.run.dir={tmp_path}")
     found = json.loads((tmp_path / "metrics.json").read_text())
-    assert found["skipping"] == {"every": 1, "relative_l2_error": 0}
+    assert "skipping" not in found  # it would be compared with itself
 
 
 def test_a_run_ends_in_a_table_and_in_its_folder(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -181,6 +183,13 @@ def configs(group: str) -> dict[str, DictConfig]:
 def _configs(folder: Path) -> dict[str, DictConfig]:
     nodes = {path.stem: cast(DictConfig, OmegaConf.load(path)) for path in sorted(folder.glob("*.yaml"))}
     return {stem: node for stem, node in nodes.items() if "_target_" in node}
+
+
+def code_of(cfg: DictConfig) -> str:
+    """A sha256 of the files of all classes that a config names, and of all policies, which points of tables name."""
+    named = [*nodes(cfg), *configs("policy").items()]
+    files = sorted({inspect.getfile(class_of(node, where)) for where, node in named})
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
 
 
 def choice(choices: Mapping[str, T], setting: str, name: Any) -> T:

@@ -105,9 +105,13 @@ def _in_words(schema: Mapping[str, Any]) -> str:
     if "const" in schema or "enum" in schema:
         return " or ".join(map(str, schema.get("enum", [schema.get("const")])))
     if schema.get("type") == "array":
-        number = f" of {schema['minItems']}" if "minItems" in schema else ""
+        least = "" if "maxItems" in schema else "at least "
+        number = f" of {least}{schema['minItems']}" if "minItems" in schema else ""
         each = schema["prefixItems"][0] if "prefixItems" in schema else schema["items"]
         return f"a list{number}, each {_in_words(each)}"
+    if schema.get("type") == "object":
+        each = schema.get("additionalProperties")
+        return f"settings by name, each {_in_words(each)}" if isinstance(each, dict) else "settings by name"
     if schema.get("type") in ("integer", "number"):
         return _number_in_words(schema)
     if schema.get("format") == "path":

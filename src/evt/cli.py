@@ -25,6 +25,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 import evt
 from evt import settings
 from evt.build import check
+from evt.checked import not_set
 from evt.errors import ConfigError, UserError
 from evt.files import sentence, write_together
 from evt.interrupt import imports_are_done
@@ -189,6 +190,8 @@ def _explain(error: Exception, config_name: str) -> str:
             return f"{given[0]} names a setting that there is not; a text that has ${{ in it is {quoted(given[0])}"
     if unknown := re.match(r"Could not override '([^']+)'", message):
         return unknown_setting(unknown[1], _chosen(config_name))
+    if lacking := re.match(r"Key '.*' is not in struct\s+full_key: (\S+)", message):
+        return not_set(lacking[1])
     return " ".join(message.split())
 
 

@@ -66,6 +66,7 @@ def main_figures(metrics: dict[str, Any]) -> dict[str, Any]:
     parts = (metrics[part] for part in ("all", "tokens", "recognition") if part in metrics)
     found = {name: x for name, x in next(parts).items() if isinstance(x, int | float)}
     found |= {name: metrics[name] for name in ("tflops", "op_ratio", "time_ratio") if name in metrics}
+    found |= {f"skipping_{name}": x for name, x in metrics.get("skipping", {}).items()}
     if metrics.get("state_bytes"):
         found["state_mb"] = metrics["state_bytes"] / 1e6
     if "detection" in metrics:

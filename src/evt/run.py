@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 import evt
+from evt.build import code_of
 from evt.cli import run_command
 from evt.data.loading import WANTED
 from evt.device import build_device
@@ -26,6 +27,7 @@ from evt.evaluate.chosen import build_run
 from evt.evaluate.experiments import measure, without_accuracy
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.trace import peak_memory
+from evt.eventful import Every
 from evt.files import write_together
 from evt.report import main_figures, summary_table
 
@@ -46,8 +48,12 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     parts = ("model", "variant", "policy", "data")
     settings = {part: OmegaConf.to_container(cfg[part], resolve=True) for part in parts}
     # Everything that results depend on: a run that goes on takes up no others.
-    key = json.dumps([evt.__version__, settings, cfg.compare, chosen.weights.sha256], sort_keys=True)
+    key = json.dumps(
+        [evt.__version__, code_of(cfg), settings, cfg.compare, chosen.weights.sha256], sort_keys=True
+    )
     metrics, files = measure(chosen, ledger, key, cfg.data.get("on_error", "fail"), cfg.compare)
+    if isinstance(chosen.policy, Every):
+        metrics.pop("skipping", None)  # with itself
     if not chosen.weights.trained:
         metrics = without_accuracy(metrics)
     metrics |= {"data": chosen.data_name, "peak_memory_bytes": peak_memory(), "weights": str(chosen.weights)}

@@ -248,6 +248,19 @@ def test_error_over_time_is_against_the_dense_model(
     assert weighted == pytest.approx(sum(errors) / 2)
 
 
+def test_a_metric_that_is_null_is_dropped_and_one_of_a_thing_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detector: list[str]
+) -> None:
+    few = ["data.n_videos=1", "data.n_frames=8", points("table_drift_mini", "{variant: base}")]
+    table = made(
+        monkeypatch, tmp_path, "table_drift_mini", *detector, *few, "table.metrics.accuracy=null",
+        "table.notes.parts=none",
+    )  # fmt: skip
+    assert table.map50.isna().all()
+    assert table.frames[0] == 8
+    assert "Data: 1 generated video of 8 frames" in (tmp_path / "out/table_drift_mini.md").read_text()
+
+
 def test_clips_are_classified_by_each_temporal_sub_model(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, classifier: list[str]
 ) -> None:
@@ -282,6 +295,17 @@ def test_clips_are_classified_by_each_temporal_sub_model(
         (["table=mini", points("table_c_mini", "{variant: skip, every: 0}")], "policy.every is 0; it must be"),
         (["table=mini", points("table_c_mini", "{model: vivit, variant: base}")], "has model vivit; it must be"),
         (["table=mini", points("table_c_mini", "{variant: rlt, threshold: 1}")], "that is for other models"),
+        (["table=mini", points("table_c_mini", "{varient: base}")], "a point has varient, which is none of"),
+        (["table=mini", points("table_c_mini", "{variant: skip, every: 45}")], "runs the first of 45 frames"),
+        (["table=mini", "data.n_frames=1"], "a video has 1 frame; tables need at least one later frame"),
+        (["table=mini", "table.metrics={operations: null, accuracy: null}"], "table.metrics has no metric"),
+        (["table=mini", "table.tables.table_c_mini.title=null"], "it must have a title and points, and no more"),
+        (["table=mini", 'table.notes.model="{modell.size}"'], "the note model of mini is '{modell.size}'; in"),
+        (["table=mini", "table.digits.gflops=x"], "it must be settings by name, each a whole number"),
+        (["table=mini", "table.name=../up"], "a table's name is ../up; it must be of letters"),
+        (["table=mini", "quick=true", points("table_b_mini", "{variant: base}")], "quick=true leaves out"),
+        (["table=mini", "quick=true", "table.quick.tables=[mini]"], "a list of some of table_c_mini, table_1_mini"),
+        (["table=mini", "quick=true", "table.quick.data=3"], "it must have `data`, settings by name"),
         (["table=mini", "table.tables.table_c_mini=3"], "table.tables.table_c_mini is 3; it must have a title"),
         (["table=mini", "data.n_frames=24"], "table.detect_from is 24, but a video has 24 frames; it must be less"),
         (["table=error_over_time", "table.metrics.error.until=[8, 4]"], "until is [8, 4]; each must be larger"),

@@ -39,6 +39,7 @@ def refreshed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("settings", "build"):
         monkeypatch.setattr(f"evt.{name}.CONFIG_DIR", tmp_path / "configs")
     module = ModuleType("evt.eventful.refreshed")
+    module.__file__ = __file__
     module.Refreshed = Refreshed  # type: ignore[attr-defined]
     monkeypatch.setattr(Refreshed, "__module__", module.__name__)
     monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 
+import hydra
 import pandas as pd
 import pytest
 
 from evt import reproduce
+from evt.build import build
 from evt.evaluate.ledger import Ledger
+from evt.settings import CONFIG_DIR
 from evt.tables.points import equal_as_printed
-from tests.commands import SMALL, command
+from evt.tables.speed import SpeedWork
+from tests.commands import SMALL, Refused, command
 
 
 def test_table_c_equals_the_paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -168,6 +174,68 @@ def test_rows_that_cannot_be_are_refused_before_the_work(
             monkeypatch, reproduce.reproduce, *arguments, f"out={tmp_path}/a", f"hydra.run.dir={tmp_path}"
         )
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["table.points=[]"], "points is []; it must be a list of points"),
+        (["table.dtypes=[]"], "table.dtypes is []; it must be a list of at least 1, each float32 or bfloat16"),
+        (["table.dtypes=[float16]"], "table.dtypes is ['float16']; it must be"),
+        (["table.frames.float32=2"], "it must be settings by name, each a whole number of at least 3"),
+        (["table.points=[{variant: base, model: x}]"], "the model of a point is x; allowed are vitdet, vivit"),
+        (["table.points=[{variant: base, size: x}]"], "model.size is 'x'; it must be a whole number"),
+        (["table.points=[{variant: base, colour: x}]"], "a point has colour, which is none of its columns"),
+        (["table.points=[{variant: base}, {variant: temporal, r: 9999}]"], "policy.r is 9999, but a frame has 4096"),
+        (["table.points=[{variant: base}, {variant: skip, every: 2}]"], "variant is skip, which does nothing"),
+        (["table.points=[{variant: temporal, r: 3}]"], "is the first of its model and size; that must be base"),
+        (["table.notes.paper='{paper}'"], "the note paper of table_2 is '{paper}'; in braces it may have cfg"),
+    ],
+)  # fmt: skip
+def test_races_that_cannot_be_are_refused_before_the_first(
+    monkeypatch: pytest.MonkeyPatch, refused: Refused, tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    monkeypatch.setattr(SpeedWork, "measure", lambda *_: pytest.fail("a race is run"))
+    places = ["table=table_2", f"out={tmp_path}", f"hydra.run.dir={tmp_path}/run"]
+    assert sentence in refused(*places, *arguments, task=reproduce.reproduce)
+
+
+def test_times_that_the_paper_does_not_print_are_empty_cells(tmp_path: Path) -> None:
+    """Size and model go without saying; a row beside those of the paper has no time there, and no nan."""
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        rows = "[{variant: base}, {variant: temporal, r: [512, 3]}]"
+        cfg = hydra.compose("reproduce", ["table=table_2", f"table.points={rows}", "table.dtypes=[float32]"])
+    work = SpeedWork(build(cfg.table, "table"), cfg)
+    (table,) = work.tables([[{}, {}, {}]])
+    cells = [[record[name] for name in ("model", "size", "r", "paper_ms")] for record in table.records]
+    assert cells == [["vitdet", 1024, "", 5150], ["vitdet", 1024, 512, 3570], ["vitdet", 1024, 3, ""]]
+    assert [record["paper_speed_up"] for record in table.records] == [1, pytest.approx(5150 / 3570), ""]
+
+
+def test_a_table_of_ones_own(monkeypatch: pytest.MonkeyPatch, refused: Refused, tmp_path: Path) -> None:
+    """It needs no quick form, a name of its own, and tables that no other has."""
+    shutil.copytree(CONFIG_DIR, tmp_path / "configs")
+    for name in ("settings", "build"):
+        monkeypatch.setattr(f"evt.{name}.CONFIG_DIR", tmp_path / "configs")
+    file = tmp_path / "configs/table/own.yaml"
+    head = "# @package _global_\ndefaults:\n  - shared/mini\ntable:\n"
+    places = ["table=own", f"out={tmp_path}/out", f"hydra.run.dir={tmp_path}/run", "model.checkpoint=null"]
+    said = partial(refused, *places, task=reproduce.reproduce)
+    file.write_text(f"{head}  tables: {{}}\n")
+    assert "table.name is not set" in said()
+    file.write_text(f"{head}  name: own\n  tables: {{}}\n")
+    assert "table.tables has no table; it must have one at least" in said()
+    assert "quick is true, but own has no quick form" in said("quick=true")
+    file.write_text(f"{head}  name: own\n  tables: {{mine: {{points: [{{variant: base}}]}}}}\n")
+    assert "it must have a title and points, and no more" in said()
+    file.write_text(
+        f"{head}  name: own\n  tables: {{table_b_mini: {{title: x, points: [{{variant: base}}]}}}}\n"
+    )
+    assert "table=own and table=mini both write table_b_mini; one of them needs another name" in said()
+    file.write_text(f"{head}  name: own\n  tables: {{mine: {{title: x, points: [{{variant: base}}]}}}}\n")
+    few = ["workers=1", "data.n_videos=1", "data.n_frames=4", "table.detect_from=3"]
+    command(monkeypatch, reproduce.reproduce, *places, *few)
+    assert len(pd.read_csv(tmp_path / "out/mine.csv")) == 1
 
 
 def test_a_ledger_drops_a_line_that_a_kill_cut_short(tmp_path: Path) -> None:

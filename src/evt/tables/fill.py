@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -12,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 import evt
-from evt.build import build
+from evt.build import build, code_of
+from evt.errors import ConfigError
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.pool import in_batches, n_workers
 from evt.settings import config_of, job_of
@@ -64,25 +66,23 @@ def fill(cfg: DictConfig, folder: Path) -> tuple[list[FilledTable], Ledger]:
         cfg = OmegaConf.merge(cfg, quick_form(cfg))  # type: ignore[assignment]
     job = job_of(cfg)
     table, work = _opened(job, folder)
-    key = json.dumps([evt.__version__, work.weights, job])
+    key = json.dumps([evt.__version__, code_of(cfg), work.weights, job])
     ledger = Ledger(folder / "parts.jsonl")
     if table.batch is not None:
         bar = tqdm(total=len(work.parts), desc=cfg.table.name, unit="sample")
         run = partial(_measure, job, folder)
         found = in_batches(run, len(work.parts), table.batch, ledger, key, workers, bar)
     else:
-        found = [
-            _kept(ledger, f"{json.dumps(part)} {key}", partial(work.measure, part))
-            for part in tqdm(work.parts, desc=cfg.table.name, unit="row", leave=False)
-        ]
+        with tqdm(work.parts, desc=cfg.table.name, unit="row", leave=False) as rows:
+            found = [_kept(ledger, f"{json.dumps(part)} {key}", partial(work.measure, part)) for part in rows]
     return work.tables(found), ledger
 
 
 def quick_form(cfg: DictConfig) -> dict[str, Any]:
     """What a table's quick form changes: of the data what `quick.data` says, and it fills `quick.tables` alone."""
     quick = cfg.table.quick
-    left_out = set(cfg.table.tables) - set(quick.get("tables", cfg.table.tables))
-    return {"data": quick.data, "table": {"tables": dict.fromkeys(left_out)}}
+    left_out = set(cfg.table.get("tables", ())) - set(quick.get("tables", cfg.table.get("tables", ())))
+    return {"data": quick.get("data", {}), "table": {"tables": dict.fromkeys(left_out)}}
 
 
 def _kept(ledger: Ledger, key: str, measure: Any) -> Any:
@@ -104,5 +104,19 @@ def _opened(job: str, folder: Path) -> tuple[Table, Work]:
 
 
 def said(cfg: DictConfig, notes: Mapping[str, str], **facts: Any) -> list[str]:
-    """The notes of a table with facts in the place of their names in braces; the config, `cfg`, is one."""
-    return [note.format(cfg=cfg, **facts) for note in notes.values()]
+    """The notes of a table with facts in the place of their names in braces; the config, `cfg`, is one.
+
+    Raises:
+        ConfigError: a note has something else in braces.
+    """
+    found = []
+    for name, note in notes.items():
+        try:
+            text = note.format(cfg=cfg, **facts)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"the note {name} of {cfg.table.name} is {note!r}; in braces it may have "
+                f"{', '.join(['cfg', *facts])}, and what these have"
+            ) from error
+        found.append(re.sub(r"(?<![\d.])1 ((?:\w+ )?(?:video|clip|frame|view))s\b", r"1 \1", text))
+    return found

@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 import evt
+from evt.build import code_of
 from evt.data.loading import WANTED, build_data
 from evt.device import build_device
 from evt.errors import ConfigError, DataError
@@ -114,6 +115,8 @@ class PaperWork:
             for point in filter(self._is_there, self._points):
                 self._in_model_order(point)
         self.parts = range(len(self._points))
+        weights = "trained weights" if self._trained else f"seeded weights (seed {cfg.model.seed})"
+        self._notes = said(cfg, table.accuracy_notes if self._accuracy else table.notes, weights=weights)
         loaded = filter(self._is_there, self._points) if self._trained else []
         self.weights = [self._model(point)[1].sha256 for point in loaded]
 
@@ -163,7 +166,7 @@ class PaperWork:
             data, weights = [next((v for v in data if len(v) > 1), data[0])], Weights("")
         chosen = Chosen(model, weights, variant, policy, data, point.label)
         ledger = Ledger(self._folder / f"{WANTED[model.sees]}.jsonl")
-        key = f"{evt.__version__} {part} {self.weights} {self._cfg}"
+        key = f"{evt.__version__} {code_of(self._cfg)} {part} {self.weights} {self._cfg}"
         metrics, files = measure(chosen, ledger, key, self._cfg.data.get("on_error", "fail"))
         for name in files.keys() & {"left_out.txt"}:
             write(self._folder / name, files[name])
@@ -186,8 +189,7 @@ class PaperWork:
         missing += [] if self._trained else [table.missing["weights"]]
         if not missing and not all(map(self._is_there, self._points)):
             missing.append(table.missing["tuned"])
-        weights = "trained weights" if self._trained else f"seeded weights (seed {cfg.model.seed})"
-        notes = said(cfg, table.accuracy_notes if self._accuracy else table.notes, weights=weights) + missing
+        notes = self._notes + missing
         if short := max(figures.get("short", 0) for figures in found):
             reach = self._shapes(self._points[0]).views.reach
             notes.append(

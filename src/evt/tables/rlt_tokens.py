@@ -88,6 +88,7 @@ class TokensWork:
         self._model.views = replace(self._model.views, temporal_stride=1, temporal=table.views, spatial=1)
         self._shapes, _ = build_model(changed(cfg.model, checkpoint=None), torch.device("meta"))
         self.parts = [(path.name, path.stat().st_size, fps) for path in paths for fps in table.fps]
+        self._notes = said(cfg, table.notes, model=self._model, machine=machine(self._device))
         self.weights = [machine(self._device), weights.sha256]
 
     def measure(self, part: tuple[str, int, float]) -> list[dict[str, Any]]:
@@ -102,9 +103,8 @@ class TokensWork:
 
     def tables(self, found: Sequence[list[dict[str, Any]]]) -> list[FilledTable]:
         """See `evt.tables.fill.Work`."""
-        notes = said(self._cfg, self._table.notes, model=self._model, machine=machine(self._device))
         records = [row for rows in found for row in rows]
-        return [FilledTable(self._cfg.table.name, self._table.title, records, notes)]
+        return [FilledTable(self._cfg.table.name, self._table.title, records, self._notes)]
 
     @torch.no_grad()
     def _row(self, views: Tensor, threshold: float) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from evt.errors import ConfigError
 from evt.evaluate.classes import class_names
 from evt.evaluate.side_by_side import SideBySide
 from evt.evaluate.trace import Seen
+from evt.eventful import Every
 from evt.metrics.bootstrap import Estimate
 from evt.models.loading import Weights, build_model
 from evt.settings import changed
@@ -58,12 +59,12 @@ class SampleTable:
     model: str
     data: str
     batch: PositiveInt
-    quick: dict[str, Any]
     detect_from: NonNegativeInt | None = 0
     detect_every: PositiveInt = 1
     models: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, dict[Any, dict[str, Any]]] = field(default_factory=dict)
     digits: dict[str, int] = field(default_factory=dict)
+    quick: dict[str, Any] = field(default_factory=dict)
 
     def work(self, cfg: DictConfig, folder: Path) -> SampleWork:
         """See `evt.tables.fill.Table`."""
@@ -77,8 +78,12 @@ class SampleWork:
         self._table, self._cfg = table, cfg
         self._device = build_device(cfg)
         self._metrics: list[Metric] = [
-            build(cfg.table.metrics[name], f"table.metrics.{name}") for name in table.metrics
+            build(cfg.table.metrics[name], f"table.metrics.{name}")
+            for name, metric in table.metrics.items()
+            if metric is not None
         ]
+        if not self._metrics:
+            raise ConfigError("table.metrics has no metric; it must have one at least")
         self._models: dict[str, tuple[Any, Weights]] = {}
         points = [point for chosen in self._shown.values() for point in points_of(chosen["points"])]
         check_columns(points, "model", *table.weights)
@@ -86,22 +91,47 @@ class SampleWork:
         self._points = list(dict.fromkeys(phase for point in points for phase in point.phases()))
         wanted = WANTED[self._model(self._points[0])[0].sees]
         self.parts = getattr(build_data(cfg.data, "data", wanted, "classes"), wanted)()
+        n_frames = self._checked_length(wanted == "videos")
         for point in self._points:
             model, weights = self._model(point)
-            checked_run(point, model)
+            _, policy = checked_run(point, model)
+            if isinstance(policy, Every) and policy.every >= (n_frames or model.steps):
+                raise ConfigError(
+                    f"the point {point.label} runs the first of {n_frames or model.steps} frames and no other; every "
+                    "must be less"
+                )
             class_names(self.parts, model.n_classes, weights.classes)
-        if model.sees == "frames" and (table.detect_from or 0) >= (shortest := min(map(len, self.parts))):
-            raise ConfigError(
-                f"table.detect_from is {table.detect_from}, but a video has {shortest} frames; it must be less, or "
-                "null to detect in none"
-            )
+        said(cfg, table.notes, model=model, weights=weights)  # what cannot be said is told now
         self.weights = [weights.sha256 for _, weights in self._models.values()]
+
+    def _checked_length(self, videos: bool) -> int:
+        """How many frames each video has; 0 for clips.
+
+        Raises:
+            ConfigError: they are too few, or not as many in all videos of a batch.
+        """
+        lengths = {len(video) for video in self.parts} if videos else {0}
+        n_frames, first = min(lengths), self._table.detect_from or 0
+        if n_frames == 1:
+            raise ConfigError("a video has 1 frame; tables need at least one later frame, after the flush")
+        if first >= (n_frames or 1):
+            raise ConfigError(
+                f"table.detect_from is {first}, but a video has {n_frames or 1} frames; it must be less, or null to "
+                "detect in none"
+            )
+        if len(lengths) > 1 and self._table.batch > 1:
+            raise ConfigError(
+                f"the videos have from {n_frames} to {max(lengths)} frames, and those of a batch run side by side; "
+                "table.batch must be 1"
+            )
+        return n_frames
 
     @property
     def _shown(self) -> Mapping[str, Mapping[str, Any]]:
         shown = {name: chosen for name, chosen in self._table.tables.items() if chosen is not None}
         for name, chosen in shown.items():
-            if not isinstance(chosen, Mapping) or set(chosen) != {"title", "points"}:
+            whole = isinstance(chosen, Mapping) and set(chosen) == {"title", "points"}
+            if not whole or not isinstance(chosen["title"], str):
                 raise ConfigError(
                     f"table.tables.{name} is {chosen!r}; it must have a title and points, and no more"
                 )
