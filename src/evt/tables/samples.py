@@ -115,9 +115,9 @@ class SampleWork:
         if n_frames == 1:
             raise ConfigError("a video has 1 frame; tables need at least one later frame, after the flush")
         if first >= (n_frames or 1):
+            has = f"a video has {n_frames} frames" if videos else "a clip is one sample"
             raise ConfigError(
-                f"table.detect_from is {first}, but a video has {n_frames or 1} frames; it must be less, or null to "
-                "detect in none"
+                f"table.detect_from is {first}, but {has}; it must be less, or null to detect in none"
             )
         if len(lengths) > 1 and self._table.batch > 1:
             raise ConfigError(
