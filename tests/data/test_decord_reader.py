@@ -61,6 +61,21 @@ def test_the_shared_videos_are_read_as_by_pyav_or_refused(name: str) -> None:
         assert torch.equal(theirs[i], whole[i]), i
 
 
+def test_what_decord_cannot_decode_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some processors pad rows of some widths, and then decord stops at its own error, in frames that it counts."""
+    import decord
+
+    def fails(*_: object) -> None:
+        raise decord.DECORDError("Check failed: from_size == to_size (101376 vs. 76032)")
+
+    path = write_numbered(tmp_path / "a.mp4", *KINDS["h264_b.mp4"])
+    monkeypatch.setattr(decord.VideoReader, "get_batch", fails)
+    with pytest.raises(DataError, match=r"decord cannot decode frames 0 to 0; data.reader=av reads the file"):
+        open_video(path, "decord")
+
+
 def test_how_to_get_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_numbered(tmp_path / "a.mp4", *KINDS["h264_b.mp4"])
     monkeypatch.setitem(sys.modules, "decord", None)

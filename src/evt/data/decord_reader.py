@@ -73,9 +73,7 @@ class DecordFile(VideoFile):
         try:
             pixels = self._decord.get_batch(places).asnumpy()  # (n, H, W, 3)
         except (RuntimeError, self._decord_error) as error:
-            raise DataError(
-                f"{self.path}: decord cannot decode frames {places[0]} to {places[-1]}"
-            ) from error
+            raise self._refused(f"decord cannot decode frames {places[0]} to {places[-1]}") from error
         if pixels.shape != (len(places), *self.size, 3):
             raise self._refused(f"decord gives frames of shape {pixels.shape[1:]}")
         return list(torch.from_numpy(pixels).permute(0, 3, 1, 2))
