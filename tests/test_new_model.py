@@ -74,6 +74,7 @@ def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         monkeypatch.setattr(f"evt.{name}.CONFIG_DIR", tmp_path / "configs")
     module = ModuleType("evt.models.pocket")
     module.Pocket = Pocket  # type: ignore[attr-defined]
+    module.__file__ = __file__
     monkeypatch.setattr(Pocket, "__module__", module.__name__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     data = ["data=sprites", "data.n_videos=1", "data.n_frames=4", "data.size=[64,64]"]
