@@ -153,5 +153,5 @@ def test_policy_and_variant_are_told_of_beside_the_model(
     said = refused("policy.r=-3", "model.size=-16", "variant.pool=0")
     assert said == (
         "error: model.size is -16; it must be a whole number of at least 1. "
-        "policy.r is -3; it must be a whole number of tokens, 0 or more. pool is 0; it must be at least 1"
+        "policy.r is -3; it must be a whole number of at least 0. pool is 0; it must be at least 1"
     )

@@ -93,7 +93,7 @@ def test_every_variant_is_a_config(name: str) -> None:
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         cfg = hydra.compose("run", [f"variant={name}"]).variant
     assert build_variant(cfg, "vitdet") == VARIANTS[name]
-    if name not in ("rows", "spatial", "base", "skip"):
+    if name not in ("rows", "frame", "spatial", "base", "skip"):
         cfg.update({"gate_before_norm": True, "pool": 3})
         assert build_variant(cfg, "vitdet") == replace(VARIANTS[name], gate_before_norm=True, pool=3)
 
@@ -146,16 +146,19 @@ def test_a_threshold_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     ("arguments", "sentence"),
     [
         (["policy.r=5000"], "policy.r is 5000, but a frame has 4096 tokens; it must be at most 4096"),
-        (["policy.r=-1"], "policy.r is -1; it must be a whole number of tokens, 0 or more"),
+        (["policy.r=-1"], "policy.r is -1; it must be a whole number of at least 0"),
         (["policy.r=1.5"], "policy.r is 1.5; it must be a whole number"),
         (["policy=threshold", "policy.h=-0.5"], "policy.h is -0.5; it must be a finite number, 0 or more"),
         (["policy.rr=3"], "policy.rr is not a setting; those of policy=top_r are r"),
         (["+policy.rr=3"], "policy.rr is not a setting; those of policy=top_r are r"),
         (
             ["policy=random"],
-            "policy is random; allowed are every, merge, none, random_drop, run_length, threshold, top_r",
+            "policy is random; allowed are budget, every, merge, none, random_drop, refresh",
         ),
-        (["policy=none"], "policy is none, but the variant has gates; it must be threshold or top_r"),
+        (
+            ["policy=none"],
+            "policy is none, but the variant has gates; it must be refresh or threshold or top_r",
+        ),
         (
             ["variant=base", "policy.r=3"],
             "policy.r cannot be set: variant base has no gates, so its policy is none",

@@ -15,7 +15,7 @@ from evt.device import build_device
 from evt.evaluate.speed import inputs_of
 from evt.eventful import VARIANTS, TopR
 from evt.eventful import fast as fast_module
-from evt.eventful.policy import Selection
+from evt.eventful.policy import Past, Selection
 from evt.metrics.agreement import relative_l2
 from evt.models.loading import build_model
 from evt.models.vitdet import ViTDet
@@ -33,7 +33,7 @@ class Leader(TopR):
         super().__init__(r)
         self.chosen: list[Selection] = []
 
-    def __call__(self, error: Tensor) -> Selection:
+    def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
         self.chosen.append(super().__call__(error))
         return self.chosen[-1]
 
@@ -46,7 +46,7 @@ class Follower(TopR):
         self.leader = leader
         self.differ = self.all = 0
 
-    def __call__(self, error: Tensor) -> Selection:
+    def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
         theirs = self.leader.chosen.pop(0)
         own = super().__call__(error).index
         self.differ += int((~torch.isin(own, theirs.index)).sum())

@@ -188,32 +188,32 @@ def other_type(tensors: dict[str, Tensor]) -> ViT:
 
 
 def emptied(tensors: dict[str, Tensor]) -> ViT:
-    tensors["1.mlp_buffer.b"] = torch.empty(0)
+    tensors["blocks.1.mlp_buffer.b"] = torch.empty(0)
     return small_vit()
 
 
 def missing(tensors: dict[str, Tensor]) -> ViT:
-    del tensors["1.mlp_buffer.b"]
+    del tensors["blocks.1.mlp_buffer.b"]
     return small_vit()
 
 
 def added(tensors: dict[str, Tensor]) -> ViT:
-    tensors["1.mlp_buffer.c"] = torch.ones(1)
+    tensors["blocks.1.mlp_buffer.c"] = torch.ones(1)
     return small_vit()
 
 
 def of_another_type(tensors: dict[str, Tensor]) -> ViT:
-    tensors["1.mlp_buffer.b"] = tensors["1.mlp_buffer.b"].half()
+    tensors["blocks.1.mlp_buffer.b"] = tensors["blocks.1.mlp_buffer.b"].half()
     return small_vit()
 
 
 def altered(tensors: dict[str, Tensor]) -> ViT:
-    tensors["1.mlp_buffer.b"][0, 0, 0] = float("nan")
+    tensors["blocks.1.mlp_buffer.b"][0, 0, 0] = float("nan")
     return small_vit()
 
 
 def no_tensor(tensors: dict[str, Any]) -> ViT:
-    tensors["1.mlp_buffer.b"] = [1.0]
+    tensors["blocks.1.mlp_buffer.b"] = [1.0]
     return small_vit()
 
 
@@ -229,13 +229,13 @@ def without_header(tensors: dict[str, Tensor]) -> ViT:
         (other_type, "of another network: its weights are not"),
         (
             emptied,
-            r"damaged: 1.mlp_buffer.b was torch.float32 \[1, 36, 24\] .* and is torch.float32 \[0\] now",
+            r"damaged: blocks.1.mlp_buffer.b was torch.float32 \[1, 36, 24\] .* and is torch.float32 \[0\] now",
         ),
-        (missing, "damaged: 1.mlp_buffer.b was .* and is not there now"),
-        (added, "damaged: 1.mlp_buffer.c was not there"),
+        (missing, "damaged: blocks.1.mlp_buffer.b was .* and is not there now"),
+        (added, "damaged: blocks.1.mlp_buffer.c was not there"),
         (of_another_type, r"and is torch.float16 \[1, 36, 24\] now"),
         (altered, "damaged: its numbers are not those that were saved"),
-        (no_tensor, "damaged: 1.mlp_buffer.b is no tensor but a list"),
+        (no_tensor, "damaged: blocks.1.mlp_buffer.b is no tensor but a list"),
         (without_header, "does not say what it is of"),
     ],
 )
@@ -347,7 +347,7 @@ def test_a_frame_that_fails_leaves_a_stream_that_flushes() -> None:
     stream(frames[0])
     assert isinstance(stream.policy, TopR)
     stream.policy.r = 100
-    with pytest.raises(ValueError, match=r"policy.r is 100, but there are 36 tokens"):
+    with pytest.raises(ValueError, match=r"policy.r is 100, but a frame has 36 tokens"):
         stream(frames[1])
     stream.policy.r = 5
     assert torch.equal(stream(frames[2]), net.stream(VARIANTS["base"])(frames[2]))

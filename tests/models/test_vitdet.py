@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from evt.eventful import VARIANTS, TopR, init_weights
+from evt.eventful import VARIANTS, Blocks, TopR, init_weights
 from evt.models.vit import ViT
 from evt.models.vitdet import ViTDet
 from tests.common import SHARED, small_frames, small_vit
@@ -76,7 +76,7 @@ def test_positions_of_another_grid_are_interpolated() -> None:
     """Bicubic, without the class token's slot, as torch interpolates a picture; a 5 x 5 table on a 4 x 7 grid."""
     net = small_vit((4, 7))
     tokens = torch.zeros(1, 28, 24)
-    net.blocks = torch.nn.ModuleList()
+    net.blocks = Blocks()
     table = net.pos_embed[0, 1:].T.reshape(1, 24, 5, 5)
     expected = F.interpolate(table, (4, 7), mode="bicubic", align_corners=False)[0].flatten(1).T
     assert torch.equal(net.forward_tokens(tokens)[0], expected)

@@ -174,7 +174,7 @@ def test_r_of_all_tokens_is_the_dense_model_and_more_is_refused() -> None:
     dense = model.predict_views(views, VARIANTS["base"])
     torch.testing.assert_close(model.predict_views(views, TEMPORAL, TopR(17)), dense, rtol=0, atol=1e-5)
     assert not torch.allclose(model.predict_views(views, TEMPORAL, TopR(2)), dense, rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match="r must be at most 17"):
+    with pytest.raises(ValueError, match="it must be at most 17"):
         model.predict_views(views, TEMPORAL, TopR(18))
     assert [full_size(dataset).n_tokens for dataset in ("epic", "k400")] == [401, 197]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from omegaconf import DictConfig
 
 from evt.build import build, choices, class_of
@@ -77,9 +79,8 @@ def build_policy(cfg: DictConfig, variant: Variant, n_tokens: int) -> Policy | N
             raise ConfigError(f"policy is {cfg.name}, but the variant has no gates; it must be none")
         return None
     has = "skips frames" if variant.hold else "has gates"
-    suits = _skips_frames if variant.hold else _selects_tokens
-    if kind is None or not suits(kind):
-        allowed = " or ".join(choices("policy", suits))
+    if kind is None or not _suits(variant, kind):
+        allowed = " or ".join(choices("policy", partial(_suits, variant)))
         raise ConfigError(f"policy is {cfg.name}, but the variant {has}; it must be {allowed}")
     policy: Policy = build(cfg, "policy")
     check_budget(policy, n_tokens)
@@ -90,16 +91,14 @@ def takes(variant: str, policy: type) -> bool:
     """Whether the variant of a name takes policies of a class."""
     if variant in REDUCTIONS:
         return policy is REDUCTIONS[variant]
-    own = VARIANTS[variant]
-    return (own.hold and _skips_frames(policy)) or (own.gate is not None and _selects_tokens(policy))
+    return _suits(VARIANTS[variant], policy)
 
 
-def _skips_frames(cls: type) -> bool:
-    return issubclass(cls, Every)
-
-
-def _selects_tokens(cls: type) -> bool:
-    return not issubclass(cls, Every | Reduction)
+def _suits(variant: Variant, policy: type) -> bool:
+    if variant.hold or issubclass(policy, Every):
+        return variant.hold and issubclass(policy, Every)
+    selects = variant.gate is not None and not issubclass(policy, Reduction)
+    return selects and (variant.gate == "frame" or not policy.of_frames)  # type: ignore[attr-defined]
 
 
 def check_budget(policy: Policy | None, n_tokens: int) -> None:

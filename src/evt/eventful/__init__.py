@@ -1,8 +1,8 @@
 """The Eventful mechanism (paper, section 4). It imports torch and nothing else of this project."""
 
-from evt.eventful.block import Block, BlockState, init_weights
+from evt.eventful.block import Block, Blocks, BlockState, States, init_weights
 from evt.eventful.counting import KINDS, count_ops
-from evt.eventful.policy import Every, Policy, Selection, Threshold, TopR
+from evt.eventful.policy import Budget, Every, Past, Policy, Refresh, Selection, Threshold, TopR
 from evt.eventful.stream import Stream
 from evt.eventful.variant import VARIANTS, Variant
 
@@ -11,9 +11,14 @@ __all__ = [
     "VARIANTS",
     "Block",
     "BlockState",
+    "Blocks",
+    "Budget",
     "Every",
+    "Past",
     "Policy",
+    "Refresh",
     "Selection",
+    "States",
     "Stream",
     "Threshold",
     "TopR",

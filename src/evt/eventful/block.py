@@ -26,7 +26,7 @@ class TokenGate:
     def __init__(self, variant: Variant, always: int) -> None:
         self.before_norm = variant.gate_before_norm
         self.gate: Gate | STGTGate | Callable[..., tuple[Tensor, Selection | None]] = no_gate
-        if variant.gate is not None:
+        if variant.gate not in (None, "frame"):
             self.gate = Gate(always) if variant.gate == "reference" else STGTGate(always)
 
     def __call__(
@@ -49,7 +49,8 @@ class BlockState:
     def __init__(self, variant: Variant, num_prefix_tokens: int = 0) -> None:
         # Where all queries attend in every frame, what that changes in a token is for the gates to see.
         always = num_prefix_tokens if variant.rows else 0
-        gated = variant.gate is not None
+        # One selection a frame is made before the first block.
+        gated = variant.gate not in (None, "frame")
         self.qkv_gate = TokenGate(variant, always)
         self.attn = AttentionState(variant)  # the buffer of q, k and v among it
         self.proj_gate = TokenGate(variant, always)
@@ -108,13 +109,20 @@ class Block(nn.Module):
         variant = variant if self.attn.window_size is None else variant.windowed()
         return BlockState(variant, self.num_prefix_tokens)
 
-    def forward(self, x: Tensor, state: BlockState | None = None, policy: Policy | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        state: BlockState | None = None,
+        policy: Policy | None = None,
+        of_frame: Selection | None = None,
+    ) -> Tensor:
         """Run the tokens of one frame of each stream through the block, (B, N, D) to (B, N, D).
 
         Args:
-            x: the tokens of all streams in the batch.
+            x: the tokens of all streams in the batch; of those in `of_frame` alone, (K, D) to (K, D).
             state: what the block keeps between frames, updated here; without one the block is dense.
             policy: which tokens pass the gates; not needed on a first frame or without gates.
+            of_frame: which tokens were selected before the first block, if they were.
 
         Raises:
             ValueError: there is no policy after the first frame, or its r is more than N; or tokens that form no grid
@@ -122,11 +130,52 @@ class Block(nn.Module):
         """
         state = state or DENSE
         y, changed = state.qkv_gate(x, policy, self.norm1)
-        y = self.attn(self.attn.qkv(y), changed, state.attn)
+        y = self.attn(self.attn.qkv(y), of_frame or changed, state.attn)
+        y = of_frame.gather(y) if of_frame else y
         y, changed = state.proj_gate(y, policy)
         x = add(state.proj_buffer(self.attn.proj(y), changed), x)
         y, changed = state.mlp_gate(x, policy, self.norm2)
         return add(state.mlp_buffer(self.mlp(y), changed), x)
+
+
+class States:
+    """All that the blocks of a network keep between the frames of one batch of streams.
+
+    blocks: of each.
+    gate, buffer: around all of them, where one selection is made a frame.
+    """
+
+    def __init__(self, blocks: list[BlockState], variant: Variant, num_prefix_tokens: int) -> None:
+        frame = variant.gate == "frame"
+        self.gate = Gate(num_prefix_tokens, relative=True) if frame else no_gate
+        self.blocks = blocks
+        self.buffer = Buffer() if frame else no_buffer
+
+
+class Blocks(nn.ModuleList):
+    """The blocks of a Transformer, one after the other."""
+
+    def states(self, variant: Variant) -> States:
+        """Empty states under a variant."""
+        states = [block.state(variant) for block in self]  # type: ignore[operator]
+        return States(states, variant, self[0].num_prefix_tokens)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, states: States | None = None, policy: Policy | None = None) -> Tensor:
+        """Run the tokens of one frame of each stream, (B, N, D) to (B, N, D); densely without states.
+
+        For the arguments and what is raised, see `Block`.
+        """
+        if states is None:
+            for block in self:
+                x = block(x)
+            return x
+        x, changed = states.gate(x, policy)
+        for block, state in zip(self, states.blocks, strict=True):
+            x = block(x, state, policy, changed)
+        x = states.buffer(x, changed)
+        return (
+            x if states.buffer is no_buffer else x.clone()
+        )  # the buffer's would change under the caller's hands
 
 
 def init_weights(module: nn.Module) -> None:

@@ -192,8 +192,8 @@ class FastState:
 
     Tokens are kept heads first, in the order of their layout, the streams one after the other: T = B N.
 
-    variant: without a gate nothing is kept. With sparse_qk the result is updated, unless there are few keys, and else
-        computed anew in every frame; with rows the result of a query that did not change is left as it is.
+    variant: without a gate nothing is kept. With sparse_qk the result is updated, unless there are few keys, or
+        windows, and else computed anew in each frame; with rows that of a query that did not change stays as it is.
     """
 
     def __init__(self, variant: Variant) -> None:
@@ -262,7 +262,7 @@ class FastState:
         pad: Tensor,
         index: Tensor | None,
     ) -> Tensor:
-        """Attend window by window; one in which nothing changed keeps its result.
+        """Attend window by window; one in which nothing changed keeps its result, with rows each query that did not.
 
         index: where the tokens that changed stand among those of all streams, (K,); None for all.
         """
@@ -271,7 +271,7 @@ class FastState:
         assert self.v is not None
         windows, pool = layout.windows, self.variant.pool
         few = math.prod(layout.keys(pool)) < FEW_KEYS
-        updated = self.variant.sparse_qk and (self.variant.rows or not few)
+        updated = self.variant.sparse_qk and len(windows) == 1 and (self.variant.rows or not few)
         lse = self.q.new_empty(self.q.shape[:2], dtype=_accurate(self.q.dtype)) if updated else None
         if self.out is None or index is None:
             out, touched = _tokens_first(self.q), list(range(len(windows) * self.q.shape[1] // layout.n))
@@ -285,6 +285,13 @@ class FastState:
                 k, v = pooled(k, grid, pool), pooled(v, grid, pool)
             elif grid != layout.grid:
                 k, v = (_padded(x, grid, layout.grid, by) for x, by in ((k, pad[0]), (v, pad[1])))
+            if self.variant.rows and index is not None:
+                some = index[(index >= tokens.start) & (index < tokens.stop)] - tokens.start
+                place = some // window.columns * layout.grid[1] + some % window.columns
+                fresh_q = q.index_select(1, some)
+                rel = None if tables is None else _rel_of_some(fresh_q, tables, place)
+                out[:, tokens].index_copy_(1, some, attend(fresh_q, k, v, rel, scale)[0])
+                continue
             rel = None if tables is None else _rel_of(q, tables, *grid)
             out[:, tokens], own_lse = attend(q, k, v, rel, scale)
             if lse is not None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from evt.eventful.counting import record
-from evt.eventful.policy import Policy, Selection
+from evt.eventful.policy import Past, Policy, Selection
 from evt.eventful.profiling import named
 
 
@@ -19,11 +19,14 @@ class Gate:
     """Lets through the tokens that differ most from u, their value when they last passed (figure 2).
 
     always: so many of the first tokens pass before any other.
+    relative: errors are over the mean norm of the tokens, so that a threshold is a share.
     """
 
-    def __init__(self, always: int = 0) -> None:
+    def __init__(self, always: int = 0, relative: bool = False) -> None:
         self.always = always
+        self.relative = relative
         self.u: Tensor | None = None  # (B, N, D)
+        self.past = Past()
 
     @named("gate")
     def __call__(
@@ -45,7 +48,10 @@ class Gate:
         if self.u is None:
             self.u = _kept(c, own)
             return c, None
-        selection = _select(policy, self.u, c, self.always)
+        error = _error(self.u, c, self.always)
+        if self.relative:
+            error /= torch.linalg.vector_norm(self.u, dim=-1).mean(-1)[:, None, None]
+        selection = _select(policy, error, self.past)
         c_tilde = selection.gather(c)
         selection.scatter_(self.u, c_tilde)
         return c_tilde, selection
@@ -60,6 +66,7 @@ class STGTGate:
     def __init__(self, always: int = 0) -> None:
         self.always = always
         self.u: Tensor | None = None  # (B, N, D)
+        self.past = Past()
 
     @named("gate")
     def __call__(
@@ -69,7 +76,7 @@ class STGTGate:
         previous, self.u = self.u, _kept(c, own)
         if previous is None:
             return c, None
-        selection = _select(policy, previous, c, self.always)
+        selection = _select(policy, _error(previous, c, self.always), self.past)
         return selection.gather(c), selection
 
 
@@ -140,10 +147,16 @@ def _kept(c: Tensor, own: bool) -> Tensor:
     return c.contiguous() if own else c.clone(memory_format=torch.contiguous_format)
 
 
-def _select(policy: Policy | None, reference: Tensor, c: Tensor, always: int) -> Selection:
-    if policy is None:
-        raise ValueError("after the first frame a gate needs a policy: TopR(r) or Threshold(h)")
+def _error(reference: Tensor, c: Tensor, always: int) -> Tensor:
     record("gate", reference.numel())
     error = reference - c
     error[:, :always] = math.inf
-    return policy(error)
+    return error
+
+
+def _select(policy: Policy | None, error: Tensor, past: Past) -> Selection:
+    if policy is None:
+        raise ValueError("after the first frame a gate needs a policy: TopR(r) or Threshold(h)")
+    selection = policy(error, past)
+    past.add(selection)
+    return selection

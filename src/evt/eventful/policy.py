@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -38,16 +38,41 @@ class Selection:
         return [part - stream * self.n_tokens for stream, part in enumerate(parts)]
 
 
+class Past:
+    """What passed a gate since the flush, by which a policy may select.
+
+    frames: later frames before the present one, () int64; None where there are none.
+    passed: tokens of each stream that passed in these, (B,) int64; None where there are none.
+    """
+
+    def __init__(self) -> None:
+        self.frames: Tensor | None = None
+        self.passed: Tensor | None = None
+
+    @property
+    def number(self) -> int:
+        """Of the present frame, from the flush on, which is 0."""
+        return 1 if self.frames is None else 1 + int(self.frames)
+
+    def add(self, selection: Selection) -> None:
+        """Count what passed in the present frame."""
+        passed = torch.tensor(selection.counts)
+        self.frames = torch.tensor(self.number)
+        self.passed = passed if self.passed is None else self.passed.cpu() + passed
+
+
 class Policy(Protocol):
     """Says which tokens pass; what it has as attributes may change before any frame.
 
     counts_tokens: how many pass is known before a frame is seen.
+    of_frames: it needs one selection a frame, as variants with the gate "frame" have it.
     """
 
     counts_tokens: bool
+    of_frames: bool
 
-    def __call__(self, error: Tensor, /) -> Selection:
-        """Select by the errors e of a gate, (B, N, D)."""
+    def __call__(self, error: Tensor, past: Past, /) -> Selection:
+        """Select by the errors e of a gate, (B, N, D), which are infinite where a token must pass."""
 
     def check(self, n_tokens: int, /) -> None:
         """Refuse frames of so many tokens, with a ValueError, where it needs more of them."""
@@ -61,6 +86,7 @@ class TopR:
     """
 
     counts_tokens = True
+    of_frames = False
     _r: int
 
     def __init__(self, r: int) -> None:
@@ -76,9 +102,7 @@ class TopR:
 
     @r.setter
     def r(self, r: int) -> None:
-        if isinstance(r, bool) or not isinstance(r, Integral) or r < 0:
-            raise ValueError(f"policy.r is {r!r}; it must be a whole number of tokens, 0 or more")
-        self._r = int(r)
+        self._r = whole("r", r, 0)
 
     def check(self, n_tokens: int) -> None:
         """Refuse frames of this many tokens where they are fewer than r.
@@ -91,17 +115,44 @@ class TopR:
                 f"policy.r is {self.r}, but a frame has {n_tokens} tokens; it must be at most {n_tokens}"
             )
 
-    def __call__(self, error: Tensor) -> Selection:
+    def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
         """Select by the errors e of a gate, (B, N, D)."""
-        batch, n_tokens, _ = error.shape
-        if self.r > n_tokens:
-            raise ValueError(
-                f"policy.r is {self.r}, but there are {n_tokens} tokens: r must be at most {n_tokens}"
-            )
+        self.check(error.shape[1])
+        return top(torch.linalg.vector_norm(error, dim=-1), self.r)
+
+
+class Refresh(TopR):
+    """Top-r, and besides it every token anew once in `every` frames, however little it changes.
+
+    Args:
+        r: see `TopR`.
+        every: k.
+        staggered: a k-th of the tokens in each frame, instead of all in every k-th one.
+
+    Raises:
+        ValueError: see `TopR`; every is not a whole number of at least 1.
+    """
+
+    counts_tokens = False
+
+    def __init__(self, r: int, every: int, staggered: bool = False) -> None:
+        super().__init__(r)
+        self.every, self.staggered = whole("every", every, 1), staggered
+
+    def __repr__(self) -> str:
+        return f"Refresh(r={self.r}, every={self.every}{', staggered' * self.staggered})"
+
+    def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
+        """Select by the errors e of a gate, (B, N, D)."""
+        n_tokens = error.shape[1]
+        self.check(n_tokens)
+        turn = 0 if past is None else past.number % self.every
         norm = torch.linalg.vector_norm(error, dim=-1)  # (B, N)
-        index = norm.topk(self.r, dim=-1, sorted=False).indices  # (B, r)
-        index = index + n_tokens * torch.arange(batch, device=index.device).unsqueeze(-1)
-        return Selection(index.flatten(), (self.r,) * batch, n_tokens)
+        if not self.staggered:
+            return top(norm, self.r if turn else n_tokens)
+        norm[:, turn :: self.every] = math.inf
+        due = len(range(turn, n_tokens, self.every))
+        return top(norm, min(n_tokens, self.r + due))
 
 
 class Threshold:
@@ -112,6 +163,7 @@ class Threshold:
     """
 
     counts_tokens = False
+    of_frames = False
 
     def __init__(self, h: float) -> None:
         self.h = h
@@ -126,18 +178,63 @@ class Threshold:
 
     @h.setter
     def h(self, h: float) -> None:
-        if isinstance(h, bool) or not isinstance(h, int | float) or not math.isfinite(h) or h < 0:
-            raise ValueError(f"policy.h is {h!r}; it must be a finite number, 0 or more")
-        self._h = float(h)
+        self._h = number("h", h)
 
     def check(self, n_tokens: int) -> None:
         """Frames of any number of tokens will do."""
 
-    def __call__(self, error: Tensor) -> Selection:
+    def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
         """Select by the errors e of a gate, (B, N, D)."""
         # Not "> h": a NaN must pass, to be seen in the output instead of staying in a reference.
-        mask = ~(torch.linalg.vector_norm(error, dim=-1) <= self.h)  # (B, N)
-        return Selection(mask.flatten().nonzero().flatten(), tuple(mask.sum(-1).tolist()), mask.shape[-1])
+        return where(~(torch.linalg.vector_norm(error, dim=-1) <= self.h))
+
+
+class Budget:
+    """Spend a share of all tokens in the mean, where it helps: one selection a frame.
+
+    In each frame the budget grows by `spend`. As soon as it is enough for all tokens, all are let through. Before,
+    what changed is, if that is little, as in front of a camera that stands still: then everything else is as good as
+    it was. Where much changes, as under a camera that moves, nothing is let through until all are: frame skipping,
+    since tokens among others that are old come out worse than all of one frame held.
+
+    Args:
+        spend: share of the tokens of a frame, in the mean, above 0 and at most 1.
+        h: a token changed if its error is larger than this share of the mean norm of the tokens.
+        little: share of the tokens that may have changed.
+        at_once: share of the budget's growth that may be spent before there is enough for all tokens.
+
+    Raises:
+        ValueError: a share is not above 0 and at most 1, or h not a number of at least 0.
+    """
+
+    counts_tokens = False
+    of_frames = True
+
+    def __init__(self, spend: float, h: float = 0.25, little: float = 0.2, at_once: float = 0.67) -> None:
+        self.spend, self.h = number("spend", spend, above=0, most=1), number("h", h)
+        self.little, self.at_once = (
+            number("little", little, above=0, most=1),
+            number("at_once", at_once, above=0, most=1),
+        )
+
+    def __repr__(self) -> str:
+        return f"Budget(spend={self.spend:g})"
+
+    def check(self, n_tokens: int) -> None:
+        """Frames of any number of tokens will do."""
+
+    def __call__(self, error: Tensor, past: Past) -> Selection:
+        """Select by the errors of all tokens over their mean norm, (B, N, D)."""
+        norm = torch.linalg.vector_norm(error, dim=-1)  # (B, N)
+        n_tokens = norm.shape[1]
+        changed = ~(norm <= self.h)
+        n_changed = (changed & norm.isfinite()).sum(-1, keepdim=True)  # without those that must pass
+        still = (n_changed > 0) & (n_changed <= self.little * n_tokens)
+        most = max(1, int(self.at_once * self.spend * n_tokens))
+        first = torch.zeros_like(changed).scatter_(1, norm.topk(most).indices, True)
+        passed = 0 if past.passed is None else past.passed.to(norm.device)[:, None]
+        enough = torch.as_tensor(self.spend * past.number * n_tokens - passed >= n_tokens)
+        return where(enough | (changed & first & still))
 
 
 class Every:
@@ -152,13 +249,12 @@ class Every:
     """
 
     counts_tokens = True
+    of_frames = False
     _every: int
 
     def __init__(self, every: int, phase: int = 0) -> None:
         self.every = every
-        if isinstance(phase, bool) or not isinstance(phase, Integral) or not 0 <= phase < every:
-            raise ValueError(f"policy.phase is {phase!r}; it must be a whole number from 0 to {every - 1}")
-        self.phase: int = int(phase)
+        self.phase = whole("phase", phase, 0, every - 1)
 
     def __repr__(self) -> str:
         return f"Every({self.every}, phase={self.phase})"
@@ -170,11 +266,9 @@ class Every:
 
     @every.setter
     def every(self, every: int) -> None:
-        if isinstance(every, bool) or not isinstance(every, Integral) or every < 1:
-            raise ValueError(f"policy.every is {every!r}; it must be a whole number of at least 1")
-        self._every = int(every)
+        self._every = whole("every", every, 1)
 
-    def __call__(self, error: Tensor) -> Selection:
+    def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
         """Select all tokens, (B, N, D): those of a frame that is run."""
         batch, n_tokens, _ = error.shape
         return Selection(torch.arange(batch * n_tokens, device=error.device), (n_tokens,) * batch, n_tokens)
@@ -185,3 +279,45 @@ class Every:
 
     def check(self, n_tokens: int) -> None:
         """Frames of any number of tokens will do."""
+
+
+def top(norm: Tensor, r: int) -> Selection:
+    """Select the r largest of each stream, (B, N)."""
+    batch, n_tokens = norm.shape
+    index = norm.topk(r, dim=-1, sorted=False).indices  # (B, r)
+    index = index + n_tokens * torch.arange(batch, device=index.device).unsqueeze(-1)
+    return Selection(index.flatten(), (r,) * batch, n_tokens)
+
+
+def where(mask: Tensor) -> Selection:
+    """Select where a mask is true, (B, N) bool."""
+    return Selection(mask.flatten().nonzero().flatten(), tuple(mask.sum(-1).tolist()), mask.shape[-1])
+
+
+def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """A setting that is a whole number.
+
+    Raises:
+        ValueError: it is none, or not in its range.
+    """
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, Integral)
+        or int(value) < least
+        or (most is not None and int(value) > most)
+    ):
+        allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"policy.{name} is {value!r}; it must be a whole number {allowed}")
+    return int(value)
+
+
+def number(name: str, value: Any, above: float | None = None, most: float = math.inf) -> float:
+    """A setting that is a number of at least 0; see `whole`.
+
+    above: it must be more than this.
+    """
+    real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not real or value > most or (value < 0 if above is None else value <= above):
+        allowed = "0 or more" if above is None else f"above {above} and at most {most}"
+        raise ValueError(f"policy.{name} is {value!r}; it must be a finite number, {allowed}")
+    return float(value)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from evt.eventful.block import BlockState
+from evt.eventful.block import States
 from evt.eventful.policy import Every, Policy
 from evt.eventful.variant import Variant
 
@@ -24,13 +24,13 @@ class Network(Protocol):
     def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
         """Its parts, by name."""
 
-    def states(self, variant: Variant) -> list[BlockState]:
-        """An empty state for every block."""
+    def states(self, variant: Variant) -> States:
+        """Empty states of its blocks."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """The weights."""
 
-    def __call__(self, x: Tensor, states: list[BlockState] | None, policy: Policy | None) -> Tensor:
+    def __call__(self, x: Tensor, states: States | None, policy: Policy | None) -> Tensor:
         """Run one frame of each stream."""
 
 
@@ -71,6 +71,8 @@ class Stream:
             raise ValueError(f"this variant {needs}; {policy} was given")
         if variant.gate is not None and policy is None:
             raise ValueError("this variant has gates and needs a policy: TopR(r) or Threshold(h)")
+        if policy is not None and policy.of_frames and variant.gate != "frame":
+            raise ValueError(f"{policy} needs one selection a frame, which the variant `frame` has")
         if variant.gate is None and not variant.hold and policy is not None:
             raise ValueError(f"this variant has no gates, so it takes no policy; {policy} was given")
         self.network = network
@@ -80,12 +82,12 @@ class Stream:
 
     def reset(self) -> None:
         """Forget all frames; the next one is a flush."""
-        self.states: list[Any] = self._fresh()
+        self.states: States | Held = self._fresh()
         self._shape: torch.Size | None = None
 
-    def _fresh(self) -> list[Any]:
-        """The state before the flush, of each block, or of frame skipping."""
-        return [Held()] if self.variant.hold else self.network.states(self.variant)
+    def _fresh(self) -> States | Held:
+        """The state before the flush."""
+        return Held() if self.variant.hold else self.network.states(self.variant)
 
     @torch.no_grad()
     def __call__(self, frame: Tensor) -> Tensor:
@@ -102,7 +104,11 @@ class Stream:
                 "as it was before this frame)"
             )
         try:
-            out = self._skip(frame) if self.variant.hold else self.network(frame, self.states, self.policy)
+            out = (
+                self._skip(frame, self.states)
+                if isinstance(self.states, Held)
+                else self.network(frame, self.states, self.policy)
+            )
             if bad := _not_finite(out):
                 raise ValueError(
                     f"the network makes {bad} NaN or infinite values of this frame, whose largest is "
@@ -115,16 +121,15 @@ class Stream:
         self._shape = frame.shape
         return out
 
-    def _skip(self, frame: Tensor) -> Tensor:
+    def _skip(self, frame: Tensor, held: Held) -> Tensor:
         """The network's output of a frame that is due, else what it was."""
-        (held,) = self.states
         assert isinstance(self.policy, Every)
         number = 0 if held.frames is None else int(held.frames)
         if number == 0 or self.policy.due(number):
             held.output = self.network(frame, None, None)
         held.frames = torch.tensor(number + 1)
-        output: Tensor = held.output
-        return output
+        assert held.output is not None
+        return held.output
 
     @property
     def nbytes(self) -> int:

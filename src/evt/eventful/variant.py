@@ -11,13 +11,15 @@ class Variant:
     """What in a block reuses the previous frame, and how.
 
     gate: around token-wise operations; "reference" compares with each token's last passed value (section 4.1),
-        "previous" with the previous frame (STGT).
+        "previous" with the previous frame (STGT). "frame" is one gate for the whole network, before its first block:
+        the tokens that it lets through go through all blocks, attending to the buffered keys of the others, whose
+        last outputs are kept. It needs `rows`.
     sparse_qk, sparse_av: update the query-key and the attention-value product sparsely (section 4.2).
     pool: side of the square over which k and v are averaged in global blocks (section 5.3); 1 is none. A last row
         or column that fills no square is left out, as published.
     gate_before_norm: the gates see tokens before the layer norm instead of after it (supplement, section B).
-    rows: in global blocks only the queries that changed attend; the others keep their result until they change. An
-        approximation that the paper did not try; it needs the sparse products and `fast`. Tokens that stand for no
+    rows: only the queries that changed attend; the others keep their result until they change. An approximation
+        that the paper did not try; it needs the sparse products and `fast`. Tokens that stand for no
         place in the picture always pass the gates, within the budget, since a class token's input never changes.
     fast: attention keeps each query's result and log-sum-exp instead of B and A (see `evt.eventful.fast`). Faster,
         and exact in q, k and v, where equation 10 keeps the attention to unchanged keys as it was.
@@ -25,11 +27,11 @@ class Variant:
         skipping, the rival that costs nothing to build.
 
     Raises:
-        ValueError: hold with anything else, a sparse product or gate_before_norm without a gate, rows without what it
-            needs, or a pool of less than 1.
+        ValueError: hold with anything else, a sparse product or gate_before_norm without a gate of its own, rows or a
+            gate for the whole network without what it needs, or a pool of less than 1.
     """
 
-    gate: Literal["reference", "previous"] | None = None
+    gate: Literal["reference", "previous", "frame"] | None = None
     sparse_qk: bool = False
     sparse_av: bool = False
     pool: int = 1
@@ -47,6 +49,11 @@ class Variant:
             )
         if self.rows and not (self.fast and self.sparse_qk and self.sparse_av):
             raise ValueError("rows leaves out what the sparse products update: it needs them, and `fast`")
+        if self.gate == "frame" and (self.gate_before_norm or not self.rows):
+            raise ValueError(
+                "a gate for the whole network stands before all norms, and only what it selects attends: it needs "
+                "rows, and no gate_before_norm"
+            )
         if self.pool < 1:
             raise ValueError(f"pool is {self.pool}; it must be at least 1")
 
@@ -56,8 +63,10 @@ class Variant:
         return Variant(fast=self.fast)
 
     def windowed(self) -> Variant:
-        """Leave on only what applies where attention is windowed: token-wise gating (section 5.1)."""
-        return replace(self, sparse_qk=False, sparse_av=False, pool=1, rows=False)
+        """Leave on only what applies where attention is windowed: token-wise gating (section 5.1), and `rows`."""
+        if self.rows:
+            return replace(self, pool=1)
+        return replace(self, sparse_qk=False, sparse_av=False, pool=1)
 
 
 VARIANTS = {
@@ -73,5 +82,6 @@ VARIANTS = {
     "spatiotemporal": Variant(gate="reference", sparse_qk=True, sparse_av=True, pool=2),
     "skip": Variant(hold=True),
     "rows": Variant(gate="reference", sparse_qk=True, sparse_av=True, rows=True, fast=True),
+    "frame": Variant(gate="frame", sparse_qk=True, sparse_av=True, rows=True, fast=True),
 }
-"""The paper's variants under the names of its tables, and `skip` and `rows`, which are not the paper's."""
+"""The paper's variants under the names of its tables, and `skip`, `rows` and `frame`, which are not the paper's."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from evt.eventful import Block, BlockState, Policy, Stream, Variant
+from evt.eventful import Block, Blocks, Policy, States, Stream, Variant
 from evt.eventful.counting import add
 from evt.eventful.derived import Derived
 from evt.eventful.layout import Grid
@@ -49,9 +49,7 @@ class DINOv2(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + pretrain_grid**2, dim))
         self._positions = Derived(positions)
-        self.blocks = nn.ModuleList(
-            Block(dim, num_heads, mlp_ratio, num_prefix_tokens=1) for _ in range(depth)
-        )
+        self.blocks = Blocks(Block(dim, num_heads, mlp_ratio, num_prefix_tokens=1) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
     @property
@@ -59,17 +57,15 @@ class DINOv2(nn.Module):
         """Tokens of a frame, the class token among them: 257 of 224 x 224 pixels."""
         return 1 + self.grid[0] * self.grid[1]
 
-    def states(self, variant: Variant) -> list[BlockState]:
-        """An empty state for every block."""
-        return [block.state(variant) for block in self.blocks]  # type: ignore[operator]
+    def states(self, variant: Variant) -> States:
+        """Empty states of its blocks."""
+        return self.blocks.states(variant)
 
     def stream(self, variant: Variant, policy: Policy | None = None) -> Stream:
         """A new stream of frames (B, C, H, W) on these weights."""
         return Stream(self, variant, policy)
 
-    def forward(
-        self, x: Tensor, states: list[BlockState] | None = None, policy: Policy | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, states: States | None = None, policy: Policy | None = None) -> Tensor:
         """Run frames to normalised features, (B, C, H, W) to (B, 1 + N, D); densely without states.
 
         Raises:
@@ -80,9 +76,7 @@ class DINOv2(nn.Module):
         check_shape(x, ("B", proj.in_channels, patch * rows, patch * columns), proj.weight)
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), self.patch_embed(x)], dim=1)
         x = add(x, self._positions(self.pos_embed, self.grid))
-        for i, block in enumerate(self.blocks):
-            x = block(x, states[i] if states else None, policy)
-        return self.norm(x)
+        return self.norm(self.blocks(x, states, policy))
 
 
 def positions(pos_embed: Tensor, grid: Grid) -> Tensor:

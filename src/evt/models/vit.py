@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from evt.eventful import Block, BlockState, Policy, Stream, Variant
+from evt.eventful import Block, Blocks, Policy, States, Stream, Variant
 from evt.eventful.counting import add
 from evt.eventful.derived import Derived
 from evt.eventful.precision import wide
@@ -123,7 +123,7 @@ class ViT(nn.Module):
         # The first position belongs to the class token of pre-training, which ViTDet does not use.
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + pretrain_grid**2, dim))
         self._positions = Derived(interpolated_positions)
-        self.blocks = nn.ModuleList(
+        self.blocks = Blocks(
             Block(
                 dim,
                 num_heads,
@@ -141,17 +141,15 @@ class ViT(nn.Module):
         for block in self.blocks:
             block.attn.resize(grid)  # type: ignore[operator]
 
-    def states(self, variant: Variant) -> list[BlockState]:
-        """An empty state for every block."""
-        return [block.state(variant) for block in self.blocks]  # type: ignore[operator]
+    def states(self, variant: Variant) -> States:
+        """Empty states of its blocks."""
+        return self.blocks.states(variant)
 
     def stream(self, variant: Variant, policy: Policy | None = None) -> Stream:
         """A new stream of frames (B, C, H, W) on these weights."""
         return Stream(self, variant, policy)
 
-    def forward(
-        self, x: Tensor, states: list[BlockState] | None = None, policy: Policy | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, states: States | None = None, policy: Policy | None = None) -> Tensor:
         """Run frames through embedding and blocks, (B, C, H, W) to (B, N, D); densely without states.
 
         Raises:
@@ -162,14 +160,10 @@ class ViT(nn.Module):
         check_shape(x, ("B", proj.in_channels, side * rows, side * columns), proj.weight)
         return self.forward_tokens(self.patch_embed(x), states, policy)
 
-    def forward_tokens(
-        self, x: Tensor, states: list[BlockState] | None = None, policy: Policy | None = None
-    ) -> Tensor:
+    def forward_tokens(self, x: Tensor, states: States | None = None, policy: Policy | None = None) -> Tensor:
         """Run patch embeddings through positions and blocks, (B, N, D) to (B, N, D)."""
         x = add(x, self._positions(self.pos_embed, self.grid))
-        for i, block in enumerate(self.blocks):
-            x = block(x, states[i] if states else None, policy)
-        return x
+        return self.blocks(x, states, policy)
 
 
 def interpolated_positions(pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:

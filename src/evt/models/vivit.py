@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evt.data.actions import AnyClip, Frames
 from evt.errors import ConfigError
-from evt.eventful import Block, BlockState, Policy, Stream, Variant, init_weights
+from evt.eventful import Block, Blocks, Policy, States, Stream, Variant, init_weights
 from evt.eventful.counting import Linear, add
 from evt.models.checkpoints import read_checkpoint
 from evt.models.views import Views
@@ -47,24 +47,18 @@ class SubModel(nn.Module):
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + n_tokens, dim))
-        self.blocks = nn.ModuleList(
-            Block(dim, num_heads, mlp_ratio, num_prefix_tokens=1) for _ in range(depth)
-        )
+        self.blocks = Blocks(Block(dim, num_heads, mlp_ratio, num_prefix_tokens=1) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
-    def states(self, variant: Variant) -> list[BlockState]:
-        """An empty state for every block."""
-        return [block.state(variant) for block in self.blocks]  # type: ignore[operator]
+    def states(self, variant: Variant) -> States:
+        """Empty states of its blocks."""
+        return self.blocks.states(variant)
 
-    def forward(
-        self, x: Tensor, states: list[BlockState] | None = None, policy: Policy | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, states: States | None = None, policy: Policy | None = None) -> Tensor:
         """Run embedded tokens, (B, N, D) to (B, D); densely without states."""
         return self.norm(self.run_blocks(x, states, policy)[:, 0])
 
-    def run_blocks(
-        self, x: Tensor, states: list[BlockState] | None = None, policy: Policy | None = None
-    ) -> Tensor:
+    def run_blocks(self, x: Tensor, states: States | None = None, policy: Policy | None = None) -> Tensor:
         """Run embedded tokens to what the last block makes of all of them, (B, N, D) to (B, 1 + N, D).
 
         Raises:
@@ -73,9 +67,7 @@ class SubModel(nn.Module):
         check_shape(x, ("B", self.pos_embed.shape[1] - 1, self.pos_embed.shape[2]))
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = add(x, self.pos_embed)
-        for i, block in enumerate(self.blocks):
-            x = block(x, states[i] if states else None, policy)
-        return x
+        return self.blocks(x, states, policy)
 
 
 class ViViT(nn.Module):
