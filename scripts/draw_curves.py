@@ -34,7 +34,7 @@ ERROR = re.compile(r"error_(\d+)")
 STYLES: list[dict[str, Any]] = [
     {"color": color, "linestyle": line, "marker": marker}
     for color, line, marker in zip(
-        [f"C{i}" for i in range(8)], ["-", "--", "-.", ":"] * 2, "os^vDPX*", strict=True
+        [f"C{i % 10}" for i in range(12)], ["-", "--", "-.", ":"] * 3, "os^vDPX*<>hd", strict=True
     )
 ]
 """Of one curve after the other; in black and white, too, they can be told apart."""
@@ -74,7 +74,9 @@ def draw(table: pd.DataFrame, out: Path) -> None:
     measure = next(name for name in MEASURES if name in table)
     if "trained" in table:  # a model tuned for each budget: these are one curve
         table["trained"] = table.trained.replace(r"r=.*", "tuned", regex=True)
-    series = [name for name in ("model", "trained", "variant") if name in table]
+    if "policy" in table:
+        table["policy"] = table.policy.fillna("")  # the usual one
+    series = [name for name in ("model", "trained", "variant", "policy") if name in table]
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for i, (names, rows) in enumerate(table.groupby(series, sort=False)):
         style = {**STYLES[i % len(STYLES)], "markersize": 4, "linewidth": 1.4}
@@ -84,7 +86,7 @@ def draw(table: pd.DataFrame, out: Path) -> None:
             rows.gflops,
             rows[measure],
             rows.interval,
-            label=", ".join(map(str, names)),
+            label=", ".join(filter(None, map(str, names))),
             capsize=2,
             elinewidth=0.6,
             **style,
