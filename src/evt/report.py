@@ -36,6 +36,16 @@ OF_CLIPS = {
 """The rows of a run on one clip and of one on a data set: the figure, what it is called, and its format."""
 
 
+OF_MASKS = {
+    "jf": "J&F of objects that are followed",
+    "j": "J, regions",
+    "f": "F, boundaries",
+    "mae": "mean absolute error of saliency against masks",
+    "max_f": "maximal F-measure of saliency",
+}
+"""What a run on masks of objects measures, and what it is called."""
+
+
 def summary_table(metrics: dict[str, Any]) -> str:
     """The table that ends a run, from what it leaves in metrics.json."""
     if "first" in metrics:
@@ -57,6 +67,12 @@ def summary_table(metrics: dict[str, Any]) -> str:
         rows.append(["detections", "", "", str(detection["n_detections"])])
         map50 = detection["map50"]
         rows.append(["mAP50", "", "", f"none: {detection['reason']}" if map50 is None else f"{map50:.2f}"])
+    segmentation = metrics.get("segmentation", {}).get("mean", {})
+    for key, title in OF_MASKS.items():
+        if segmentation.get(key) is not None:
+            rows.append(
+                [title, "", "", f"{segmentation[key]:.3f}" if key == "mae" else f"{segmentation[key]:.2f}"]
+            )
     rows.append(["peak memory in MB", "", "", f"{metrics['peak_memory_bytes'] / 1e6:.0f}"])
     return columns(rows)
 
@@ -71,6 +87,8 @@ def main_figures(metrics: dict[str, Any]) -> dict[str, Any]:
         found["state_mb"] = metrics["state_bytes"] / 1e6
     if "detection" in metrics:
         found["map50"] = metrics["detection"]["map50"]
+    if "segmentation" in metrics:
+        found |= {name: metrics["segmentation"]["mean"][name] for name in OF_MASKS}
     return found
 
 

@@ -19,9 +19,10 @@ from evt.data.video import Frame
 from evt.errors import DataError
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.loop import Unit, evaluate
-from evt.evaluate.segmentation import Patches, Segmentation
+from evt.evaluate.segmentation import Segmentation
 from evt.evaluate.trace import Seen, Subject
 from evt.metrics.propagation import Propagation
+from evt.models.saliency import Saliency
 from tests.data.test_davis import write_tree
 
 GRID, PATCH = (30, 53), 16  # 480x848: boundaries match within 8 pixels
@@ -44,7 +45,7 @@ def add(
     evaluator: Segmentation, masks: list[Tensor], saliency: Tensor | None = None, video: str = "ants"
 ) -> None:
     for frame in frames(masks, video):
-        seen = Seen(frame, [], [], Patches(FEATURES, GRID, saliency), 0, 0.0)
+        seen = Seen(frame, [], [], Saliency(saliency, FEATURES[0], GRID), 0, 0.0)
         evaluator.update(seen)
 
 
@@ -58,6 +59,21 @@ def test_objects_that_do_not_move() -> None:
     assert result.mean.max_f == pytest.approx(100)
     assert (result.n_objects, result.reason) == (2, None)
     assert result.per_video == [("ants", result.mean)]
+
+
+def test_patches_may_reach_beyond_the_picture() -> None:
+    """A picture in a padded square: half of its first row and column of patches shows padding alone."""
+    mask = columns(10, 20)[PATCH:, PATCH:]
+    evaluator = Segmentation()
+    for frame in frames(4 * [mask]):
+        salient = (mask > 0).float()[::2, ::2]  # resized to half: as the network sees it
+        evaluator.add_frame(frame, Saliency(salient, FEATURES[0], GRID, (PATCH // 2, 0, PATCH // 2, 0)))
+    result = evaluator.compute().mean
+    assert result.j is not None
+    assert result.j > 99.9  # half a patch is no whole number of rows of the small grid
+    assert result.f == 100
+    assert result.mae is not None
+    assert result.mae < 0.01
 
 
 def test_a_square_loses_only_its_corners() -> None:
@@ -132,7 +148,7 @@ def test_what_cannot_be_judged() -> None:
         add(evaluator, [columns(0, 0)])
     [frame] = frames([columns(10, 20)])
     with pytest.raises(DataError, match=r"00000\.jpg: there is no mask of this frame"):
-        evaluator.add_frame(replace(frame, mask=None), Patches(FEATURES, GRID))
+        evaluator.add_frame(replace(frame, mask=None), Saliency(None, FEATURES[0], GRID))
     result = evaluator.compute()
     assert (result.mean.j, result.n_objects) == (None, 0)
     assert result.reason == "no video has a frame between its first and its last"
@@ -155,10 +171,10 @@ class Colours:
     def inputs(self, sample: Frame) -> Iterator[Tensor]:
         yield sample.image
 
-    def decode(self, outputs: Any, sample: Frame) -> Patches:
+    def decode(self, outputs: Any, sample: Frame) -> Saliency:
         patches = outputs[0].unfold(1, 4, 4).unfold(2, 4, 4)  # (3, h, w, 4, 4)
         _, h, w = patches.shape[:3]
-        return Patches(patches.permute(1, 2, 0, 3, 4).reshape(1, h * w, -1).float() + 1, (h, w))
+        return Saliency(None, patches.permute(1, 2, 0, 3, 4).reshape(h * w, -1).float() + 1, (h, w))
 
 
 def test_it_goes_with_the_loop_and_with_davis(tmp_path: Path) -> None:

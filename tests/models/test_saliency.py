@@ -142,6 +142,8 @@ def test_predictions_are_of_the_picture_without_its_padding() -> None:
     assert torch.equal(x[0, :, 21:], black.expand(3, 7, 28))
     tokens = model.stream(VARIANTS["base"])(x)
     found = model.decode([tokens], frame)
+    assert found.map is not None
+    assert (found.grid, found.beyond) == ((5, 7), (0, 0, 3, 3))  # rows 4 to 24 of the 7 to 21
     assert torch.equal(found.map, model.saliency(tokens)[0, 0, 7:21])
     assert torch.equal(
         found.features, tokens[0, 1 + 7 : 1 + 6 * 7]

@@ -145,6 +145,8 @@ class DAVIS(Sequence[DAVISVideo]):
             _video(name, pictures / name, masks / name, n_frames, year == 2016) for name in found[:n_videos]
         ]
 
+    masked = True
+
     @property
     def name(self) -> str:
         """What it is, in words: a part of a list is called one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from evt.data.video import Video
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.loop import Found
+from evt.evaluate.segmentation import Segmentation
 from evt.evaluate.trace import Seen, Subject
 from evt.evaluate.videos import run_videos
 from evt.metrics.agreement import correlation, cosine, iou, mean_absolute_error, relative_l2
@@ -63,9 +64,14 @@ def compared(found: Saliency, dense: Saliency) -> dict[str, float]:
     return {
         "feature_relative_l2": relative_l2(found.features, dense.features),
         "feature_cosine": cosine(found.features, dense.features),
-        "saliency_mae": mean_absolute_error(found.map, dense.map),
-        "saliency_correlation": correlation(found.map, dense.map),
-        "saliency_iou": iou(found.map, dense.map),
+    } | ({} if found.map is None or dense.map is None else _of_maps(found.map, dense.map))
+
+
+def _of_maps(found: Tensor, dense: Tensor) -> dict[str, float]:
+    return {
+        "saliency_mae": mean_absolute_error(found, dense),
+        "saliency_correlation": correlation(found, dense),
+        "saliency_iou": iou(found, dense),
     }
 
 
@@ -80,9 +86,16 @@ def _means(frames: Sequence[dict[str, float]]) -> dict[str, float]:
 def compare_saliency(
     subject: Subject, videos: Sequence[Video], ledger: Ledger, key: str, describe: str
 ) -> Found:
-    """Run over videos, and beside a dense model compare with it. For the arguments, see `run_videos`."""
-    kinds = {"saliency": partial(SaliencyAgreement, subject.model.decode)}
+    """Run over videos, beside a dense model compare with it, and where there are masks measure against these.
+
+    For the arguments, see `run_videos`.
+    """
+    kinds: dict[str, Any] = {"saliency": partial(SaliencyAgreement, subject.model.decode)}
+    if getattr(videos, "masked", False):
+        kinds["segmentation"] = Segmentation
     metrics, found = run_videos(subject, videos, kinds, ledger, key, describe)
     for part, figures in found["saliency"].compute().items():
         metrics[part] |= figures
+    if "segmentation" in found:
+        metrics["segmentation"] = asdict(found["segmentation"].compute())
     return metrics, {}

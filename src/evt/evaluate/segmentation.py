@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from evt.data.video import Frame
@@ -16,20 +17,7 @@ from evt.errors import DataError
 from evt.evaluate.trace import Seen
 from evt.metrics.propagation import Propagation
 from evt.metrics.segmentation import VOID, f_of_thresholds, mean_absolute_error, object_measures, stretched
-
-
-@dataclass(frozen=True)
-class Patches:
-    """What a model makes of a frame.
-
-    features: of its patches, row by row, (1, n_patches, D).
-    grid: rows and columns of patches; they cover the picture.
-    saliency: a map in the picture's pixels, (H, W), in any range of values; None where there is none.
-    """
-
-    features: Tensor
-    grid: tuple[int, int]
-    saliency: Tensor | None = None
+from evt.models.saliency import Saliency
 
 
 @dataclass
@@ -89,9 +77,9 @@ Follow = Callable[[Tensor, Tensor, tuple[int, int]], Propagation]
 class Segmentation:
     """An evaluator: J and F of objects that are followed through each sequence, and what its saliency maps hit.
 
-    Samples are frames with masks, the first of which says what is to be followed; what is predicted of them are
-    `Patches`. As in DAVIS's semi-supervised task the first and the last frame count neither for J nor for F. For
-    saliency all do, and all objects are one.
+    Samples are frames with masks, the first of which says what is to be followed; predictions are `Saliency`, whose
+    map may have any range of values. As in DAVIS's semi-supervised task the first and the last frame count neither
+    for J nor for F. For saliency all do, and all objects are one.
 
     follow: of a first mask, its features and grid.
     sequences: seen so far.
@@ -102,7 +90,7 @@ class Segmentation:
     _tracked: Propagation | None = None
 
     def update(self, seen: Seen) -> None:
-        """See `Evaluator`; the sample is a frame, the prediction `Patches`.
+        """See `Evaluator`; the sample is a frame, the prediction `Saliency`.
 
         Raises:
             DataError: the frame has no mask, or the first one shows no object.
@@ -110,26 +98,33 @@ class Segmentation:
         self.add_frame(seen.sample, seen.prediction)
 
     @torch.no_grad()
-    def add_frame(self, frame: Frame, patches: Patches) -> None:
+    def add_frame(self, frame: Frame, found: Saliency) -> None:
         """Add what a model makes of the next frame; see `update` for what is raised."""
         if frame.mask is None:
             raise DataError(f"{frame.name}: there is no mask of this frame; segmentation needs one for each")
-        mask = frame.mask.to(patches.features.device)
+        mask = frame.mask.to(found.features.device)
+        left, right, top, bottom = _scaled(found, mask)
         if frame.first or self._tracked is None:
             objects = [number for number in mask.unique().tolist() if number not in (0, VOID)]
             if not objects:
                 raise DataError(f"{frame.name}: its mask shows no object; the first of a video must")
             self.sequences.append(Followed(Path(frame.name).parent.name or frame.name, objects))
-            self._tracked = self.follow(mask, patches.features, patches.grid)
+            # Patches at the edges may reach beyond the picture.
+            whole = F.pad(mask, (left, right, top, bottom))
+            self._tracked = self.follow(whole, found.features, found.grid)
         else:
-            j, f = object_measures(
-                self._tracked.step(patches.features), mask, self.sequences[-1].objects, VOID
-            )
+            followed = self._tracked.step(found.features)
+            height, width = mask.shape
+            followed = followed[top : top + height, left : left + width]
+            j, f = object_measures(followed, mask, self.sequences[-1].objects, VOID)
             self.sequences[-1].j.append(j)
             self.sequences[-1].f.append(f)
-        if patches.saliency is not None:
+        if found.map is not None:
             void = mask == VOID
-            salient, there = stretched(patches.saliency.to(mask.device)), (mask > 0) & ~void
+            resized = F.interpolate(
+                found.map[None, None], mask.shape, mode="bilinear", align_corners=False, antialias=True
+            )
+            salient, there = stretched(resized[0, 0]), (mask > 0) & ~void
             of_all, curve = self.sequences[-1], f_of_thresholds(salient, there, void).tolist()
             of_all.mae.append(mean_absolute_error(salient, there, void))
             of_all.curve = [sum(pair) for pair in zip(of_all.curve, curve, strict=True)]
@@ -156,6 +151,15 @@ class Segmentation:
             n_objects,
             None if n_objects else "no video has a frame between its first and its last",
         )
+
+
+def _scaled(found: Saliency, mask: Tensor) -> list[int]:
+    """How far patches reach beyond a mask, in its own pixels: to the left, right, top and bottom."""
+    left, right, top, bottom = found.beyond
+    if found.map is None:
+        return [left, right, top, bottom]
+    height, width = (own / resized for own, resized in zip(mask.shape, found.map.shape, strict=True))
+    return [round(left * width), round(right * width), round(top * height), round(bottom * height)]
 
 
 def _object_scores(sequence: Followed) -> list[tuple[float, float]]:

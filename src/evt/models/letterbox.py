@@ -29,11 +29,16 @@ class Box(NamedTuple):
         return x[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
     def patches(self, x: Tensor, patch: int) -> Tensor:
-        """The patches that show some of the picture, of all in the square, (..., rows, columns, D) to (..., n, D)."""
+        """The patches that show some of the picture, of all in the square, (..., rows, columns, D) both."""
         bottom, right = self.top + self.height, self.left + self.width
         rows = slice(self.top // patch, -(-bottom // patch))
         columns = slice(self.left // patch, -(-right // patch))
-        return x[..., rows, columns, :].flatten(-3, -2)
+        return x[..., rows, columns, :]
+
+    def beyond(self, patch: int) -> tuple[int, int, int, int]:
+        """How many pixels these patches reach beyond the picture: to the left, right, top and bottom."""
+        right, bottom = -(self.left + self.width) % patch, -(self.top + self.height) % patch
+        return self.left % patch, right, self.top % patch, bottom
 
 
 def letterboxed(image: Tensor, side: int) -> Tensor:

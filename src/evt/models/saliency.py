@@ -28,12 +28,16 @@ PIXEL_STD = (0.229, 0.224, 0.225)
 class Saliency:
     """What is salient in a picture, as it was resized for the network, without what it was padded with.
 
-    map: (h, w), from 0 to 1.
-    features: (n, D), of the patches that show some of the picture.
+    map: (h, w), from 0 to 1; None where none was made.
+    features: (n, D), of the patches that show some of the picture, row by row.
+    grid: rows and columns of these.
+    beyond: pixels by which they reach beyond the picture: to the left, right, top and bottom.
     """
 
-    map: Tensor
+    map: Tensor | None
     features: Tensor
+    grid: tuple[int, int]
+    beyond: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 class Decoder(nn.Module):
@@ -185,8 +189,15 @@ class DINOv2Saliency(nn.Module):
         (tokens,) = outputs
         height, width = frame.image.shape[-2:]
         box = Box.of(height, width, self.size)
-        features = tokens[0, 1:].unflatten(0, self.net.grid)  # (rows, columns, D)
-        return Saliency(box.crop(self.saliency(tokens)[0, 0]), box.patches(features, self.patch_size))
+        features = box.patches(
+            tokens[0, 1:].unflatten(0, self.net.grid), self.patch_size
+        )  # (rows, columns, D)
+        return Saliency(
+            box.crop(self.saliency(tokens)[0, 0]),
+            features.flatten(0, 1),
+            (features.shape[0], features.shape[1]),
+            box.beyond(self.patch_size),
+        )
 
     def saliency(self, tokens: Tensor) -> Tensor:
         """The saliency of all pixels of the input, (B, 1 + N, D) to (B, 1, size, size)."""
