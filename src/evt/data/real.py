@@ -1,0 +1,62 @@
+"""Real videos of several kinds, to see where a method helps: files, folders of frames, and DAVIS with its masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import PositiveInt
+
+from evt.data.clips import Clip
+from evt.data.davis import DAVIS
+from evt.data.frames import FrameFolder
+from evt.data.video import Video
+from evt.errors import DataError
+
+ENDINGS = (".mp4", ".mkv", ".avi", ".webm", ".mov")
+
+
+class RealVideos(list[Video]):
+    """The first frames of each video that is found.
+
+    Args:
+        files: a folder of video files.
+        folders: folders of pictures, a video each.
+        davis: the folder DAVIS, whose frames have masks of objects.
+        n_frames: of each video.
+        leave_out: names of videos; those that settings were chosen on.
+
+    Raises:
+        DataError: a folder is missing, or there is no video.
+    """
+
+    classes = ("object",)
+    """Masks tell apart what is an object and what is not."""
+
+    def __init__(
+        self,
+        files: str | None = None,
+        folders: tuple[str, ...] = (),
+        davis: str | None = None,
+        n_frames: PositiveInt = 32,
+        leave_out: tuple[str, ...] = (),
+    ) -> None:
+        found: list[Video] = []
+        if files is not None:
+            if not Path(files).is_dir():
+                raise DataError(f"data.files is {files}, which is not a folder; a folder of videos is needed")
+            paths = sorted(path for path in Path(files).iterdir() if path.suffix in ENDINGS)
+            found += [Clip(path, n_frames=n_frames) for path in paths if path.name not in leave_out]
+        found += [
+            FrameFolder(path, n_frames=n_frames) for path in folders if Path(path).name not in leave_out
+        ]
+        if davis is not None:
+            found += [video for video in DAVIS(davis, n_frames=n_frames) if video.name not in leave_out]
+        if not found:
+            raise DataError("no videos: data.files, data.folders or data.davis must name some")
+        super().__init__(found)
+        self.name = f"{len(self)} real videos"
+
+    def videos(self) -> Sequence[Video]:
+        """Itself."""
+        return self
