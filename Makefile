@@ -36,7 +36,7 @@ format: $(READY)  ## Format and sort the code in place
 	$(BIN)/ruff check --fix .
 
 # Paths go through the environment, so that names of any characters arrive (a $ is $$ in make).
-export VID_ROOT FRAMES WEIGHTS EPIC_ROOT KINETICS_CSV KINETICS_VIDEOS TUNED CLIPS
+export VID_ROOT FRAMES WEIGHTS EPIC_ROOT KINETICS_CSV KINETICS_VIDEOS TUNED CLIPS REAL
 
 # VID_ROOT=FOLDER: ImageNet VID, for the accuracy columns; with WEIGHTS=FILE, the checkpoint. N_VIDEOS=K looks at K.
 # Without them, rows whose operations depend on the frames are measured on FRAMES, a folder of pictures.
@@ -113,6 +113,12 @@ reproduce-rlt: $(READY)  ## Run-length tokenization: on real clips, and beside i
 	$(BIN)/python -m evt.reproduce table=table_rlt
 	$(BIN)/python -m evt.reproduce table=table_rlt_page
 	$(BIN)/python scripts/draw_curves.py results/table_rlt.csv results/table_rlt.svg
+
+# REAL: the folder with clips/ and davis/. ARGS=quick=true looks at few frames.
+REAL ?= ../shared/data
+.PHONY: reproduce-real
+reproduce-real: real  ## Real weights on real video, beside frame skipping
+	$(BIN)/python -m evt.reproduce table=table_real 'data.files=$${oc.env:REAL}/clips' 'data.davis=$${oc.env:REAL}/davis' $(ARGS)
 
 # SEED and N: other damages, and more.
 SEED ?= 0
