@@ -163,3 +163,15 @@ def test_a_saved_stream_goes_on_with_its_budget() -> None:
 def test_bad_settings_are_named(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_a_policy_that_gives_a_mask_is_told_so() -> None:
+    class Mask(TopR):
+        def __call__(self, error: torch.Tensor, past: Past | None = None) -> Selection:
+            return error.sum(-1) > 0  # type: ignore[return-value]
+
+    stream = small_vit().stream(VARIANTS["temporal"], Mask(3))
+    first, second = frames_of(2, N)
+    stream(first)
+    with pytest.raises(TypeError, match="gave a Tensor; a policy must give a Selection"):
+        stream(second)

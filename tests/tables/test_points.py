@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from evt.errors import ConfigError
+from evt.evaluate.variants import check_budget
 from evt.eventful import Every, Threshold, TopR
 from evt.reproduce import reproduce
 from evt.settings import CONFIG_DIR
@@ -155,3 +156,15 @@ def test_rows_that_a_table_of_the_paper_has_no_place_for_are_refused(
     places = [f"out={tmp_path}/out", f"hydra.run.dir={tmp_path}/run"]
     assert sentence in refused(f"table={table}", f"table.points=[{row}]", *places, task=reproduce)
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_what_is_no_policy_is_named() -> None:
+    """A class that lacks what a policy needs is told when it is used, and hinders no other run."""
+
+    class Half:
+        counts_tokens = True
+
+    with pytest.raises(
+        ConfigError, match="Half has no of_frames; a policy needs counts_tokens, of_frames, check"
+    ):
+        check_budget(Half(), 16)  # type: ignore[arg-type]

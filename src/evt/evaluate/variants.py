@@ -98,15 +98,22 @@ def _suits(variant: Variant, policy: type) -> bool:
     if variant.hold or issubclass(policy, Every):
         return variant.hold and issubclass(policy, Every)
     selects = variant.gate is not None and not issubclass(policy, Reduction)
-    return selects and (variant.gate == "frame" or not policy.of_frames)  # type: ignore[attr-defined]
+    return selects and (variant.gate == "frame" or not getattr(policy, "of_frames", False))
 
 
 def check_budget(policy: Policy | None, n_tokens: int) -> None:
-    """Refuse a budget of more tokens than a frame has.
+    """Refuse a budget of more tokens than a frame has, and what is no policy.
 
     Raises:
         ConfigError: it is.
     """
+    if policy is not None:
+        needed = ("counts_tokens", "of_frames", "check")
+        if lacking := [name for name in needed if not hasattr(policy, name)]:
+            raise ConfigError(
+                f"{type(policy).__name__} has no {lacking[0]}; a policy needs {', '.join(needed)}, and to be "
+                "called; see evt.eventful.Policy"
+            )
     try:
         if policy is not None:
             policy.check(n_tokens)

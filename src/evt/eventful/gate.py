@@ -158,5 +158,7 @@ def _select(policy: Policy | None, error: Tensor, past: Past) -> Selection:
     if policy is None:
         raise ValueError("after the first frame a gate needs a policy: TopR(r) or Threshold(h)")
     selection = policy(error, past)
+    if not isinstance(selection, Selection):
+        raise TypeError(f"{policy} gave a {type(selection).__name__}; a policy must give a Selection")
     past.add(selection)
     return selection

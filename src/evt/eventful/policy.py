@@ -72,7 +72,10 @@ class Policy(Protocol):
     of_frames: bool
 
     def __call__(self, error: Tensor, past: Past, /) -> Selection:
-        """Select by the errors e of a gate, (B, N, D), which are infinite where a token must pass."""
+        """Select by the errors e of a gate, (B, N, D), which are infinite where a token must pass.
+
+        A token must not be selected twice; see `top` and `where`.
+        """
 
     def check(self, n_tokens: int, /) -> None:
         """Refuse frames of so many tokens, with a ValueError, where it needs more of them."""

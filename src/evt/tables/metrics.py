@@ -30,6 +30,10 @@ class Metric(Protocol):
 
     beside: ClassVar[bool]
 
+    @property
+    def names(self) -> Sequence[str]:
+        """Of all columns that it may make, which no other metric of the table makes."""
+
     def record(self, seen: Sequence[Seen], data: Any, /) -> Any:
         """What is kept of a video, whose frames were seen, or of a clip, the only sample."""
 
@@ -49,6 +53,11 @@ class FrameOperations:
 
     beside: ClassVar[bool] = False
     flush_rate: Annotated[float, Field(gt=0, le=1)]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """See `Metric`."""
+        return ("gflops", "videos", "frames")
 
     def record(self, seen: Sequence[Seen], data: Any) -> dict[str, float]:
         """See `Metric`."""
@@ -80,6 +89,11 @@ class MeanAveragePrecision:
 
     beside: ClassVar[bool] = False
     parts: PositiveInt = 1
+
+    @property
+    def names(self) -> Sequence[str]:
+        """See `Metric`."""
+        return ["map50", "falls", *(f"map50_part{k}" for k in range(1, self.parts + 1))]
 
     def record(self, seen: Sequence[Seen], data: Any) -> dict[str, Any]:
         """See `Metric`."""
@@ -117,6 +131,11 @@ class ClipOperations:
 
     beside: ClassVar[bool] = False
 
+    @property
+    def names(self) -> Sequence[str]:
+        """See `Metric`."""
+        return ("gflops", "kept")
+
     def record(self, seen: Sequence[Seen], data: Any) -> list[float | None]:
         """See `Metric`."""
         (clip,) = seen
@@ -139,6 +158,11 @@ class Top1:
 
     beside: ClassVar[bool] = False
 
+    @property
+    def names(self) -> Sequence[str]:
+        """See `Metric`."""
+        return ("top1", "clips")
+
     def record(self, seen: Sequence[Seen], data: Any) -> int:
         """See `Metric`."""
         (clip,) = seen
@@ -158,6 +182,11 @@ class Throughput:
     """`clips_per_second`, of models that take a clip at once; streams of steps are timed elsewhere."""
 
     beside: ClassVar[bool] = False
+
+    @property
+    def names(self) -> Sequence[str]:
+        """See `Metric`."""
+        return ("clips_per_second",)
 
     def record(self, seen: Sequence[Seen], data: Any) -> float | None:
         """See `Metric`."""
@@ -192,6 +221,11 @@ class ErrorOverTime:
     def __post_init__(self) -> None:
         if any(low >= high for low, high in pairwise(self.until)):
             raise ValueError(f"until is {list(self.until)}; each must be larger than the one before")
+
+    @property
+    def names(self) -> Sequence[str]:
+        """See `Metric`."""
+        return [f"error_{k}" for k in self.until]
 
     def record(self, seen: Sequence[Seen], data: Any) -> list[float]:
         """See `Metric`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -80,6 +80,16 @@ def compared(row: Row, rows: Sequence[Row], weights: Collection[str]) -> dict[st
                 cells[f"{prefix}{column}"] = difference.value
                 cells[f"{prefix}{column}_interval"] = difference.interval
     return cells
+
+
+def compared_names(figures: Iterable[str]) -> Iterator[str]:
+    """The columns that `compared` may make where a table has these figures."""
+    yield from ("op_ratio", "time_ratio")
+    for name in figures:
+        prefix = "" if name in ACCURACY else f"{name}_"
+        for column in ("minus_base", "minus_skip"):
+            yield from (f"{prefix}{column}", f"{prefix}{column}_interval")
+        yield f"{prefix}interval"
 
 
 def covariance(rows: Sequence[Row]) -> pd.DataFrame | None:

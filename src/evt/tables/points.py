@@ -110,10 +110,14 @@ def checked_run(point: Point, model: Any) -> tuple[Any, Policy | None]:
             models that see their input otherwise.
     """
     variant, policy = point.run()
-    if point["variant"] != "base" and (point["variant"] in REDUCTIONS) is not (model.sees == "clips"):
-        raise ConfigError(f"the point {point.label} has a variant that is for other models")
-    check_budget(policy, model.n_tokens)
-    model.check(variant)
+    allowed = ["base", *REDUCTIONS] if model.sees == "clips" else list(VARIANTS)
+    try:
+        if point["variant"] not in allowed:
+            raise ConfigError(f"the variant is for other models; it must be one of {', '.join(allowed)}")
+        check_budget(policy, model.n_tokens)
+        model.check(variant)
+    except ConfigError as error:
+        raise ConfigError(f"the point {point.label}: {error}") from error
     return variant, policy
 
 

@@ -33,6 +33,11 @@ class Agreement:
     apart: PositiveInt = 8
     moves: Annotated[float, Field(gt=0, lt=1)] = 0.005
 
+    @property
+    def names(self) -> Sequence[str]:
+        """See `Metric`."""
+        return ("still", "moving", "error_still", "error_moving")
+
     def record(self, seen: Sequence[Seen], data: Any) -> dict[str, Any]:
         """See `Metric`."""
         errors = [
@@ -64,6 +69,11 @@ class Following:
 
     beside: ClassVar[bool] = False
 
+    @property
+    def names(self) -> Sequence[str]:
+        """See `Metric`."""
+        return ("with_masks", "jf")
+
     def record(self, seen: Sequence[Seen], data: Any) -> float | None:
         """See `Metric`."""
         if any(x.sample.mask is None for x in seen):
@@ -88,6 +98,11 @@ class FrameTime:
     """`ms` of a later frame, the mean of what each took in this run, and `state_mb`, the most that a stream kept."""
 
     beside: ClassVar[bool] = False
+
+    @property
+    def names(self) -> Sequence[str]:
+        """See `Metric`."""
+        return ("ms", "state_mb")
 
     def record(self, seen: Sequence[Seen], data: Any) -> dict[str, float]:
         """See `Metric`."""

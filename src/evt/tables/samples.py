@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,8 +29,10 @@ from evt.settings import changed
 from evt.tables.fill import said
 from evt.tables.filled import FilledTable
 from evt.tables.metrics import Metric
-from evt.tables.paired import Row, compared, covariance
-from evt.tables.points import Point, check_columns, checked_run, points_of
+from evt.tables.paired import Row, compared, compared_names, covariance
+from evt.tables.points import Point, check_columns, checked_run, points_of, policy_columns
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,34 @@ class SampleWork:
                     "must be less"
                 )
             class_names(self.parts, model.n_classes, weights.classes)
+        self._check_names(points)
         said(cfg, table.notes, model=model, weights=weights)  # what cannot be said is told now
         self.weights = [weights.sha256 for _, weights in self._models.values()]
+
+    def _check_names(self, points: Sequence[Point]) -> None:
+        """Refuse two things of one name, and points that could not be told apart.
+
+        Raises:
+            ConfigError: two metrics make a column, or one that points have; or what points differ in is not shown.
+        """
+        figures = [name for metric in self._metrics for name in metric.names]
+        made = ["setting", "share", *figures, *compared_names(figures)]
+        if twice := [name for name in made if made.count(name) > 1]:
+            raise ConfigError(f"table.metrics: column {twice[0]} is made twice; each needs a name of its own")
+        given = dict.fromkeys(name for point in points for name in point.given)
+        if taken := [name for name in given if name in made]:
+            raise ConfigError(f"a point has {taken[0]}, a column that the table makes; name it otherwise")
+        columns, settings = self._table.columns, policy_columns()
+        hidden = [
+            name for name in given if not (name in columns or ("setting" in columns and name in settings))
+        ]
+        if hidden:
+            raise ConfigError(
+                f"points have {hidden[0]}, but table.columns does not; without it rows look alike"
+            )
+        known = ["variant", "model", *self._table.weights, *settings, *made]
+        if empty := [name for name in columns if name not in known]:
+            log.warning("nothing makes %s of table.columns", ", ".join(empty))
 
     def _checked_length(self, videos: bool) -> int:
         """How many frames each video has; 0 for clips.
@@ -130,11 +159,11 @@ class SampleWork:
     def _shown(self) -> Mapping[str, Mapping[str, Any]]:
         shown = {name: chosen for name, chosen in self._table.tables.items() if chosen is not None}
         for name, chosen in shown.items():
-            whole = isinstance(chosen, Mapping) and set(chosen) == {"title", "points"}
-            if not whole or not isinstance(chosen["title"], str):
-                raise ConfigError(
-                    f"table.tables.{name} is {chosen!r}; it must have a title and points, and no more"
-                )
+            has = f"has {', '.join(map(str, chosen))}" if isinstance(chosen, Mapping) else f"is {chosen!r}"
+            if not isinstance(chosen, Mapping) or set(chosen) != {"title", "points"}:
+                raise ConfigError(f"table.tables.{name} {has}; it must have a title and points, and no more")
+            if not isinstance(chosen["title"], str):
+                raise ConfigError(f"table.tables.{name}.title is {chosen['title']!r}; it must be a text")
         if not shown:
             raise ConfigError("table.tables has no table; it must have one at least")
         return shown
