@@ -27,7 +27,6 @@ from evt.evaluate.chosen import build_run
 from evt.evaluate.experiments import measure, without_accuracy
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.trace import peak_memory
-from evt.eventful import Every
 from evt.files import write_together
 from evt.report import main_figures, summary_table
 
@@ -52,7 +51,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         [evt.__version__, code_of(cfg), settings, cfg.compare, chosen.weights.sha256], sort_keys=True
     )
     metrics, files = measure(chosen, ledger, key, cfg.data.get("on_error", "fail"), cfg.compare)
-    if isinstance(chosen.policy, Every):
+    if chosen.variant is not None and chosen.variant.hold:
         metrics.pop("skipping", None)  # with itself
     if not chosen.weights.trained:
         metrics = without_accuracy(metrics)

@@ -53,7 +53,7 @@ class SideBySide:
         """
         nothing: list[list[Sequence[Step]]] = [[()] * len(now) for now in self.moments]
         dense = self.dense if beside else nothing
-        if isinstance(policy, Every):
+        if variant.hold:
             steps = self._held(policy)
             for samples, models, own, other in zip(self.moments, decoders, steps, dense, strict=True):
                 of_samples = list(zip(samples, own, other, strict=True))

@@ -16,7 +16,7 @@ from evt.build import build, class_of, configs, unset
 from evt.checked import kinds_of
 from evt.errors import ConfigError
 from evt.evaluate.variants import check_budget, takes
-from evt.eventful import VARIANTS, Every, Policy
+from evt.eventful import VARIANTS
 from evt.tokens import REDUCTIONS
 
 UNNAMED = ("top_r", "threshold", "every", "run_length", "random_drop", "merge")
@@ -60,7 +60,7 @@ class Point:
         rest = [str(x) for name, x in self.given.items() if name not in self.settings]
         return " ".join([*rest, self.setting]).strip()
 
-    def run(self) -> tuple[Any, Policy | None]:
+    def run(self) -> tuple[Any, Any]:
         """The `Variant`, and its policy where it takes one, or the `Reduction` of a model of whole clips.
 
         Raises:
@@ -96,13 +96,13 @@ class Point:
         Raises:
             ConfigError: see `run`.
         """
-        policy = self.run()[1]
-        if not isinstance(policy, Every) or self["phase"] != "":
+        variant, policy = self.run()
+        if not variant.hold or self["phase"] != "":
             return [self]
         return [Point((*self.cells, ("phase", phase))) for phase in range(policy.every)]
 
 
-def checked_run(point: Point, model: Any) -> tuple[Any, Policy | None]:
+def checked_run(point: Point, model: Any) -> tuple[Any, Any]:
     """A point's run, which its model can do.
 
     Raises:

@@ -22,7 +22,6 @@ from evt.errors import ConfigError
 from evt.evaluate.classes import class_names
 from evt.evaluate.side_by_side import SideBySide
 from evt.evaluate.trace import Seen
-from evt.eventful import Every
 from evt.metrics.bootstrap import Estimate
 from evt.models.loading import Weights, build_model
 from evt.settings import changed
@@ -97,8 +96,8 @@ class SampleWork:
         n_frames = self._checked_length(wanted == "videos")
         for point in self._points:
             model, weights = self._model(point)
-            _, policy = checked_run(point, model)
-            if isinstance(policy, Every) and policy.every >= (n_frames or model.steps):
+            variant, policy = checked_run(point, model)
+            if variant.hold and policy.every >= (n_frames or model.steps):
                 raise ConfigError(
                     f"the point {point.label} runs the first of {n_frames or model.steps} frames and no other; every "
                     "must be less"

@@ -31,6 +31,8 @@ class Reduction:
 
     dense: None = None
     """What it is compared with, as `Variant.dense`: all tokens."""
+    hold = False
+    """As `Variant.hold`: nothing is kept from clip to clip."""
 
     def check(self, model: ClipModel) -> None:
         """Refuse a model with which this cannot be done.
