@@ -99,7 +99,7 @@ def test_it_is_measured_and_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
             ["variant=rlt"],
             "variant is rlt, which is for videomae; for pocket it must be one of base, temporal,",
         ),
-        (["data=epic", "data.root=x"], "data is epic; allowed are davis, frames, sprites, vid, video"),
+        (["data=epic", "data.root=x"], "data is epic; allowed are davis, frames, real, sprites, vid, video"),
         (["model.size=0"], "model.size is 0; it must be a whole number of at least 1"),
     ],
 )

@@ -36,7 +36,9 @@ def test_labelled_clips_are_themselves() -> None:
 
 def test_a_refusal_names_all_data_that_would_do() -> None:
     """Nothing is opened for it."""
-    with pytest.raises(ConfigError, match=r"^data is epic; allowed are davis, frames, sprites, vid, video$"):
+    with pytest.raises(
+        ConfigError, match=r"^data is epic; allowed are davis, frames, real, sprites, vid, video$"
+    ):
         build_videos(settings("epic", root="x"))
     with pytest.raises(ConfigError, match=r"^data\.det is video; allowed are sprites, vid$"):
         build_annotated(settings("video", path="x"), "data.det")
