@@ -30,9 +30,6 @@ class RealVideos(list[Video]):
         DataError: a folder is missing, or there is no video.
     """
 
-    classes = ("object",)
-    """Masks tell apart what is an object and what is not."""
-
     def __init__(
         self,
         files: str | None = None,

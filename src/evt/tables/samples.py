@@ -45,6 +45,7 @@ class SampleTable:
         what comes of comparing rows on the same videos or clips, see `compared`. Other columns of the metrics follow.
     notes: below the tables; may have {cfg}, {model} and {weights} in them, and what these have.
     model, data: the choices that the tables are of.
+    labelled: whether the data must tell classes apart.
     models: others than `model`, by their names in the points.
     weights: by column and value: settings of the model that it stands for.
     batch: videos or clips that run as one batch of streams.
@@ -63,6 +64,7 @@ class SampleTable:
     batch: PositiveInt
     detect_from: NonNegativeInt | None = 0
     detect_every: PositiveInt = 1
+    labelled: bool = True
     models: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, dict[Any, dict[str, Any]]] = field(default_factory=dict)
     digits: dict[str, int] = field(default_factory=dict)
@@ -92,7 +94,8 @@ class SampleWork:
         # What is measured: a row of frame skipping is the mean of several.
         self._points = list(dict.fromkeys(phase for point in points for phase in point.phases()))
         wanted = WANTED[self._model(self._points[0])[0].sees]
-        self.parts = getattr(build_data(cfg.data, "data", wanted, "classes"), wanted)()
+        offers = [wanted, *(["classes"] if table.labelled else [])]
+        self.parts = getattr(build_data(cfg.data, "data", *offers), wanted)()
         n_frames = self._checked_length(wanted == "videos")
         for point in self._points:
             model, weights = self._model(point)
