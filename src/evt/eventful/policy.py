@@ -57,8 +57,11 @@ class Past:
     def add(self, selection: Selection) -> None:
         """Count what passed in the present frame."""
         passed = torch.tensor(selection.counts)
-        self.frames = torch.tensor(self.number)
-        self.passed = passed if self.passed is None else self.passed.cpu() + passed
+        if self.frames is None or self.passed is None:
+            self.frames, self.passed = torch.tensor(1), passed
+        else:  # in place, since every gate does this in every frame
+            self.frames += 1
+            self.passed += passed.to(self.passed.device)
 
 
 class Policy(Protocol):
