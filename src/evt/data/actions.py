@@ -34,6 +34,12 @@ VIDEO_SUFFIXES = frozenset(
 )
 """The endings of files that are taken for videos, in small or capital letters."""
 
+
+def videos_in(folder: Path) -> list[Path]:
+    """The files of a folder that are taken for videos, in order."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
+
+
 OVERHANG = 1.0
 """Seconds by which a segment may end after its video does, as annotated times are rounded and drift."""
 

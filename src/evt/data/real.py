@@ -7,13 +7,12 @@ from pathlib import Path
 
 from pydantic import PositiveInt
 
+from evt.data.actions import videos_in
 from evt.data.clips import Clip
 from evt.data.davis import DAVIS
 from evt.data.frames import FrameFolder
 from evt.data.video import Video
 from evt.errors import DataError
-
-ENDINGS = (".mp4", ".mkv", ".avi", ".webm", ".mov")
 
 
 class RealVideos(list[Video]):
@@ -42,8 +41,8 @@ class RealVideos(list[Video]):
         if files is not None:
             if not Path(files).is_dir():
                 raise DataError(f"data.files is {files}, which is not a folder; a folder of videos is needed")
-            paths = sorted(path for path in Path(files).iterdir() if path.suffix in ENDINGS)
-            found += [Clip(path, n_frames=n_frames) for path in paths if path.name not in leave_out]
+            paths = (path for path in videos_in(Path(files)) if path.name not in leave_out)
+            found += [Clip(path, n_frames=n_frames) for path in paths]
         found += [
             FrameFolder(path, n_frames=n_frames) for path in folders if Path(path).name not in leave_out
         ]

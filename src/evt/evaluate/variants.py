@@ -107,15 +107,15 @@ def check_budget(policy: Policy | None, n_tokens: int) -> None:
     Raises:
         ConfigError: it is.
     """
-    if policy is not None:
-        needed = ("counts_tokens", "of_frames", "check")
-        if lacking := [name for name in needed if not hasattr(policy, name)]:
-            raise ConfigError(
-                f"{type(policy).__name__} has no {lacking[0]}; a policy needs {', '.join(needed)}, and to be "
-                "called; see evt.eventful.Policy"
-            )
+    if policy is None:
+        return
+    needed = ("counts_tokens", "of_frames", "check")
+    if lacking := [name for name in needed if not hasattr(policy, name)]:
+        raise ConfigError(
+            f"{type(policy).__name__} has no {lacking[0]}; a policy needs {', '.join(needed)}, and to be called; see "
+            "evt.eventful.Policy"
+        )
     try:
-        if policy is not None:
-            policy.check(n_tokens)
+        policy.check(n_tokens)
     except ValueError as error:
         raise ConfigError(str(error)) from error

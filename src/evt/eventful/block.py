@@ -173,9 +173,8 @@ class Blocks(nn.ModuleList):
         for block, state in zip(self, states.blocks, strict=True):
             x = block(x, state, policy, changed)
         x = states.buffer(x, changed)
-        return (
-            x if states.buffer is no_buffer else x.clone()
-        )  # the buffer's would change under the caller's hands
+        # The buffer's own tensor would change under the caller's hands.
+        return x if states.buffer is no_buffer else x.clone()
 
 
 def init_weights(module: nn.Module) -> None:

@@ -189,9 +189,8 @@ class DINOv2Saliency(nn.Module):
         (tokens,) = outputs
         height, width = frame.image.shape[-2:]
         box = Box.of(height, width, self.size)
-        features = box.patches(
-            tokens[0, 1:].unflatten(0, self.net.grid), self.patch_size
-        )  # (rows, columns, D)
+        square = tokens[0, 1:].unflatten(0, self.net.grid)
+        features = box.patches(square, self.patch_size)  # (rows, columns, D)
         return Saliency(
             box.crop(self.saliency(tokens)[0, 0]),
             features.flatten(0, 1),

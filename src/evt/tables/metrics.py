@@ -23,12 +23,12 @@ from evt.metrics.detection import DetectionMetrics
 
 
 class Metric(Protocol):
-    """What a table's config may name below `metrics`.
+    """What a table's config may name below `metrics`: a class derived from this one, which overrides what it makes.
 
     beside: whether the dense model must run beside what is measured.
     """
 
-    beside: ClassVar[bool]
+    beside: ClassVar[bool] = False
 
     @property
     def names(self) -> Sequence[str]:
@@ -39,19 +39,20 @@ class Metric(Protocol):
 
     def columns(self, records: Sequence[Any], data: Any, /) -> dict[str, Any]:
         """Cells of a row, by column, from the records of all videos or clips; "" is an empty one."""
+        return {}
 
     def estimates(self, records: Sequence[Any], data: Any, /) -> dict[str, Estimate]:
         """Those that depend on which videos or clips were looked at, with how much they do."""
+        return {}
 
 
 @dataclass(frozen=True)
-class FrameOperations:
+class FrameOperations(Metric):
     """`gflops`: of a mean frame of long videos, of which a share are flushes; `videos` and `frames` that were run.
 
     flush_rate: that share.
     """
 
-    beside: ClassVar[bool] = False
     flush_rate: Annotated[float, Field(gt=0, le=1)]
 
     @property
@@ -75,19 +76,14 @@ class FrameOperations:
         ops = self.flush_rate * first + (1 - self.flush_rate) * later
         return {"gflops": ops / 1e9, "videos": len(records), "frames": n_first + n_later}
 
-    def estimates(self, records: Sequence[dict[str, float]], data: Any) -> dict[str, Estimate]:
-        """See `Metric`."""
-        return {}
-
 
 @dataclass(frozen=True)
-class MeanAveragePrecision:
+class MeanAveragePrecision(Metric):
     """`map50` in percent, `map50_part1` to `map50_partK`, and `falls`, by how much the last is below the first.
 
     parts: K, of the length of each video, all of which have the same; 1 leaves these columns out.
     """
 
-    beside: ClassVar[bool] = False
     parts: PositiveInt = 1
 
     @property
@@ -102,10 +98,6 @@ class MeanAveragePrecision:
             if one.prediction is not None:
                 add_frame(found, one.sample, one.prediction)
         return found.records()
-
-    def columns(self, records: Sequence[dict[str, Any]], data: Any) -> dict[str, Any]:
-        """See `Metric`."""
-        return {}
 
     def estimates(self, records: Sequence[dict[str, Any]], data: Any) -> dict[str, Estimate]:
         """See `Metric`."""
@@ -126,10 +118,8 @@ def _is_in_part(part: int, parts: int, n_frames: int, frame: str) -> bool:
 
 
 @dataclass(frozen=True)
-class ClipOperations:
+class ClipOperations(Metric):
     """`gflops` of a mean clip, and the share of its tokens that the model saw, `kept`, where some are dropped."""
-
-    beside: ClassVar[bool] = False
 
     @property
     def names(self) -> Sequence[str]:
@@ -147,16 +137,10 @@ class ClipOperations:
         cells = {"gflops": sum(ops) / len(ops) / 1e9}
         return cells if None in kept else {**cells, "kept": float(np.mean(kept))}
 
-    def estimates(self, records: Sequence[Sequence[Any]], data: Any) -> dict[str, Estimate]:
-        """See `Metric`."""
-        return {}
-
 
 @dataclass(frozen=True)
-class Top1:
+class Top1(Metric):
     """`top1` in percent, and of how many `clips`."""
-
-    beside: ClassVar[bool] = False
 
     @property
     def names(self) -> Sequence[str]:
@@ -178,10 +162,8 @@ class Top1:
 
 
 @dataclass(frozen=True)
-class Throughput:
+class Throughput(Metric):
     """`clips_per_second`, of models that take a clip at once; streams of steps are timed elsewhere."""
-
-    beside: ClassVar[bool] = False
 
     @property
     def names(self) -> Sequence[str]:
@@ -198,13 +180,9 @@ class Throughput:
         seconds = [x for x in records if x is not None]
         return {"clips_per_second": len(seconds) / sum(seconds) if seconds else ""}
 
-    def estimates(self, records: Sequence[float | None], data: Any) -> dict[str, Estimate]:
-        """See `Metric`."""
-        return {}
-
 
 @dataclass(frozen=True)
-class ErrorOverTime:
+class ErrorOverTime(Metric):
     """`error_K`: relative L2 error of the Transformer's output against the dense model's on the same frame.
 
     until: K for each column, ascending: the last of the frames that it is the mean over, counted from the flush,
@@ -236,10 +214,6 @@ class ErrorOverTime:
         ]
         bins = pairwise((0, *self.until))
         return [fmean(errors[low + 1 : high + 1]) for low, high in bins if high < len(errors)]
-
-    def columns(self, records: Sequence[list[float]], data: Any) -> dict[str, Any]:
-        """See `Metric`."""
-        return {}
 
     def estimates(self, records: Sequence[list[float]], data: Any) -> dict[str, Estimate]:
         """See `Metric`."""

@@ -14,10 +14,11 @@ from evt.evaluate.trace import Seen
 from evt.metrics.agreement import relative_l2
 from evt.metrics.bootstrap import Estimate, mean_of
 from evt.metrics.motion import shift
+from evt.tables.metrics import Metric
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(Metric):
     """`error_still` and `error_moving`: relative L2 error of the Transformer's output, by the motion of the camera.
 
     It is against the dense model's output on the same frame, the mean over frames and then over videos. `still` and
@@ -64,10 +65,8 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Following:
+class Following(Metric):
     """`jf`: J&F in percent of the objects that are followed by features, the mean over the videos with masks."""
-
-    beside: ClassVar[bool] = False
 
     @property
     def names(self) -> Sequence[str]:
@@ -94,10 +93,8 @@ class Following:
 
 
 @dataclass(frozen=True)
-class FrameTime:
+class FrameTime(Metric):
     """`ms` of a later frame, the mean of what each took in this run, and `state_mb`, the most that a stream kept."""
-
-    beside: ClassVar[bool] = False
 
     @property
     def names(self) -> Sequence[str]:
@@ -116,7 +113,3 @@ class FrameTime:
             "ms": fmean(x["ms"] for x in records),
             "state_mb": max(x["state_mb"] for x in records),
         }
-
-    def estimates(self, records: Sequence[dict[str, float]], data: Any) -> dict[str, Estimate]:
-        """See `Metric`."""
-        return {}

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from evt.data.actions import VIDEO_SUFFIXES, Segment
+from evt.data.actions import Segment, videos_in
 from evt.device import build_device
 from evt.errors import DataError
 from evt.evaluate.race import machine
@@ -80,7 +80,7 @@ class TokensWork:
         self._table, self._cfg, self._folder = table, cfg, Path(table.clips)
         if not self._folder.is_dir():
             raise DataError(f"{self._folder}: no such folder; set table.clips to one that has videos")
-        paths = sorted(x for x in self._folder.glob("*") if x.suffix.lower() in VIDEO_SUFFIXES)
+        paths = videos_in(self._folder)
         if not paths:
             raise DataError(f"{self._folder}: has no videos; set table.clips to a folder that has some")
         self._device = build_device(cfg)

@@ -107,7 +107,8 @@ class SampleWork:
                 )
             class_names(self.parts, model.n_classes, weights.classes)
         self._check_names(points)
-        said(cfg, table.notes, model=model, weights=weights)  # what cannot be said is told now
+        model, weights = self._model(self._points[0])
+        self._notes = said(cfg, table.notes, model=model, weights=weights)
         self.weights = [weights.sha256 for _, weights in self._models.values()]
 
     def _check_names(self, points: Sequence[Point]) -> None:
@@ -246,14 +247,14 @@ class SampleWork:
                 records = [record for batch in found for record in batch[i][k]]
                 cells |= metric.columns(records, self.parts)
                 estimates |= metric.estimates(records, self.parts)
-        model, weights = self._model(self._points[0])
-        notes = said(self._cfg, self._table.notes, model=model, weights=weights)
         tables = []
         for name, chosen in self._shown.items():
             points = points_of(chosen["points"])
             rows = [Row.of(point, [measured[phase] for phase in point.phases()]) for point in points]
             records = [self._record(row, rows) for row in rows]
-            tables.append(FilledTable(name, chosen["title"], records, notes, covariance=covariance(rows)))
+            tables.append(
+                FilledTable(name, chosen["title"], records, self._notes, covariance=covariance(rows))
+            )
         return tables
 
     def _record(self, row: Row, rows: Sequence[Row]) -> dict[str, Any]:
