@@ -16,13 +16,15 @@ from evt.errors import DataError
 
 
 class RealVideos(list[Video]):
-    """The first frames of each video that is found.
+    """Frames of each video that is found.
 
     Args:
         files: a folder of video files.
+        segments: of each file, so many, from its first frame to its last in equal steps; of other videos the first
+            frames alone are taken.
         folders: folders of pictures, a video each.
         davis: the folder DAVIS, whose frames have masks of objects.
-        n_frames: of each video.
+        n_frames: of each video, or segment.
         leave_out: names of videos; those that settings were chosen on.
 
     Raises:
@@ -35,6 +37,7 @@ class RealVideos(list[Video]):
         folders: tuple[str, ...] = (),
         davis: str | None = None,
         n_frames: PositiveInt = 32,
+        segments: PositiveInt = 1,
         leave_out: tuple[str, ...] = (),
     ) -> None:
         found: list[Video] = []
@@ -42,7 +45,7 @@ class RealVideos(list[Video]):
             if not Path(files).is_dir():
                 raise DataError(f"data.files is {files}, which is not a folder; a folder of videos is needed")
             paths = (path for path in videos_in(Path(files)) if path.name not in leave_out)
-            found += [Clip(path, n_frames=n_frames) for path in paths]
+            found += [segment for path in paths for segment in _segments(path, n_frames, segments)]
         found += [
             FrameFolder(path, n_frames=n_frames) for path in folders if Path(path).name not in leave_out
         ]
@@ -56,3 +59,11 @@ class RealVideos(list[Video]):
     def videos(self) -> Sequence[Video]:
         """Itself."""
         return self
+
+
+def _segments(path: Path, n_frames: int, number: int) -> list[Video]:
+    """Segments of a video file; fewer than asked for where they would overlap."""
+    whole = Clip(path)
+    number = max(1, min(number, len(whole) // n_frames))
+    step = (len(whole) - n_frames) // max(1, number - 1)
+    return [Clip(path, start=i * step, n_frames=n_frames) for i in range(number)]

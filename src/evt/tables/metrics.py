@@ -51,9 +51,12 @@ class FrameOperations(Metric):
     """`gflops`: of a mean frame of long videos, of which a share are flushes; `videos` and `frames` that were run.
 
     flush_rate: that share.
+    settled: the first of the other frames that counts, from the flush on, which is 0, for policies that save operations
+        up at first; of shorter videos the second half does.
     """
 
     flush_rate: Annotated[float, Field(gt=0, le=1)]
+    settled: PositiveInt = 1
 
     @property
     def names(self) -> Sequence[str]:
@@ -62,10 +65,12 @@ class FrameOperations(Metric):
 
     def record(self, seen: Sequence[Seen], data: Any) -> dict[str, float]:
         """See `Metric`."""
-        first, later = (
-            [x.ops - x.decode_ops for x in seen if x.sample.first is flush] for flush in (True, False)
-        )
-        return {"first": sum(first), "later": sum(later), "n_first": len(first), "n_later": len(later)}
+        ops = [x.ops - x.decode_ops for x in seen]
+        settled = min(self.settled, len(seen) // 2)
+        first = [x for x, one in zip(ops, seen, strict=True) if one.sample.first]
+        later = [x for x, one in zip(ops[settled:], seen[settled:], strict=True) if not one.sample.first]
+        sums = {"first": sum(first), "later": sum(later), "n_first": len(first), "n_later": len(later)}
+        return sums | {"frames": len(seen)}
 
     def columns(self, records: Sequence[dict[str, float]], data: Any) -> dict[str, Any]:
         """See `Metric`."""
@@ -74,7 +79,7 @@ class FrameOperations(Metric):
         )
         first, later = first / n_first, later / n_later
         ops = self.flush_rate * first + (1 - self.flush_rate) * later
-        return {"gflops": ops / 1e9, "videos": len(records), "frames": n_first + n_later}
+        return {"gflops": ops / 1e9, "videos": len(records), "frames": sum(x["frames"] for x in records)}
 
 
 @dataclass(frozen=True)
