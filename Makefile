@@ -118,7 +118,10 @@ reproduce-rlt: $(READY)  ## Run-length tokenization: on real clips, and beside i
 REAL ?= ../shared/data
 .PHONY: reproduce-real
 reproduce-real: real  ## Real weights on real video, beside frame skipping
-	$(BIN)/python -m evt.reproduce table=table_real 'data.files=$${oc.env:REAL}/clips' 'data.davis=$${oc.env:REAL}/davis' $(ARGS)
+	for table in table_real table_real_518; do \
+		$(BIN)/python -m evt.reproduce table=$$table \
+			'data.files=$${oc.env:REAL}/clips' 'data.davis=$${oc.env:REAL}/davis' $(ARGS) || exit 1; \
+	done
 
 # SEED and N: other damages, and more.
 SEED ?= 0

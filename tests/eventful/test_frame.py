@@ -156,7 +156,7 @@ def test_a_saved_stream_goes_on_with_its_budget() -> None:
         (lambda: Refresh(-3, 2), "policy.r is -3; it must be a whole number of at least 0"),
         (
             lambda: Stream(small_vit(), VARIANTS["rows"], Budget(0.5)),
-            r"Budget\(spend=0.5\) needs one selection a frame, which the variant `frame` has",
+            r"selects tokens; Budget\(spend=0.5\), which selects tokens once a frame, was given",
         ),
     ],
 )

@@ -63,10 +63,10 @@ def test_k_may_change_and_a_reset_is_a_flush() -> None:
 @pytest.mark.parametrize(
     ("variant", "policy", "sentence"),
     [
-        (SKIP, None, r"skips frames and needs Every\(k\); None was given"),
-        (SKIP, TopR(3), "skips frames and needs Every"),
-        (VARIANTS["temporal"], Every(2), "skips no frames"),
-        (VARIANTS["base"], Every(2), "skips no frames"),
+        (SKIP, None, "needs a policy that selects frames; none was given"),
+        (SKIP, TopR(3), r"selects frames; TopR\(r=3\), which selects tokens, was given"),
+        (VARIANTS["temporal"], Every(2), "needs a policy that selects tokens; Every"),
+        (VARIANTS["base"], Every(2), "takes no policy"),
     ],
 )
 def test_skipping_goes_with_its_own_policy_alone(variant: Variant, policy: object, sentence: str) -> None:

@@ -7,8 +7,9 @@ from collections import Counter
 import pytest
 import torch
 
+from evt.data.video import Frame
 from evt.evaluate.trace import Seen, Step
-from evt.tables.metrics import ErrorOverTime
+from evt.tables.metrics import ErrorOverTime, FrameOperations
 
 
 def frames(errors: list[float]) -> list[Seen]:
@@ -44,3 +45,15 @@ def test_error_is_the_mean_over_frames_up_to_each() -> None:
 def test_bins_ascend() -> None:
     with pytest.raises(ValueError, match=r"until is \[4, 2\]; each must be larger than the one before"):
         ErrorOverTime((4, 2))
+
+
+def test_operations_are_of_frames_in_which_a_budget_has_settled() -> None:
+    """By hand: a flush of 8, frames of 1, and from frame 3 on of 4, which alone stand for later ones."""
+    ops = [8, 1, 1, 4, 4, 4]
+    images = [Frame(torch.zeros(3, 2, 2), str(i), i == 0) for i in range(len(ops))]
+    steps = [Step(torch.zeros(1), Counter(linear=x), 0.0, 0, False) for x in ops]
+    video = [Seen(image, [step], [], None, 0, 0.0) for image, step in zip(images, steps, strict=True)]
+    for settled, later in ((1, 14 / 5), (3, 4)):
+        metric = FrameOperations(flush_rate=0.5, settled=settled)
+        cells = metric.columns([metric.record(video, None)], None)
+        assert cells == {"gflops": pytest.approx((8 + later) / 2 / 1e9), "videos": 1, "frames": 6}

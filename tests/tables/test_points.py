@@ -165,6 +165,6 @@ def test_what_is_no_policy_is_named() -> None:
         counts_tokens = True
 
     with pytest.raises(
-        ConfigError, match="Half has no of_frames; a policy needs counts_tokens, of_frames, check"
+        ConfigError, match="Half has no selects; a policy needs counts_tokens, selects, check"
     ):
         check_budget(Half(), 16)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from evt.models.saliency import Saliency
 from evt.tables.real import Agreement, Following, FrameTime
 from tests.data.test_davis import write_tree
 from tests.metrics.test_motion import picture
+from tests.videos import write_video
 
 
 def seen(error: float, columns: int = 0, mask: torch.Tensor | None = None) -> list[Seen]:
@@ -76,3 +77,16 @@ def test_videos_are_found_and_left_out(tmp_path: Path) -> None:
         RealVideos()
     with pytest.raises(DataError, match="is nowhere, which is not a folder"):
         RealVideos(files="nowhere")
+
+
+def test_segments_are_spread_over_a_file(tmp_path: Path) -> None:
+    """From its first frame to its last, and no more of them than fit."""
+    write_video(tmp_path / "clip.mp4", n_frames=20, fps=10)
+
+    def positions(segments: int) -> list[list[str]]:
+        videos = RealVideos(files=str(tmp_path), n_frames=6, segments=segments)
+        return [[frame.name.rpartition(":")[2] for frame in video][::5] for video in videos]
+
+    assert positions(1) == [["0", "5"]]
+    assert positions(2) == [["0", "5"], ["14", "19"]]
+    assert positions(3) == positions(9) == [["0", "5"], ["7", "12"], ["14", "19"]]

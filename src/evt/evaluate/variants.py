@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from evt.build import build, choices, class_of
 from evt.errors import ConfigError
-from evt.eventful import VARIANTS, Every, Policy, Variant
+from evt.eventful import VARIANTS, Policy, Variant
 from evt.tokens import REDUCTIONS, Reduction
 
 
@@ -74,7 +74,7 @@ def build_policy(cfg: DictConfig, variant: Variant, n_tokens: int) -> Policy | N
         ConfigError: the variant takes none or another, or a setting cannot be.
     """
     kind = class_of(cfg, "policy") if "_target_" in cfg else None
-    if variant.gate is None and not variant.hold:
+    if not variant.takes:
         if kind is not None:
             raise ConfigError(f"policy is {cfg.name}, but the variant has no gates; it must be none")
         return None
@@ -95,10 +95,7 @@ def takes(variant: str, policy: type) -> bool:
 
 
 def _suits(variant: Variant, policy: type) -> bool:
-    if variant.hold or issubclass(policy, Every):
-        return variant.hold and issubclass(policy, Every)
-    selects = variant.gate is not None and not issubclass(policy, Reduction)
-    return selects and (variant.gate == "frame" or not getattr(policy, "of_frames", False))
+    return getattr(policy, "selects", "tokens") in variant.takes
 
 
 def check_budget(policy: Policy | None, n_tokens: int) -> None:
@@ -109,7 +106,7 @@ def check_budget(policy: Policy | None, n_tokens: int) -> None:
     """
     if policy is None:
         return
-    needed = ("counts_tokens", "of_frames", "check")
+    needed = ("counts_tokens", "selects", "check")
     if lacking := [name for name in needed if not hasattr(policy, name)]:
         raise ConfigError(
             f"{type(policy).__name__} has no {lacking[0]}; a policy needs {', '.join(needed)}, and to be called; see "

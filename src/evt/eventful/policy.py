@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -64,15 +64,19 @@ class Past:
             self.passed += passed.to(self.passed.device)
 
 
+Selects = Literal["tokens", "tokens once a frame", "frames"]
+
+
 class Policy(Protocol):
     """Says which tokens pass; what it has as attributes may change before any frame.
 
     counts_tokens: how many pass is known before a frame is seen.
-    of_frames: it needs one selection a frame, as variants with the gate "frame" have it.
+    selects: tokens at any gate, tokens once a frame, as variants with the gate "frame" ask for them, or which frames
+        are run at all.
     """
 
     counts_tokens: bool
-    of_frames: bool
+    selects: Selects
 
     def __call__(self, error: Tensor, past: Past, /) -> Selection:
         """Select by the errors e of a gate, (B, N, D), which are infinite where a token must pass.
@@ -92,7 +96,7 @@ class TopR:
     """
 
     counts_tokens = True
-    of_frames = False
+    selects: Selects = "tokens"
     _r: int
 
     def __init__(self, r: int) -> None:
@@ -169,7 +173,7 @@ class Threshold:
     """
 
     counts_tokens = False
-    of_frames = False
+    selects: Selects = "tokens"
 
     def __init__(self, h: float) -> None:
         self.h = h
@@ -214,7 +218,7 @@ class Budget:
     """
 
     counts_tokens = False
-    of_frames = True
+    selects: Selects = "tokens once a frame"
 
     def __init__(self, spend: float, h: float = 0.25, little: float = 0.2, at_once: float = 0.67) -> None:
         self.spend, self.h = number("spend", spend, above=0, most=1), number("h", h)
@@ -255,7 +259,7 @@ class Every:
     """
 
     counts_tokens = True
-    of_frames = False
+    selects: Selects = "frames"
     _every: int
 
     def __init__(self, every: int, phase: int = 0) -> None:

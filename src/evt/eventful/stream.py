@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from evt.eventful.block import States
-from evt.eventful.policy import Every, Policy
+from evt.eventful.policy import Policy
 from evt.eventful.variant import Variant
 
 HEADER = "header"
@@ -66,15 +66,11 @@ class Stream:
     """
 
     def __init__(self, network: Network, variant: Variant, policy: Policy | None = None) -> None:
-        if variant.hold is not isinstance(policy, Every):
-            needs = "skips frames and needs Every(k)" if variant.hold else "skips no frames"
-            raise ValueError(f"this variant {needs}; {policy} was given")
-        if variant.gate is not None and policy is None:
-            raise ValueError("this variant has gates and needs a policy: TopR(r) or Threshold(h)")
-        if policy is not None and policy.of_frames and variant.gate != "frame":
-            raise ValueError(f"{policy} needs one selection a frame, which the variant `frame` has")
-        if variant.gate is None and not variant.hold and policy is not None:
-            raise ValueError(f"this variant has no gates, so it takes no policy; {policy} was given")
+        if (policy is None) is not (variant.takes == ()) or (policy and policy.selects not in variant.takes):
+            needs = " or ".join(variant.takes)
+            needs = f"needs a policy that selects {needs}" if needs else "takes no policy"
+            given = f"{policy}, which selects {policy.selects}," if policy else "none"
+            raise ValueError(f"this variant {needs}; {given} was given")
         self.network = network
         self.variant = variant
         self.policy = policy
@@ -123,9 +119,9 @@ class Stream:
 
     def _skip(self, frame: Tensor, held: Held) -> Tensor:
         """The network's output of a frame that is due, else what it was."""
-        assert isinstance(self.policy, Every)
+        policy: Any = self.policy  # that selects frames
         number = 0 if held.frames is None else int(held.frames)
-        if number == 0 or self.policy.due(number):
+        if number == 0 or policy.due(number):
             held.output = self.network(frame, None, None)
         held.frames = torch.tensor(number + 1)
         assert held.output is not None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from evt.eventful.policy import Selects
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -56,6 +58,15 @@ class Variant:
             )
         if self.pool < 1:
             raise ValueError(f"pool is {self.pool}; it must be at least 1")
+
+    @property
+    def takes(self) -> tuple[Selects, ...]:
+        """What the policies that it takes select; nothing where it takes none."""
+        if self.hold:
+            return ("frames",)
+        if self.gate is None:
+            return ()
+        return ("tokens", "tokens once a frame") if self.gate == "frame" else ("tokens",)
 
     @property
     def dense(self) -> Variant:

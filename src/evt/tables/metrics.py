@@ -51,8 +51,8 @@ class FrameOperations(Metric):
     """`gflops`: of a mean frame of long videos, of which a share are flushes; `videos` and `frames` that were run.
 
     flush_rate: that share.
-    settled: the first of the other frames that counts, from the flush on, which is 0, for policies that save operations
-        up at first; of shorter videos the second half does.
+    settled: the first of the other frames that counts, from the flush on, which is 0, since some policies save up at
+        first; of shorter videos the second half does.
     """
 
     flush_rate: Annotated[float, Field(gt=0, le=1)]
@@ -69,8 +69,8 @@ class FrameOperations(Metric):
         settled = min(self.settled, len(seen) // 2)
         first = [x for x, one in zip(ops, seen, strict=True) if one.sample.first]
         later = [x for x, one in zip(ops[settled:], seen[settled:], strict=True) if not one.sample.first]
-        sums = {"first": sum(first), "later": sum(later), "n_first": len(first), "n_later": len(later)}
-        return sums | {"frames": len(seen)}
+        counts = {"n_first": len(first), "n_later": len(later), "frames": len(seen)}
+        return {"first": sum(first), "later": sum(later), **counts}
 
     def columns(self, records: Sequence[dict[str, float]], data: Any) -> dict[str, Any]:
         """See `Metric`."""

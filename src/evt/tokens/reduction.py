@@ -33,6 +33,8 @@ class Reduction:
     """What it is compared with, as `Variant.dense`: all tokens."""
     hold = False
     """As `Variant.hold`: nothing is kept from clip to clip."""
+    selects = "tokens of a clip"
+    """As of a `Policy`, which it is not: no variant of streams takes it."""
 
     def check(self, model: ClipModel) -> None:
         """Refuse a model with which this cannot be done.
