@@ -146,6 +146,10 @@ def test_all_that_is_wrong_with_a_command_is_told_at_once(
         assert sentence in said
 
 
+def test_a_list_that_is_too_short_is_not_taken_for_none(refused: Refused) -> None:
+    assert "data.size is [10]; it must be a list of 2, each a whole number" in refused("data.size=[10]")
+
+
 def test_policy_and_variant_are_told_of_beside_the_model(
     refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -37,8 +37,10 @@ def wrong(where: str, settings: Mapping[str, Any], *takers: Any, chosen: str = "
     said = Wrong([], [])
     try:
         _model(*takers).model_validate(given)
-    except ValidationError as error:
-        for key, kind in {str(one["loc"][0]): one["type"] for one in error.errors()}.items():
+    except ValidationError as errors:
+        for one in {error["loc"][0]: error for error in errors.errors()}.values():
+            key, within = str(one["loc"][0]), one["loc"][1:]
+            kind = "value" if within else one["type"]
             name = f"{where}.{key}" if where else key
             if kind == "missing":
                 said.names.append(not_set(name))
