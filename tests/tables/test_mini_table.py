@@ -304,7 +304,7 @@ def test_clips_are_classified_by_each_temporal_sub_model(
             "rlt threshold=1: the variant is for other models",
         ),
         (["table=mini", points("table_c_mini", "{varient: base}")], "a point has varient, which is none of"),
-        (["table=mini", points("table_c_mini", "{variant: skip, every: 45}")], "runs the first of 45 frames"),
+        (["table=mini", points("table_c_mini", "{variant: skip, every: 45}")], "runs the first of 46 frames"),
         (["table=mini", "data.n_frames=1"], "a video has 1 frame; tables need at least one later frame"),
         (["table=mini", "table.metrics={operations: null, accuracy: null}"], "table.metrics has no metric"),
         (["table=mini", "table.tables.table_c_mini.title=null"], "table_c_mini.title is None; it must be a text"),
