@@ -231,6 +231,7 @@ def test_tflops_equal_the_paper(
             "data.on_error is 'ignore'",
         ),
         (["model=vivit_epic", "variant=spatial"], "form no grid"),
+        (["model=vivit_epic", "variant=skip", "variant.move=true"], "one token, of no place"),
         (["model=vivit_epic", "model.fine_tuned=a.safetensors"], "model.checkpoint is not"),
     ],
 )

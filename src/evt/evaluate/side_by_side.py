@@ -41,7 +41,7 @@ class SideBySide:
     def run(
         self, variant: Any, policy: Any, decoders: Sequence[Sequence[Model]], beside: bool
     ) -> Iterator[list[list[Seen]]]:
-        """Run a variant; frame skipping is made of what the dense model made.
+        """Run a variant; frame skipping whose output stays is made of what the dense model made.
 
         Args:
             variant, policy: as the model's streams take them.
@@ -53,7 +53,7 @@ class SideBySide:
         """
         nothing: list[list[Sequence[Step]]] = [[()] * len(now) for now in self.moments]
         dense = self.dense if beside else nothing
-        if variant.hold:
+        if variant.hold and not variant.move:
             steps = self._held(policy)
             for samples, models, own, other in zip(self.moments, decoders, steps, dense, strict=True):
                 of_samples = list(zip(samples, own, other, strict=True))

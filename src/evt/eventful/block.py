@@ -143,6 +143,7 @@ class States:
 
     blocks: of each.
     gate, buffer: around all of them, where one selection is made a frame.
+    cells: of the picture that each token's output is of, where it is to be moved (see `evt.eventful.motion`).
     """
 
     def __init__(self, blocks: list[BlockState], variant: Variant, num_prefix_tokens: int) -> None:
@@ -150,6 +151,7 @@ class States:
         self.gate = Gate(num_prefix_tokens, relative=True) if frame else no_gate
         self.blocks = blocks
         self.buffer = Buffer() if frame else no_buffer
+        self.cells: Tensor | None = None
 
 
 class Blocks(nn.ModuleList):

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from evt.eventful.block import States
-from evt.eventful.policy import Policy
+from evt.eventful.motion import cells, moved, replaced, shifts
+from evt.eventful.policy import Past, Policy, Selection
 from evt.eventful.variant import Variant
 
 HEADER = "header"
@@ -39,12 +40,14 @@ class Held:
 
     output: the last that the network made.
     frames: how many there were since the flush, it included, () int64.
-    Both are None before the flush.
+    cells: see `States`.
+    All are None before the flush.
     """
 
     def __init__(self) -> None:
         self.output: Tensor | None = None
         self.frames: Tensor | None = None
+        self.cells: Tensor | None = None
 
 
 class Stream:
@@ -60,9 +63,10 @@ class Stream:
             hold their output.
 
     Raises:
-        ValueError: a variant without the policy that it needs, or with one that it does not; when called, a
-            frame of another shape than the one the stream was flushed with, or one with values that are not finite,
-            which leaves the stream as it was, or a frame of which the network makes such values.
+        ValueError: a variant without the policy that it needs, or with one that it does not, or one that moves tokens
+            which form no grid; when called, a frame of another shape than the one the stream was flushed with, or one
+            with values that are not finite, which leaves the stream as it was, or a frame of which the network makes
+            such values.
     """
 
     def __init__(self, network: Network, variant: Variant, policy: Policy | None = None) -> None:
@@ -71,6 +75,11 @@ class Stream:
             needs = f"needs a policy that selects {needs}" if needs else "takes no policy"
             given = f"{policy}, which selects {policy.selects}," if policy else "none"
             raise ValueError(f"this variant {needs}; {given} was given")
+        self._grid = getattr(network, "grid", None)
+        if variant.move and self._grid is None:
+            raise ValueError(
+                "variant.move is true, but the tokens of this network form no grid; it must be false"
+            )
         self.network = network
         self.variant = variant
         self.policy = policy
@@ -100,11 +109,7 @@ class Stream:
                 "as it was before this frame)"
             )
         try:
-            out = (
-                self._skip(frame, self.states)
-                if isinstance(self.states, Held)
-                else self.network(frame, self.states, self.policy)
-            )
+            out = self._moving(frame) if self.variant.move else self._run(frame, self.policy)
             if bad := _not_finite(out):
                 raise ValueError(
                     f"the network makes {bad} NaN or infinite values of this frame, whose largest is "
@@ -116,6 +121,31 @@ class Stream:
             raise
         self._shape = frame.shape
         return out
+
+    def _run(self, frame: Tensor, policy: Policy | None) -> Tensor:
+        """The output of a frame, as it is kept."""
+        if isinstance(self.states, Held):
+            return self._skip(frame, self.states)
+        return self.network(frame, self.states, policy)
+
+    def _moving(self, frame: Tensor) -> Tensor:
+        """The output of a frame; what is kept in it is moved from where it was in the picture that it is of."""
+        assert self._grid is not None
+        states, now, passed = self.states, cells(frame, self._grid), []
+        before = states.output if isinstance(states, Held) else None
+
+        def noted(error: Tensor, past: Past) -> Selection:
+            assert self.policy is not None
+            passed.append(self.policy(error, past))
+            return passed[-1]
+
+        out = self._run(frame, self.policy if isinstance(states, Held) else noted)  # type: ignore[arg-type]
+        if states.cells is None or (isinstance(states, Held) and states.output is not before):
+            states.cells = now
+            return out
+        for tokens in passed:
+            states.cells = replaced(states.cells, now, tokens, self._grid)
+        return moved(out, shifts(states.cells, now, self._grid))
 
     def _skip(self, frame: Tensor, held: Held) -> Tensor:
         """The network's output of a frame that is due, else what it was."""

@@ -27,10 +27,12 @@ class Variant:
         and exact in q, k and v, where equation 10 keeps the attention to unchanged keys as it was.
     hold: the whole network runs on some frames, as the policy says, and its last output is kept for the others: frame
         skipping, the rival that costs nothing to build.
+    move: what is kept of the output is moved along with what the picture shows (see `evt.eventful.motion`); needs
+        hold, or the gate "frame". The states of the blocks stay where they are.
 
     Raises:
-        ValueError: hold with anything else, a sparse product or gate_before_norm without a gate of its own, rows or a
-            gate for the whole network without what it needs, or a pool of less than 1.
+        ValueError: hold with anything else, a sparse product or gate_before_norm without a gate of its own, rows,
+            move or a gate for the whole network without what it needs, or a pool of less than 1.
     """
 
     gate: Literal["reference", "previous", "frame"] | None = None
@@ -41,6 +43,7 @@ class Variant:
     rows: bool = False
     fast: bool = False
     hold: bool = False
+    move: bool = False
 
     def __post_init__(self) -> None:
         if self.hold and (self.gate is not None or self.pool > 1):
@@ -56,6 +59,8 @@ class Variant:
                 "a gate for the whole network stands before all norms, and only what it selects attends: it needs "
                 "rows, and no gate_before_norm"
             )
+        if self.move and not (self.hold or self.gate == "frame"):
+            raise ValueError("only an output that is kept can be moved: move needs hold, or the gate `frame`")
         if self.pool < 1:
             raise ValueError(f"pool is {self.pool}; it must be at least 1")
 

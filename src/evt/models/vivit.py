@@ -174,11 +174,16 @@ class ViViT(nn.Module):
         return published(self)
 
     def check(self, variant: Variant) -> None:
-        """Refuse a variant that pools.
+        """Refuse a variant that pools or moves what it keeps.
 
         Raises:
             ConfigError: it does.
         """
+        if variant.move:
+            raise ConfigError(
+                "variant.move is true, but what ViViT's stream makes of a step is one token, of no place; it must be "
+                "false"
+            )
         if variant.pool > 1:
             raise ConfigError(
                 f"variant.pool is {variant.pool}, but ViViT's tokens form no grid, since one of them is the class "
