@@ -99,5 +99,7 @@ VARIANTS = {
     "skip": Variant(hold=True),
     "rows": Variant(gate="reference", sparse_qk=True, sparse_av=True, rows=True, fast=True),
     "frame": Variant(gate="frame", sparse_qk=True, sparse_av=True, rows=True, fast=True),
+    "skip_moved": Variant(hold=True, move=True),
+    "frame_moved": Variant(gate="frame", sparse_qk=True, sparse_av=True, rows=True, fast=True, move=True),
 }
-"""The paper's variants under the names of its tables, and `skip`, `rows` and `frame`, which are not the paper's."""
+"""The paper's variants under the names of its tables, and from `skip` on those that are not the paper's."""
