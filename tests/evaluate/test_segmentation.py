@@ -67,7 +67,9 @@ def test_patches_may_reach_beyond_the_picture() -> None:
     evaluator = Segmentation()
     for frame in frames(4 * [mask]):
         salient = (mask > 0).float()[::2, ::2]  # resized to half: as the network sees it
-        evaluator.add_frame(frame, Saliency(salient, FEATURES[0], GRID, (PATCH // 2, 0, PATCH // 2, 0)))
+        beyond = (PATCH // 2, 0, PATCH // 2, 0)
+        height, width = salient.shape
+        evaluator.add_frame(frame, Saliency(salient, FEATURES[0], GRID, beyond, (height, width)))
     result = evaluator.compute().mean
     assert result.j is not None
     assert result.j > 99.9  # half a patch is no whole number of rows of the small grid

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import metadata, util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,14 @@ from evt.models.saliency import DINOv2Saliency
 from evt.models.shipped import checkpoint_path
 from tests.common import SALIENCY_CASE, real_weights
 
-SETTINGS = {"size": 28, "patch_size": 4, "dim": 24, "depth": 3, "num_heads": 3, "pretrain_grid": 5}
+SETTINGS: dict[str, Any] = {
+    "size": 28,
+    "patch_size": 4,
+    "dim": 24,
+    "depth": 3,
+    "num_heads": 3,
+    "pretrain_grid": 5,
+}
 GATED = [name for name, variant in VARIANTS.items() if variant.gate and variant.pool == 1]
 
 
@@ -148,6 +156,13 @@ def test_predictions_are_of_the_picture_without_its_padding() -> None:
     assert torch.equal(
         found.features, tokens[0, 1 + 7 : 1 + 6 * 7]
     )  # rows 1 to 5 of 7, the outer ones in half
+    assert found.size == (14, 28)
+    model.maps = False  # as a setting: no decoder, all else the same
+    with count_ops() as ops:
+        alone = model.decode([tokens], frame)
+    assert (alone.map, ops["conv"]) == (None, 0)
+    assert torch.equal(alone.features, found.features)
+    assert (alone.grid, alone.beyond, alone.size) == (found.grid, found.beyond, found.size)
 
 
 def test_what_is_not_installed_is_told_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,9 +156,7 @@ class Segmentation:
 def _scaled(found: Saliency, mask: Tensor) -> list[int]:
     """How far patches reach beyond a mask, in its own pixels: to the left, right, top and bottom."""
     left, right, top, bottom = found.beyond
-    if found.map is None:
-        return [left, right, top, bottom]
-    height, width = (own / resized for own, resized in zip(mask.shape, found.map.shape, strict=True))
+    height, width = (own / resized for own, resized in zip(mask.shape, found.size or mask.shape, strict=True))
     return [round(left * width), round(right * width), round(top * height), round(bottom * height)]
 
 

