@@ -2,7 +2,17 @@
 
 from evt.eventful.block import Block, Blocks, BlockState, States, init_weights
 from evt.eventful.counting import KINDS, count_ops
-from evt.eventful.policy import Budget, Every, Past, Policy, Refresh, Selection, Threshold, TopR
+from evt.eventful.policy import (
+    Budget,
+    Every,
+    Past,
+    Policy,
+    Refresh,
+    Selection,
+    Threshold,
+    Thresholds,
+    TopR,
+)
 from evt.eventful.stream import Stream
 from evt.eventful.variant import VARIANTS, Variant
 
@@ -21,6 +31,7 @@ __all__ = [
     "States",
     "Stream",
     "Threshold",
+    "Thresholds",
     "TopR",
     "Variant",
     "count_ops",

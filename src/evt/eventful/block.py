@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -152,6 +153,15 @@ class States:
         self.blocks = blocks
         self.buffer = Buffer() if frame else no_buffer
         self.cells: Tensor | None = None
+        for number, gate in enumerate(self.gates):
+            gate.past.gate = number
+
+    @property
+    def gates(self) -> list[Gate | STGTGate]:
+        """All gates, in the order in which a frame comes to them: those of qkv, proj and MLP of each block."""
+        parts = ((x.qkv_gate.gate, x.proj_gate.gate, x.mlp_gate.gate) for x in self.blocks)
+        found = (self.gate, *chain.from_iterable(parts))
+        return [gate for gate in found if isinstance(gate, Gate | STGTGate)]
 
 
 class Blocks(nn.ModuleList):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal, Protocol
@@ -39,13 +40,15 @@ class Selection:
 
 
 class Past:
-    """What passed a gate since the flush, by which a policy may select.
+    """Which gate it is and what passed it since the flush, by which a policy may select.
 
+    gate: its number in the network, from 0 on, in the order in which a frame comes to them; see `States.gates`.
     frames: later frames before the present one, () int64; None where there are none.
     passed: tokens of each stream that passed in these, (B,) int64; None where there are none.
     """
 
     def __init__(self) -> None:
+        self.gate = 0
         self.frames: Tensor | None = None
         self.passed: Tensor | None = None
 
@@ -73,6 +76,10 @@ class Policy(Protocol):
     counts_tokens: how many pass is known before a frame is seen.
     selects: tokens at any gate, tokens once a frame, as variants with the gate "frame" ask for them, or which frames
         are run at all.
+
+
+    One that is for some networks or variants alone has `fits(network, variant)` besides, which refuses others with a
+    ValueError; a stream asks it. One that was read from a file has `sha256`, a hash of what was read.
     """
 
     counts_tokens: bool
@@ -195,8 +202,45 @@ class Threshold:
 
     def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
         """Select by the errors e of a gate, (B, N, D)."""
-        # Not "> h": a NaN must pass, to be seen in the output instead of staying in a reference.
-        return where(~(torch.linalg.vector_norm(error, dim=-1) <= self.h))
+        return above(error, self.h)
+
+
+class Thresholds:
+    """Select by a threshold of each gate's own: every token whose L2 error norm is greater.
+
+    h: of all gates of a network, in their order; each may change before any frame.
+
+    Raises:
+        ValueError: one is not a finite number of at least 0.
+    """
+
+    counts_tokens = False
+    selects: Selects = "tokens"
+
+    def __init__(self, h: Sequence[float]) -> None:
+        self.h = [number("h", x) for x in h]
+
+    def __repr__(self) -> str:
+        return f"Thresholds(of {len(self.h)} gates)"
+
+    def check(self, n_tokens: int) -> None:
+        """Frames of any number of tokens will do."""
+
+    def fits(self, network: Any, variant: Any) -> None:
+        """Refuse a network that has not as many gates under a variant.
+
+        Raises:
+            ValueError: it has not.
+        """
+        n_gates = len(network.states(variant).gates)
+        if n_gates != len(self.h):
+            raise ValueError(
+                f"policy.h has {len(self.h)} thresholds, but this variant has {n_gates} gates here"
+            )
+
+    def __call__(self, error: Tensor, past: Past) -> Selection:
+        """Select by the errors e of a gate, (B, N, D)."""
+        return above(error, self.h[past.gate])
 
 
 class Budget:
@@ -289,6 +333,12 @@ class Every:
 
     def check(self, n_tokens: int) -> None:
         """Frames of any number of tokens will do."""
+
+
+def above(error: Tensor, h: float) -> Selection:
+    """Select where the L2 norm of errors, (B, N, D), is greater than h."""
+    # Not "> h": a NaN must pass, to be seen in the output instead of staying in a reference.
+    return where(~(torch.linalg.vector_norm(error, dim=-1) <= h))
 
 
 def top(norm: Tensor, r: int) -> Selection:

@@ -63,10 +63,10 @@ class Stream:
             hold their output.
 
     Raises:
-        ValueError: a variant without the policy that it needs, or with one that it does not, or one that moves tokens
-            which form no grid; when called, a frame of another shape than the one the stream was flushed with, or one
-            with values that are not finite, which leaves the stream as it was, or a frame of which the network makes
-            such values.
+        ValueError: a variant without the policy that it needs, with one that it does not take or that is for other
+            networks, or one that moves tokens which form no grid; when called, a frame of another shape than the one
+            the stream was flushed with, or one with values that are not finite, which leaves the stream as it was, or
+            a frame of which the network makes such values.
     """
 
     def __init__(self, network: Network, variant: Variant, policy: Policy | None = None) -> None:
@@ -80,6 +80,8 @@ class Stream:
             raise ValueError(
                 "variant.move is true, but the tokens of this network form no grid; it must be false"
             )
+        if fits := getattr(policy, "fits", None):
+            fits(network, variant)
         self.network = network
         self.variant = variant
         self.policy = policy
