@@ -24,7 +24,7 @@ from evt.data.samples import FrameSamples, IndexedVideo
 from evt.device import build_device
 from evt.errors import ConfigError
 from evt.evaluate.classes import check_classes, class_names, in_model_order
-from evt.evaluate.variants import build_reduction, check_budget, models_of_clips
+from evt.evaluate.variants import build_reduction, check_policy, models_of_clips
 from evt.eventful import VARIANTS, TopR
 from evt.files import check_writable, write
 from evt.models.checkpoints import save_checkpoint
@@ -139,7 +139,7 @@ def temporal(cfg: DictConfig, device: torch.device, folder: Path) -> Task[Any, A
     classes = weights.classes or data.classes or None
     data = in_model_order(model, weights, data)
     policy = TopR(cfg.r)
-    check_budget(policy, model.n_tokens)
+    check_policy(policy, VARIANTS["temporal"], model)
     print(f"weights to begin with: {weights}; clips of {data.name}")
     outputs = fill_cache(folder / "spatial", model, VARIANTS["temporal"], policy, data, cfg.data.on_error)
     if lines := left_out(data.missing, outputs.skipped):

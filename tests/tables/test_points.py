@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 
 from evt.errors import ConfigError
-from evt.evaluate.variants import check_budget
-from evt.eventful import Every, Threshold, TopR
+from evt.evaluate.variants import check_policy
+from evt.eventful import VARIANTS, Every, Threshold, TopR
 from evt.reproduce import reproduce
 from evt.settings import CONFIG_DIR
 from evt.tables.points import Point, check_columns, paper_table, points_of
 from evt.tokens import Merge
 from tests.commands import Refused, command
+from tests.common import small_vit
 
 
 class Refreshed(TopR):
@@ -167,4 +168,4 @@ def test_what_is_no_policy_is_named() -> None:
     with pytest.raises(
         ConfigError, match="Half has no selects; a policy needs counts_tokens, selects, check"
     ):
-        check_budget(Half(), 16)  # type: ignore[arg-type]
+        check_policy(Half(), VARIANTS["temporal"], small_vit())  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ def build_run(cfg: DictConfig, device: torch.device) -> Chosen:
     variant: Any = build_reduction(cfg) if sees == "clips" else build_variant(cfg.variant, name)
     model, weights = build_model(cfg.model, device)
     model.check(variant)
-    policy = None if sees == "clips" else build_policy(cfg.policy, variant, model.n_tokens)
+    policy = None if sees == "clips" else build_policy(cfg.policy, variant, model)
     warn_of_generated(weights, data_set)
     what = variant if sees == "clips" else policy
     return Chosen(model, weights, variant, policy, data, f"{cfg.variant.name} {what or ''}".strip())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -62,16 +63,16 @@ def models_of_clips() -> str:
     return ", ".join(dict.fromkeys(found.values()))
 
 
-def build_policy(cfg: DictConfig, variant: Variant, n_tokens: int) -> Policy | None:
+def build_policy(cfg: DictConfig, variant: Variant, model: Any) -> Policy | None:
     """The policy that `policy=...` names; None for a variant that takes none.
 
     Args:
         cfg: the settings below `policy`.
-        variant: that it is for.
-        n_tokens: of a frame.
+        variant, model: that it is for.
 
     Raises:
-        ConfigError: the variant takes none or another, or a setting cannot be.
+        ConfigError: the variant takes none or another, a setting cannot be, or it is for another model.
+        DataError: a file that it is read from cannot be used.
     """
     kind = class_of(cfg, "policy") if "_target_" in cfg else None
     if not variant.takes:
@@ -83,7 +84,7 @@ def build_policy(cfg: DictConfig, variant: Variant, n_tokens: int) -> Policy | N
         allowed = " or ".join(choices("policy", partial(_suits, variant)))
         raise ConfigError(f"policy is {cfg.name}, but the variant {has}; it must be {allowed}")
     policy: Policy = build(cfg, "policy")
-    check_budget(policy, n_tokens)
+    check_policy(policy, variant, model)
     return policy
 
 
@@ -98,8 +99,8 @@ def _suits(variant: Variant, policy: type) -> bool:
     return getattr(policy, "selects", "tokens") in variant.takes
 
 
-def check_budget(policy: Policy | None, n_tokens: int) -> None:
-    """Refuse a budget of more tokens than a frame has, and what is no policy.
+def check_policy(policy: Policy | None, variant: Variant, model: Any) -> None:
+    """Refuse a budget of more tokens than a frame of the model has, a policy for other models, and what is none.
 
     Raises:
         ConfigError: it is.
@@ -113,6 +114,7 @@ def check_budget(policy: Policy | None, n_tokens: int) -> None:
             "evt.eventful.Policy"
         )
     try:
-        policy.check(n_tokens)
+        policy.check(model.n_tokens)
+        model.stream(variant, policy)
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -7,16 +7,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from itertools import product
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
 from evt.build import build, class_of, configs, unset
 from evt.checked import kinds_of
 from evt.errors import ConfigError
-from evt.evaluate.variants import check_budget, takes
+from evt.evaluate.variants import check_policy, takes
 from evt.eventful import VARIANTS
+from evt.settings import changed
 from evt.tokens import REDUCTIONS
 
 UNNAMED = ("top_r", "threshold", "every", "run_length", "random_drop", "merge")
@@ -83,7 +83,7 @@ class Point:
             node = configs("policy")[name]
             meant = name == chosen if chosen else given and name in UNNAMED
             if meant and set(unset(node)) <= given.keys() <= own:
-                return build(cast(DictConfig, OmegaConf.merge(node, given)), "policy")
+                return build(changed(node, **given), "policy")
         if taken or given or chosen:
             ways = ([*([] if name in UNNAMED else [f"policy={name}"]), *own] for name, own in taken.items())
             allowed = " or ".join(f"({', '.join(way)})" for way in ways) or "no policy"
@@ -114,8 +114,8 @@ def checked_run(point: Point, model: Any) -> tuple[Any, Any]:
     try:
         if point["variant"] not in allowed:
             raise ConfigError(f"the variant is for other models; it must be one of {', '.join(allowed)}")
-        check_budget(policy, model.n_tokens)
         model.check(variant)
+        check_policy(policy, variant, model)
     except ConfigError as error:
         raise ConfigError(f"the point {point.label}: {error}") from error
     return variant, policy
