@@ -85,10 +85,12 @@ def inputs_of(
 def operations(contestant: Contestant, model: Any, cfg: DictConfig, inputs: Sequence[Tensor]) -> int:
     """Operations of a later frame as the paper counts them, which are those of the reference path.
 
-    With pooling, and for `rows`, they depend on the frames, and it runs on them; else torch's meta device is enough.
+    With pooling, for `rows`, and where the policy does not count tokens, they depend on the frames, and it runs on
+    them; else torch's meta device is enough.
     """
-    variant = contestant.variant
-    if variant.gate is None or (variant.pool == 1 and not variant.rows):
+    variant, policy = contestant.variant, contestant.policy
+    counted = policy is None or policy.counts_tokens
+    if variant.gate is None or (counted and variant.pool == 1 and not variant.rows):
         without_weights = {
             name: None if name in ("checkpoint", "fine_tuned") else x for name, x in cfg.items()
         }
