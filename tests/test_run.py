@@ -153,11 +153,11 @@ def test_a_threshold_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         (["+policy.rr=3"], "policy.rr is not a setting; those of policy=top_r are r"),
         (
             ["policy=random"],
-            "policy is random; allowed are budget, every, merge, none, random_drop, refresh",
+            "policy is random; allowed are budget, calibrated, every, merge, none, random_drop",
         ),
         (
             ["policy=none"],
-            "policy is none, but the variant has gates; it must be refresh or threshold or top_r",
+            "policy is none, but the variant has gates; it must be calibrated or refresh or threshold or top_r",
         ),
         (
             ["variant=base", "policy.r=3"],

@@ -37,6 +37,8 @@ class Command:
     parts: bool = False
     quick: bool = False
     repeats: PositiveInt = 1
+    passes: PositiveInt = 1
+    within: Annotated[float, Field(gt=0, lt=1)] = 0.05
     frames_per_video: PositiveInt | None = None
     r: NonNegativeInt = 0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0

@@ -47,9 +47,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     parts = ("model", "variant", "policy", "data")
     settings = {part: OmegaConf.to_container(cfg[part], resolve=True) for part in parts}
     # Everything that results depend on: a run that goes on takes up no others.
-    key = json.dumps(
-        [evt.__version__, code_of(cfg), settings, cfg.compare, chosen.weights.sha256], sort_keys=True
-    )
+    read = [chosen.weights.sha256, getattr(chosen.policy, "sha256", None)]
+    key = json.dumps([evt.__version__, code_of(cfg), settings, cfg.compare, *read], sort_keys=True)
     metrics, files = measure(chosen, ledger, key, cfg.data.get("on_error", "fail"), cfg.compare)
     if chosen.variant is not None and chosen.variant.hold:
         metrics.pop("skipping", None)  # with itself

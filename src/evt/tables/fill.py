@@ -25,7 +25,7 @@ class Work(Protocol):
     """A table at work; of its parts, each is measured apart.
 
     parts: what is handed to `measure`; can be written as JSON.
-    weights: the sha256 of all trained weights that figures depend on.
+    weights: the sha256 of all trained weights and files of policies that figures depend on.
     """
 
     parts: Sequence[Any]

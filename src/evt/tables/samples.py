@@ -97,9 +97,11 @@ class SampleWork:
         offers = [wanted, *(["classes"] if table.labelled else [])]
         self.parts = getattr(build_data(cfg.data, "data", *offers), wanted)()
         n_frames = self._checked_length(wanted == "videos")
+        read = []
         for point in self._points:
             model, weights = self._model(point)
             variant, policy = checked_run(point, model)
+            read += [policy.sha256] if hasattr(policy, "sha256") else []
             if variant.hold and policy.every >= (n_frames or model.steps):
                 raise ConfigError(
                     f"the point {point.label} runs the first of {n_frames or model.steps} frames and no other; every "
@@ -109,7 +111,7 @@ class SampleWork:
         self._check_names(points)
         model, weights = self._model(self._points[0])
         self._notes = said(cfg, table.notes, model=model, weights=weights)
-        self.weights = [weights.sha256 for _, weights in self._models.values()]
+        self.weights = [*(weights.sha256 for _, weights in self._models.values()), *read]
 
     def _check_names(self, points: Sequence[Point]) -> None:
         """Refuse two things of one name, and points that could not be told apart.
