@@ -12,7 +12,7 @@ from evt.eventful import VARIANTS, Past, Selection, Threshold, Thresholds
 from tests.common import small_frames, small_vit
 
 GATED = {name: variant for name, variant in VARIANTS.items() if variant.gate is not None}
-N_GATES = {name: 1 if name == "frame" else 12 for name in GATED}
+N_GATES = {name: 1 if variant.gate == "frame" else 12 for name, variant in GATED.items()}
 """Of the small network's four blocks."""
 
 
