@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -106,7 +106,7 @@ class Calibrated(Thresholds):
         Raises:
             ConfigError: it is another one.
         """
-        was, now = self.calibration.variant, switched(variant)
+        was, now = (asdict(Variant()) | dict(x) for x in (self.calibration.variant, switched(variant)))
         if differ := [name for name in now if was.get(name) != now[name]]:
             name = differ[0]
             raise self._other(
@@ -127,8 +127,9 @@ class Calibrated(Thresholds):
 
 
 def switched(variant: Variant) -> dict[str, Any]:
-    """What a variant switches on, but for `fast`, which hardly changes what comes to a gate."""
-    return {name: x for name, x in asdict(variant).items() if name != "fast"}
+    """What a variant changes of the dense model, but for `fast`, which hardly changes what comes to a gate."""
+    dense = replace(Variant(), fast=variant.fast)
+    return {name: x for name, x in asdict(variant).items() if x != getattr(dense, name)}
 
 
 def _sha256(content: Mapping[str, Any]) -> str:
