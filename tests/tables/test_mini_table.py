@@ -10,7 +10,7 @@ import hydra
 import pandas as pd
 import pytest
 import torch
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 from evt import reproduce, run
 from evt.build import build
@@ -22,7 +22,8 @@ from evt.models.vit import ViT
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
 from evt.models.vivit_weights import fine_tuned_weights, published
-from evt.settings import CONFIG_DIR
+from evt.settings import CONFIG_DIR, config_of, job_of
+from evt.tables.fill import quick_form
 from tests.commands import Refused, command
 
 TINY: dict[str, Any] = {"fpn_channels": 16, "fc_dim": 16}
@@ -332,6 +333,22 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(
     weights = [] if {"model=vitdet", "model.n_classes=7", "table=table_c"} & set(arguments) else detector
     places = [f"out={tmp_path}", f"hydra.run.dir={tmp_path}/run", "model.checkpoint=null"]
     assert sentence in refused(*places, *weights, *arguments, task=reproduce.reproduce)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize(
+    "table", ["mini", "table_drift_mini", "table_d_mini", "error_over_time", "table_rlt"]
+)
+def test_the_points_of_a_table_can_be_measured(tmp_path: Path, table: str, quick: bool) -> None:
+    """Its own, with the weights that come with the package; else `make reproduce-mini` ends in a refusal."""
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        cfg = hydra.compose("reproduce", [f"table={table}"])
+    with open_dict(cfg):
+        cfg.device = "cpu"
+        if quick:
+            cfg = OmegaConf.merge(cfg, quick_form(cfg))
+    cfg = config_of(job_of(cfg))
+    assert build(cfg.table, "table").work(cfg, tmp_path).parts
 
 
 def test_two_metrics_do_not_make_one_column(tmp_path: Path) -> None:
