@@ -345,9 +345,7 @@ def test_the_points_of_a_table_can_be_measured(tmp_path: Path, table: str, quick
         cfg = hydra.compose("reproduce", [f"table={table}"])
     with open_dict(cfg):
         cfg.device = "cpu"
-        if quick:
-            cfg = OmegaConf.merge(cfg, quick_form(cfg))
-    cfg = config_of(job_of(cfg))
+    cfg = config_of(job_of(OmegaConf.merge(cfg, quick_form(cfg) if quick else {})))  # type: ignore[arg-type]
     assert build(cfg.table, "table").work(cfg, tmp_path).parts
 
 
