@@ -356,8 +356,8 @@ def test_a_frame_that_fails_leaves_a_stream_that_flushes() -> None:
 @pytest.mark.parametrize(
     ("name", "policy", "message"),
     [
-        ("base", TopR(3), "has no gates"),
-        ("spatial", Threshold(1), "has no gates"),
+        ("base", TopR(3), "takes no policy"),
+        ("spatial", Threshold(1), "takes no policy"),
         ("temporal", None, "needs a policy"),
     ],
 )
