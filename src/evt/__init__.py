@@ -1,8 +1,39 @@
 """Eventful Transformers: recompute only the tokens of a video that changed (Dutson, Li, Gupta, ICCV 2023)."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from evt.interrupt import is_command, leave_at_once
+
+if TYPE_CHECKING:
+    from evt.eventful import VARIANTS, Budget, Every, Refresh, Stream, Threshold, TopR, Variant, count_ops
+    from evt.models.foreign import Converted, convert
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "VARIANTS",
+    "Budget",
+    "Converted",
+    "Every",
+    "Refresh",
+    "Stream",
+    "Threshold",
+    "TopR",
+    "Variant",
+    "convert",
+    "count_ops",
+]
+
 if is_command():
     leave_at_once()
+
+
+def __getattr__(name: str) -> Any:
+    # A command says its version, or that it was interrupted, before torch is imported.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    room = "evt.models.foreign" if name in ("Converted", "convert") else "evt.eventful"
+    return getattr(import_module(room), name)

@@ -19,3 +19,7 @@ class CheckpointError(UserError):
 
 class TrainingError(UserError):
     """Training that cannot begin or go on; the message says why."""
+
+
+class ConversionError(UserError):
+    """A model that cannot be converted; the message names its class, the module that stands in the way, and why."""

@@ -149,7 +149,9 @@ class Attention(nn.Module):
         tables = None
         if self.rel_pos_h is not None and self.grid is not None:
             tables = self._rel_pos_tables(layout.grid, state.variant.pool)
-        pad = self.qkv.bias.to(qkv.dtype).view(3, self.num_heads, -1)[1:]
+        pad = None
+        if self.window_size is not None:
+            pad = self._padding(qkv).view(3, self.num_heads, -1)[1:]
         out = state(qkv, tokens, layout, self.scale, tables, pad)  # (H, B N, d)
         out = out.unflatten(1, (-1, n_tokens)).permute(1, 2, 0, 3)  # (B, N, H, d)
         return (out if self.window_size is None else self._in_order(out)).flatten(2)
@@ -190,11 +192,16 @@ class Attention(nn.Module):
         if (padded_h, padded_w) != (height, width):
             # A padded token is zero before the qkv layer, so after it the bias, which is counted once.
             record("bias", self.qkv.out_features)
-            padded = self.qkv.bias.to(qkv.dtype).expand(x.shape[0], padded_h, padded_w, -1).clone()
+            padded = self._padding(x).expand(x.shape[0], padded_h, padded_w, -1).clone()
             padded[:, :height, :width] = x
             x = padded
         x = x.unflatten(2, (-1, side)).unflatten(1, (-1, side))  # (B, h / s, s, w / s, s, 3D)
         return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
+
+    def _padding(self, qkv: Tensor) -> Tensor:
+        """Queries, keys and values of a token that is zero, (3D,), of the type of others."""
+        bias = self.qkv.bias
+        return qkv.new_zeros(self.qkv.out_features) if bias is None else bias.to(qkv.dtype)
 
     @named("windows")
     def _join(self, x: Tensor, batch: int) -> Tensor:

@@ -213,7 +213,7 @@ class FastState:
         layout: Layout,
         scale: float,
         tables: Tables | None,
-        pad: Tensor,
+        pad: Tensor | None = None,
     ) -> Tensor:
         """Attend to all tokens.
 
@@ -224,7 +224,7 @@ class FastState:
             layout: of a stream.
             scale: of the product of a query and a key.
             tables: for relative positions.
-            pad: (2, H, d), k and v of the tokens that pad a window.
+            pad: (2, H, d), k and v of the tokens that pad a window; needed where there are windows.
 
         Returns:
             (H, T, d). It may be the state itself: read it, do not write to it.
@@ -259,7 +259,7 @@ class FastState:
         layout: Layout,
         scale: float,
         tables: Tables | None,
-        pad: Tensor,
+        pad: Tensor | None,
         index: Tensor | None,
     ) -> Tensor:
         """Attend window by window; one in which nothing changed keeps its result, with rows each query that did not.
@@ -284,6 +284,7 @@ class FastState:
             if pool > 1:
                 k, v = pooled(k, grid, pool), pooled(v, grid, pool)
             elif grid != layout.grid:
+                assert pad is not None
                 k, v = (_padded(x, grid, layout.grid, by) for x, by in ((k, pad[0]), (v, pad[1])))
             if self.variant.rows and index is not None:
                 some = index[(index >= tokens.start) & (index < tokens.stop)] - tokens.start

@@ -1,0 +1,233 @@
+"""A Vision Transformer of timm or transformers as a network of Eventful blocks, by one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evt.errors import ConfigError, ConversionError
+from evt.eventful import VARIANTS, Blocks, Policy, States, Stream, TopR, Variant
+from evt.models.foreign import of_timm, of_transformers
+from evt.models.foreign.family import Family, Refused, kind_of, refuse
+from evt.models.foreign.parts import twin
+
+FAMILIES = of_timm.FAMILIES | of_transformers.FAMILIES
+"""What can be converted, by the class that it is of."""
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
+"""How far what a block adds to its tokens may be from what the original adds, relative to it; of other types 0.1."""
+
+# What the blocks of a converted network are run with at the moment, if it runs.
+_running: ContextVar[tuple[States | None, Policy | None] | None] = ContextVar("_running", default=None)
+
+
+def convert(model: nn.Module) -> Converted:
+    """Make a network of Eventful blocks of a model, which stays as it is.
+
+    The weights are the model's: the parts of the network have the same dictionaries of parameters, so that what is
+    loaded into the model, or trained, or moved to a device, is so in both. What comes before the blocks and after
+    them is the model's own code. The network is in evaluation mode and stays there.
+
+    Args:
+        model: of a class in `FAMILIES`, without dropout or in evaluation mode.
+
+    Raises:
+        ConversionError: it is something else, or a part of it is; the message names class, module and reason.
+    """
+    try:
+        family = _family_of(model)
+        _check_random(model)
+        family.check(model)
+        originals: Any = model.get_submodule(family.blocks)
+        _check_hooks(originals)
+        num_prefix_tokens = family.num_prefix_tokens(model)
+        blocks = Blocks(family.parts(original).block(num_prefix_tokens) for original in originals)
+        for original, block in zip(originals, blocks, strict=True):
+            _check_equal(original, block, family)
+    except AttributeError as error:
+        raise ConversionError(
+            f"a {kind_of(model)} cannot be converted: {error}, as it has in the version of its library that is known"
+        ) from error
+    except Refused as refused:
+        paths = [path for path, module in model.named_modules() if module is refused.module and path]
+        part = f": {paths[0]} is a {kind_of(refused.module)}" if paths else ""
+        raise ConversionError(f"a {kind_of(model)} cannot be converted{part}: {refused.reason}") from None
+    return Converted(model, family, blocks)
+
+
+class Converted(nn.Module):
+    """A network that makes of frames what a model's own features are; see `convert`.
+
+    model: the model once more, with a single module in the place of its blocks.
+    """
+
+    def __init__(self, model: nn.Module, family: Family, blocks: Blocks) -> None:
+        super().__init__()
+        originals: Any = model.get_submodule(family.blocks)
+        place = type(originals)([Slot(blocks)] if isinstance(originals, nn.ModuleList) else Slot(blocks))
+        self.model = twin(model, lambda module: place if module is originals else None)
+        self._family = family
+        super().train(False)
+
+    @property
+    def blocks(self) -> Blocks:
+        """The Eventful blocks."""
+        place: Any = self.model.get_submodule(self._family.blocks)
+        blocks: Blocks = place[0].blocks
+        return blocks
+
+    def train(self, mode: bool = True) -> Converted:
+        """Stay in evaluation mode: a stream has no use for dropout."""
+        return self
+
+    def states(self, variant: Variant) -> States:
+        """Empty states of its blocks."""
+        return self.blocks.states(variant)
+
+    def stream(
+        self, variant: str | Variant = "rows", policy: Policy | None = None, *, r: int | None = None
+    ) -> Stream:
+        """A new stream of frames (B, C, H, W) on these weights.
+
+        Args:
+            variant: or its name in `VARIANTS`.
+            policy: which tokens pass, or which frames are run, as the variant takes it.
+            r: short for the policy `TopR(r)`.
+
+        Raises:
+            ConfigError: there is no such variant, or it pools, or takes another policy.
+        """
+        if isinstance(variant, str):
+            if variant not in VARIANTS:
+                raise ConfigError(f"there is no variant {variant!r}; there are {', '.join(VARIANTS)}")
+            variant = VARIANTS[variant]
+        if variant.pool > 1:
+            raise ConfigError(
+                f"variant.pool is {variant.pool}, but a converted network knows of no grid of tokens; it must be 1"
+            )
+        if r is not None:
+            if policy is not None:
+                raise ConfigError(
+                    f"r is short for a policy, TopR({r}), and {policy} was given, too; give one of them"
+                )
+            policy = TopR(r)
+        try:
+            return Stream(self, variant, policy)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def forward(self, x: Tensor, states: States | None = None, policy: Policy | None = None) -> Tensor:
+        """Run frames (B, C, H, W), as the model takes them, to its features; densely without states."""
+        with _run(states, policy):
+            return self._family.features(self.model, x)
+
+
+class Slot(nn.Module):
+    """What stands in the place of all blocks of a model: the model's own code calls it as if it were a single one."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        super().__init__()
+        self.blocks = blocks
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Run all blocks, (B, N, D) to (B, N, D).
+
+        Raises:
+            ConversionError: the model asks for more than that, such as a mask.
+        """
+        given = [repr(value) for value in args if value is not None]
+        given += [name for name, value in kwargs.items() if value is not None and value is not False]
+        if given:
+            raise ConversionError(
+                f"the blocks of a converted network take tokens alone; {', '.join(given)} was given"
+            )
+        states, policy = _running.get() or (None, None)
+        out: Tensor = self.blocks(x, states, policy)
+        return out
+
+
+@contextmanager
+def _run(states: States | None, policy: Policy | None) -> Iterator[None]:
+    """Within this, the blocks of a network run with these states and this policy."""
+    token = _running.set((states, policy))
+    try:
+        yield
+    finally:
+        _running.reset(token)
+
+
+def _family_of(model: nn.Module) -> Family:
+    """What is known of a model.
+
+    Raises:
+        Refused: nothing is; or it is of a subclass that runs its blocks by code of its own.
+    """
+    for cls in type(model).__mro__:
+        family = FAMILIES.get(kind_of(cls))
+        if family is None:
+            continue
+        if getattr(type(model), family.method) is not getattr(cls, family.method) or family.method in vars(
+            model
+        ):
+            refuse(
+                model,
+                f"its {family.method} is not that of {kind_of(cls)}, and may do anything with the blocks",
+            )
+        return family
+    inside = [
+        f"{path} can be, which is a {kind_of(part)}"
+        for path, part in model.named_modules()
+        if any(kind_of(cls) in FAMILIES for cls in type(part).__mro__)
+    ]
+    if inside:
+        refuse(model, f"not as a whole; its part {inside[0]}")
+    known = sorted({kind.split(".")[0] + "'s " + kind.rsplit(".", 1)[-1] for kind in FAMILIES})
+    return refuse(model, f"what is known is {', '.join(known)}")
+
+
+def _check_random(model: nn.Module) -> None:
+    """Refuse what leaves something out at random."""
+    for module in model.modules():
+        # Attention of transformers drops by a function, and has the share as a number.
+        names = (
+            ("p", "prob", "drop_prob")
+            if "Drop" in type(module).__name__
+            else ("dropout", "attention_dropout")
+        )
+        shares = [share for name in names if isinstance(share := getattr(module, name, None), float)]
+        if module.training and any(shares):
+            refuse(
+                module, f"in training mode it drops {max(shares):g} of its input; call model.eval() before"
+            )
+
+
+def _check_hooks(blocks: nn.Module) -> None:
+    """Refuse what would not be called any more: hooks on blocks and in them, and methods of single objects."""
+    for module in blocks.modules():
+        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        # transformers has its own, for `output_hidden_states`, which find what they are to fill.
+        if any(getattr(hook, "__module__", None) != "transformers.utils.output_capturing" for hook in hooks):
+            refuse(module, "it has forward hooks, which would not be called")
+        if "forward" in vars(module):
+            refuse(module, "its forward was replaced, and may do anything")
+
+
+@torch.no_grad()
+def _check_equal(original: nn.Module, block: Any, family: Family) -> None:
+    """Run a block beside the original on a few random tokens, in case a version of a library computes otherwise."""
+    first = next(module for module in block.modules() if isinstance(module, nn.Linear))  # of queries at least
+    weight, n_tokens = first.weight, block.num_prefix_tokens + 5
+    if weight.is_meta:
+        return
+    # Small, so that what a block adds is not lost in rounding.
+    x = 0.01 * torch.randn(1, n_tokens, first.in_features, generator=torch.Generator().manual_seed(0))
+    x = x.to(weight.device, weight.dtype)
+    expected = original(x, **family.block_arguments) - x
+    error = torch.linalg.vector_norm(block(x) - x - expected)
+    if error > TOLERANCE.get(x.dtype, 0.1) * torch.linalg.vector_norm(expected):
+        refuse(original, "on random tokens it does not compute what its converted block does")

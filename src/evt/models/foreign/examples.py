@@ -1,0 +1,179 @@
+"""Models of timm and transformers with random weights, to be converted and held against what they were."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evt.models.foreign.convert import Converted
+
+GRIDS = ((14, 14), (10, 16))
+"""Rows and columns of patches of the pictures that a model is held against itself on: its own, and others."""
+
+SMALL_GRIDS = ((4, 4), (5, 3))
+"""The same of a small model."""
+
+ALL_TOKENS = ("temporal", "rows")
+"""The variants by which all tokens pass: on the reference path, and on the fast one."""
+
+_kept: list[torch.library.Library] = []
+
+
+@dataclass(frozen=True)
+class Example:
+    """A model.
+
+    name: an architecture of timm, or a class of transformers.
+    settings: what it is built with.
+    note: what these make of it, in words.
+    small: what else, for a model that is built and run in a blink.
+    patch: side of a patch in pixels.
+    resizes: whether it takes pictures of other sizes than its own.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+    small: Mapping[str, Any] = field(default_factory=dict)
+    patch: int = 16
+    resizes: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.note}" if self.note else self.name
+
+    @property
+    def library(self) -> str:
+        """Whose it is."""
+        return "timm" if self.name.islower() else "transformers"
+
+    def build(self, small: bool = False) -> nn.Module:
+        """The model in evaluation mode, all weights random.
+
+        Raises:
+            ModuleNotFoundError: its library is not installed.
+        """
+        library, settings = imported(self.library), {**self.settings, **(self.small if small else {})}
+        torch.manual_seed(0)
+        if self.library == "timm":
+            if small:
+                settings = {"img_size": self.patch * SMALL_GRIDS[0][0], **_SMALL_TIMM, **settings}
+            model = library.create_model(self.name, pretrained=False, num_classes=0, **settings)
+        else:
+            if small:
+                settings = {"image_size": self.patch * SMALL_GRIDS[0][0], **_SMALL_TRANSFORMERS, **settings}
+            cls = getattr(library, self.name)
+            model = cls(cls.config_class(**settings))
+        for parameter in model.parameters():
+            # What begins at 0 or near it, such as biases and LayerScale, would hide what is wrong.
+            parameter.data += 0.05 * torch.randn_like(parameter)
+        model.eval()
+        return model
+
+    def pictures(self, batch: int, grid: tuple[int, int]) -> Tensor:
+        """Random pictures of so many patches, (B, 3, H, W)."""
+        return torch.randn(batch, 3, *(self.patch * side for side in grid))
+
+    def features(self, model: Any, pictures: Tensor) -> Tensor:
+        """What the model itself makes of pictures."""
+        if self.library == "timm":
+            out = model.forward_features(pictures)
+        elif self.name in ("ViTModel", "CLIPVisionModel", "SiglipVisionModel"):
+            own = pictures.shape[-2:] == (model.config.image_size,) * 2
+            out = model(pixel_values=pictures, interpolate_pos_encoding=not own).last_hidden_state
+        else:
+            out = model(pixel_values=pictures).last_hidden_state
+        return out
+
+
+_SMALL_TIMM = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+_SMALL_TRANSFORMERS = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+_DYNAMIC = {"dynamic_img_size": True}
+
+EXAMPLES = (
+    Example("vit_tiny_patch16_224", note="one size", resizes=False),
+    Example("vit_base_patch16_224", _DYNAMIC),
+    Example(
+        "vit_small_patch16_224", _DYNAMIC | {"class_token": False, "global_pool": "avg"}, "average pooling"
+    ),
+    Example("vit_small_patch16_224", _DYNAMIC | {"pos_embed": "none"}, "no positions"),
+    Example(
+        "vit_small_patch16_224",
+        _DYNAMIC | {"qk_norm": True, "scale_attn_norm": True},
+        "qk-norm and a norm after attention",
+    ),
+    Example("vit_small_patch16_224", _DYNAMIC | {"qkv_bias": False}, "no biases of q, k and v"),
+    Example("deit_small_patch16_224", _DYNAMIC),
+    Example("deit_small_distilled_patch16_224", _DYNAMIC),
+    Example("deit3_small_patch16_224", _DYNAMIC),
+    Example("vit_small_patch14_dinov2", _DYNAMIC, patch=14),
+    Example("vit_small_patch14_reg4_dinov2", _DYNAMIC, patch=14),
+    Example("vit_giant_patch14_dinov2", _DYNAMIC | {"depth": 2}, "2 blocks (SwiGLU)", patch=14),
+    Example("vit_base_patch16_clip_224", _DYNAMIC),
+    Example("vit_base_patch16_clip_quickgelu_224", _DYNAMIC),
+    Example("vit_base_patch16_siglip_224", _DYNAMIC),
+    Example("vit_base_patch16_siglip_gap_224", _DYNAMIC),
+    Example("ViTModel"),
+    Example("Dinov2Model", {"patch_size": 14}, patch=14),
+    Example("Dinov2Model", {"patch_size": 14, "use_swiglu_ffn": True}, "SwiGLU", patch=14),
+    Example("Dinov2WithRegistersModel", {"patch_size": 14}, patch=14),
+    Example("CLIPVisionModel", {"patch_size": 16}),
+    Example("SiglipVisionModel"),
+)
+
+
+@torch.no_grad()
+def relative_error(x: Tensor, reference: Tensor) -> float:
+    """The distance of one tensor from another over the norm of the latter."""
+    return float(torch.linalg.vector_norm(x - reference) / torch.linalg.vector_norm(reference))
+
+
+@torch.no_grad()
+def errors(
+    example: Example, model: nn.Module, net: Converted, batch: int, grid: tuple[int, int]
+) -> tuple[float, float]:
+    """The largest relative errors of a converted model on pictures of one size.
+
+    Returns:
+        Of the dense network, and of streams in which all tokens pass, on a frame after the first.
+    """
+    first, later = (example.pictures(batch, grid) for _ in range(2))
+    expected = example.features(model, later)
+    dense = relative_error(net(later), expected)
+    streamed = 0.0
+    for variant in ALL_TOKENS:
+        stream: Any = net.stream(variant, r=0)
+        stream(first)
+        stream.policy.r = stream.states.blocks[0].qkv_gate.gate.u.shape[1]
+        streamed = max(streamed, relative_error(stream(later), expected))
+    return dense, streamed
+
+
+def imported(name: str) -> Any:
+    """A library.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    if name == "timm":
+        try:
+            importlib.import_module("torchvision")
+        except RuntimeError:
+            # A build for another torch than this one, as beside torch for CPUs: on import it asks for two operators.
+            ops = torch.library.Library("torchvision", "FRAGMENT")
+            ops.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            ops.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            _kept.append(ops)  # they are there for as long as this is
+            for half in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+                del sys.modules[half]
+    return importlib.import_module(name)

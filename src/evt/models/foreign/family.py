@@ -1,0 +1,63 @@
+"""What is known of a kind of model, and how one is refused that is not of a kind that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from torch import Tensor, nn
+
+from evt.models.foreign.parts import Parts
+
+
+class Refused(Exception):  # noqa: N818
+    """A module that is not what a conversion relies on.
+
+    Args:
+        module: which one.
+        reason: a sentence's end, after the module's name and class.
+    """
+
+    def __init__(self, module: nn.Module, reason: str) -> None:
+        super().__init__(reason)
+        self.module, self.reason = module, reason
+
+
+def refuse(module: nn.Module, reason: str) -> NoReturn:
+    """Refuse a model for what a module of it is."""
+    raise Refused(module, reason)
+
+
+def kind_of(x: Any) -> str:
+    """The class of an object, or a class itself, as it is imported; nothing is imported for it."""
+    cls = x if isinstance(x, type) else type(x)
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def expect(module: Any, owner: nn.Module, kind: str) -> None:
+    """Refuse a module of another class than the one that is known; a subclass may compute something else."""
+    if kind_of(module) != kind:
+        refuse(module if isinstance(module, nn.Module) else owner, f"it must be a {kind}, and no subclass")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of model, by what of its code a conversion relies on.
+
+    method: runs the blocks one after the other, and does nothing else with them. A subclass may not have its own.
+    blocks: where they are, as `encoder.layer`.
+    parts: what a block is made of; raises `Refused` where it is anything else.
+    features: what the model makes of frames (B, C, H, W), a tensor.
+    num_prefix_tokens: the first tokens that stand for no place in the picture.
+    check: raises `Refused` for what else cannot be.
+    block_arguments: what a block must be given beside tokens, to be run alone.
+    """
+
+    method: str
+    blocks: str
+    parts: Callable[[Any], Parts]
+    features: Callable[[Any, Tensor], Tensor]
+    num_prefix_tokens: Callable[[Any], int]
+    check: Callable[[Any], None] = lambda model: None
+    block_arguments: Mapping[str, Any] = field(default_factory=dict)

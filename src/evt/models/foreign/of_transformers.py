@@ -1,0 +1,134 @@
+"""What is known of the Vision Transformers of Hugging Face's transformers (transformers 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from evt.models.foreign.family import Family, expect, refuse
+from evt.models.foreign.parts import Apart, Parts, chain, counted
+from evt.models.foreign.tokenwise import check_tokenwise
+
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+"""The implementations of attention of which it is known that they compute the same."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a layer calls its parts, and its attention the layers and numbers that it has.
+
+    layer, attention: the classes of the two.
+    """
+
+    layer: str
+    attention: str
+    attn: str = "attention"
+    norm1: str = "norm1"
+    norm2: str = "norm2"
+    scale1: str | None = None
+    scale2: str | None = None
+    out: str = "o_proj"
+    num_heads: str = "num_attention_heads"
+    scaling: str = "scaling"
+
+
+def parts(layer: Any, names: Names) -> Parts:
+    """The parts of a layer."""
+    expect(layer, layer, names.layer)
+    attn = getattr(layer, names.attn)
+    expect(attn, layer, names.attention)
+    implementation = attn.config._attn_implementation
+    if implementation not in ATTENTION:
+        refuse(attn, f"its implementation is {implementation!r}; it must be one of {', '.join(ATTENTION)}")
+    scale1, scale2 = (getattr(layer, name) if name else None for name in (names.scale1, names.scale2))
+    norm1, norm2, out = getattr(layer, names.norm1), getattr(layer, names.norm2), getattr(attn, names.out)
+    q, k, v = attn.q_proj, attn.k_proj, attn.v_proj
+    check_tokenwise(norm1, q, k, v, out, scale1, norm2, layer.mlp, scale2)
+    return Parts(
+        norm1=chain(norm1),
+        qkv=Apart(counted(q), counted(k), counted(v)),
+        proj=chain(out, scale1),
+        norm2=chain(norm2),
+        mlp=chain(layer.mlp, scale2),
+        num_heads=getattr(attn, names.num_heads),
+        scale=getattr(attn, names.scaling),
+    )
+
+
+def hidden_state(model: Any, frame: Tensor) -> Tensor:
+    """What a model makes of frames, after its last layer, or after the norm that follows it."""
+    out: Tensor = model(pixel_values=frame).last_hidden_state
+    return out
+
+
+def resized_hidden_state(model: Any, frame: Tensor) -> Tensor:
+    """The same of a model that takes another size than its own when it is asked to."""
+    side = model.config.image_size
+    own = tuple(side) if isinstance(side, list | tuple) else (side, side)
+    other = tuple(frame.shape[-2:]) != own
+    out: Tensor = model(pixel_values=frame, interpolate_pos_encoding=other).last_hidden_state
+    return out
+
+
+def _file(name: str) -> str:
+    return f"transformers.models.{name}.modeling_{name}."
+
+
+def _dinov2(kind: str) -> Names:
+    return Names(f"{kind}Layer", f"{kind}Attention", scale1="layer_scale1", scale2="layer_scale2")
+
+
+def _clip(kind: str) -> Names:
+    return Names(
+        f"{kind}EncoderLayer",
+        f"{kind}Attention",
+        attn="self_attn",
+        norm1="layer_norm1",
+        norm2="layer_norm2",
+        out="out_proj",
+        num_heads="num_heads",
+        scaling="scale",
+    )
+
+
+def _family(
+    names: Names,
+    blocks: str,
+    num_prefix_tokens: Callable[[Any], int],
+    features: Callable[[Any, Tensor], Tensor] = resized_hidden_state,
+) -> Family:
+    return Family(
+        method="forward",
+        blocks=blocks,
+        parts=partial(parts, names=names),
+        features=features,
+        num_prefix_tokens=num_prefix_tokens,
+        block_arguments={"attention_mask": None},
+    )
+
+
+_VIT, _CLIP, _SIGLIP = f"{_file('vit')}ViT", f"{_file('clip')}CLIP", f"{_file('siglip')}Siglip"
+_DINOV2 = f"{_file('dinov2')}Dinov2"
+_REGISTERS = f"{_file('dinov2_with_registers')}Dinov2WithRegisters"
+
+FAMILIES = {
+    f"{_VIT}Model": _family(
+        Names(f"{_VIT}Layer", f"{_VIT}Attention", norm1="layernorm_before", norm2="layernorm_after"),
+        "layers",
+        lambda model: 1,
+    ),
+    f"{_DINOV2}Model": _family(_dinov2(_DINOV2), "encoder.layer", lambda model: 1, hidden_state),
+    f"{_REGISTERS}Model": _family(
+        _dinov2(_REGISTERS),
+        "encoder.layer",
+        lambda model: 1 + model.config.num_register_tokens,
+        hidden_state,
+    ),
+    f"{_CLIP}VisionModel": _family(_clip(_CLIP), "encoder.layers", lambda model: 1),
+    f"{_SIGLIP}VisionModel": _family(_clip(_SIGLIP), "encoder.layers", lambda model: 0),
+}
+"""By class."""

@@ -1,0 +1,118 @@
+"""The parts of a foreign block, as an Eventful one takes them. Their weights are the original's own.
+
+All that a block does beside attention, it does to each token alone. So a part may be any module of which that is
+known: the original's code runs in it, and only its linear layers are exchanged for counted ones. A module here is a
+twin of the original's: another object, with the same dictionary of parameters.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from evt.eventful import Block
+from evt.eventful.counting import Linear
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a block is made of: x + proj(attention(qkv(norm1(x)))), and then the same + mlp(norm2(x)).
+
+    norm1, qkv, proj, norm2, mlp: each of a token alone, with all that is between them, such as LayerScale after
+        `proj`. `qkv` makes (..., 3 num_heads d), queries first.
+    num_heads: H.
+    scale: of the product of a query and a key.
+    """
+
+    norm1: nn.Module
+    qkv: nn.Module
+    proj: nn.Module
+    norm2: nn.Module
+    mlp: nn.Module
+    num_heads: int
+    scale: float
+
+    def block(self, num_prefix_tokens: int) -> Block:
+        """An Eventful block of these parts; see `Block`."""
+        with torch.device("meta"):  # all weights that it comes with are replaced
+            block = Block(self.num_heads, self.num_heads, num_prefix_tokens=num_prefix_tokens)
+        block.norm1, block.norm2, block.mlp = self.norm1, self.norm2, self.mlp  # type: ignore[assignment]
+        block.attn.qkv, block.attn.proj = self.qkv, self.proj  # type: ignore[assignment]
+        block.attn.scale = self.scale
+        return block
+
+
+class Apart(nn.Module):
+    """Queries, keys and values by a layer each, (..., D) to (..., 3D): one for all would hold copies of weights."""
+
+    def __init__(self, q: nn.Module, k: nn.Module, v: nn.Module) -> None:
+        super().__init__()
+        self.q, self.k, self.v = q, k, v
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens, (..., D) to (..., 3D)."""
+        return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
+
+
+class HeadNorms(nn.Module):
+    """Queries and keys that are normalised, each head for itself (qk-norm)."""
+
+    def __init__(self, qkv: nn.Module, q_norm: nn.Module, k_norm: nn.Module, num_heads: int) -> None:
+        super().__init__()
+        self.qkv, self.q_norm, self.k_norm = qkv, q_norm, k_norm
+        self.num_heads = num_heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens, (..., D) to (..., 3D)."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)  # (..., H, d) each
+        return torch.stack([self.q_norm(q), self.k_norm(k), v], dim=-3).flatten(-3)
+
+
+def twin(module: nn.Module, swap: Callable[[nn.Module], nn.Module | None] = lambda module: None) -> nn.Module:
+    """The same module once more, with other modules in the place of some below it.
+
+    Parameters and buffers stay the original's: the twin has the same dictionaries of them, so that one which is
+    replaced there is replaced here. It is in evaluation mode, whatever the original is in.
+
+    Args:
+        module: with all below it.
+        swap: what stands in the place of a module, or None for its twin.
+    """
+    other = swap(module)
+    if other is not None:
+        return other
+    other = copy.copy(module)
+    other.training = False
+    other._modules = {
+        name: None if child is None else twin(child, swap) for name, child in module._modules.items()
+    }
+    return other
+
+
+def counted(module: nn.Module) -> nn.Module:
+    """A twin whose linear layers are counted."""
+    return twin(module, lambda m: _counted_linear(m) if type(m) is nn.Linear else None)
+
+
+def _counted_linear(linear: nn.Linear) -> Linear:
+    other = copy.copy(linear)
+    other.training = False
+    other.__class__ = Linear
+    return other  # type: ignore[return-value]
+
+
+def chain(*modules: nn.Module | None) -> nn.Module:
+    """Some modules one after the other, without those that do nothing; each is `counted`."""
+    some = [counted(module) for module in modules if module is not None and not does_nothing(module)]
+    if not some:
+        return nn.Identity()
+    return some[0] if len(some) == 1 else nn.Sequential(*some)
+
+
+def does_nothing(module: nn.Module) -> bool:
+    """Whether a part is left out, as timm does it."""
+    return type(module) is nn.Identity

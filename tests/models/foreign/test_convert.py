@@ -1,0 +1,285 @@
+"""Models of timm and transformers with random weights against what they are converted to."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import evt
+from evt.errors import ConfigError, ConversionError
+from evt.models.foreign.convert import FAMILIES
+from evt.models.foreign.examples import EXAMPLES, SMALL_GRIDS, Example, errors, imported, relative_error
+
+TOLERANCE = 1e-5
+
+
+def built(example: Example) -> Any:
+    """A small model, or the test is skipped where its library is not installed."""
+    try:
+        return example.build(small=True)
+    except ModuleNotFoundError as error:
+        pytest.skip(f"{error}: pip install 'evt[{example.library}]'")
+
+
+def library(name: str) -> Any:
+    try:
+        return imported(name)
+    except ModuleNotFoundError as error:
+        pytest.skip(f"{error}: pip install 'evt[{name}]'")
+
+
+PLAIN, DINOV2 = (
+    next(x for x in EXAMPLES if x.name == name) for name in ("vit_base_patch16_224", "Dinov2Model")
+)
+
+
+@pytest.fixture(params=[PLAIN, DINOV2], ids=str)
+def example(request: pytest.FixtureRequest) -> Example:
+    """A model of each library."""
+    chosen: Example = request.param
+    return chosen
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+def test_converted_is_the_original(example: Example) -> None:
+    """Dense, and where all tokens pass, at two sizes and of two pictures."""
+    model = built(example)
+    net = evt.convert(model)
+    for batch, grid in ((1, SMALL_GRIDS[0]), (2, SMALL_GRIDS[0]), (1, SMALL_GRIDS[1])):
+        if grid == SMALL_GRIDS[0] or example.resizes:
+            assert max(errors(example, model, net, batch, grid)) < TOLERANCE
+
+
+def test_every_family_has_an_example() -> None:
+    names = {x.name for x in EXAMPLES if x.library == "transformers"}
+    assert {kind.rsplit(".", 1)[1] for kind in FAMILIES if kind.startswith("transformers")} == names
+
+
+@pytest.mark.parametrize("variant", sorted(evt.VARIANTS))
+def test_variants(example: Example, variant: str) -> None:
+    """Each that does not pool gives what the original does, where the budget is everything."""
+    model = built(example)
+    net = evt.convert(model)
+    policies = {"base": None, "skip": evt.Every(1), "frame": evt.Budget(1.0)}
+    if "spati" in variant:
+        with pytest.raises(ConfigError, match="no grid"):
+            net.stream(variant, r=17 if variant == "spatiotemporal" else None)
+        return
+    stream = net.stream(variant, policies.get(variant, evt.TopR(17)))
+    for picture in (example.pictures(2, SMALL_GRIDS[0]) for _ in range(3)):
+        with torch.no_grad():
+            assert relative_error(stream(picture), example.features(model, picture)) < TOLERANCE
+
+
+def test_few_tokens_are_updated_and_r_may_change(example: Example) -> None:
+    model = built(example)
+    stream = evt.convert(model).stream("rows", r=4)
+    first, second = (example.pictures(1, SMALL_GRIDS[0]) for _ in range(2))
+    with torch.no_grad():
+        stream(first)
+        with evt.count_ops() as few:
+            some = stream(second)
+        expected = example.features(model, second)
+        assert 0.01 < relative_error(some, expected) < 1
+        stream.policy.r = 17  # type: ignore[union-attr]
+        with evt.count_ops() as all_of_them:
+            assert relative_error(stream(second), expected) < TOLERANCE
+    # The embedding is not counted, so that all linear layers are those of blocks.
+    assert few["linear"] / all_of_them["linear"] == pytest.approx(4 / 17, rel=0.01)
+
+
+def test_weights_are_shared(example: Example) -> None:
+    """Whether they are changed, replaced, or of another type."""
+    model = built(example)
+    net = evt.convert(model)
+    pointers = {x.data_ptr() for x in model.parameters()}
+    assert {x.data_ptr() for x in net.parameters()} <= pointers
+    picture = example.pictures(1, SMALL_GRIDS[0])
+    before = net(picture)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 1.1
+    first = next(m for m in model.modules() if isinstance(m, nn.Linear))
+    first.weight = nn.Parameter(first.weight * 2)
+    after = net(picture)
+    assert relative_error(after, before) > 0.01
+    assert relative_error(after, example.features(model, picture)) < TOLERANCE
+    model.double()
+    assert net(picture.double()).dtype == torch.float64
+
+
+def test_original_stays_as_it_was(example: Example) -> None:
+    model = built(example)
+    names = list(model.state_dict())
+    picture = example.pictures(1, SMALL_GRIDS[0])
+    before = example.features(model, picture)
+    net = evt.convert(model)
+    net.train()
+    net(picture)
+    assert list(model.state_dict()) == names
+    assert torch.equal(example.features(model, picture), before)
+    assert not any(module.training for module in net.modules())
+
+
+def test_streams_are_saved_and_loaded(example: Example) -> None:
+    net = evt.convert(built(example))
+    stream, other = (net.stream("temporal", r=5) for _ in range(2))
+    first, second = (example.pictures(1, SMALL_GRIDS[0]) for _ in range(2))
+    stream(first)
+    other.load_state_dict(stream.state_dict())
+    assert torch.equal(stream(second), other(second))
+
+
+def test_settings_of_streams() -> None:
+    net = evt.convert(built(PLAIN))
+    with pytest.raises(ConfigError, match="no variant 'row'; there are base, "):
+        net.stream("row")
+    with pytest.raises(ConfigError, match=r"TopR\(3\), and TopR\(r=4\) was given"):
+        net.stream("rows", evt.TopR(4), r=3)
+    with pytest.raises(ConfigError, match="needs a policy"):
+        net.stream("rows")
+
+
+def refused(model: nn.Module) -> str:
+    """What is said of a model that cannot be converted."""
+    with pytest.raises(ConversionError) as error:
+        evt.convert(model)
+    return str(error.value)
+
+
+def test_unknown_models_are_refused() -> None:
+    assert refused(nn.Linear(2, 2)) == (
+        "a torch.nn.modules.linear.Linear cannot be converted: what is known is "
+        + ", ".join(sorted({kind.split(".")[0] + "'s " + kind.rsplit(".", 1)[-1] for kind in FAMILIES}))
+    )
+    timm = library("timm")
+    swin = timm.models.swin_transformer.SwinTransformer(
+        img_size=32, embed_dim=8, depths=(1,), num_heads=(1,), window_size=4
+    )
+    assert refused(swin).startswith(
+        "a timm.models.swin_transformer.SwinTransformer cannot be converted: what is"
+    )
+
+
+def test_whole_models_name_the_part() -> None:
+    transformers = library("transformers")
+    config = transformers.ViTConfig(
+        **DINOV2.small, hidden_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    assert refused(transformers.ViTForImageClassification(config)) == (
+        "a transformers.models.vit.modeling_vit.ViTForImageClassification cannot be converted: not as a whole; its "
+        "part vit can be, which is a transformers.models.vit.modeling_vit.ViTModel"
+    )
+
+
+def test_other_parts_are_refused() -> None:
+    timm = library("timm")
+    settings = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    vit = timm.models.vision_transformer
+    for parts, said in (
+        (
+            {"block_fn": vit.ParallelScalingBlock},
+            "blocks.0 is a timm.models.vision_transformer.ParallelScalingBlock",
+        ),
+        ({"block_fn": vit.ResPostBlock}, "blocks.0 is a timm.models.vision_transformer.ResPostBlock"),
+        ({"attn_layer": "diff"}, "blocks.0.attn is a timm.layers.diff_attention.DiffAttention"),
+        ({"mlp_layer": timm.layers.ConvMlp}, "blocks.0.mlp"),
+        (
+            {"act_layer": lambda: nn.Softmax(dim=1)},
+            "blocks.0.mlp.act is a torch.nn.modules.activation.Softmax: it is ",
+        ),
+    ):
+        assert said in refused(vit.VisionTransformer(**settings, **parts).eval()), parts
+    hybrid = timm.create_model("vit_tiny_r_s16_p8_224", pretrained=False)
+    assert "patch_embed is a timm.layers.hybrid_embed.HybridEmbed" in refused(hybrid.eval())
+
+
+def test_what_may_do_anything_is_refused(example: Example) -> None:
+    model = built(example)
+    block = model.get_submodule("blocks.1" if example is PLAIN else "encoder.layer.1")
+
+    class Other(type(block)):  # type: ignore[misc]
+        """A subclass."""
+
+    block.__class__ = Other
+    assert "no subclass" in refused(model)
+    block.__class__ = Other.__mro__[1]
+    block.forward = lambda x: x
+    assert "its forward was replaced" in refused(model)
+    del block.forward
+    handle = block.mlp.fc1.register_forward_hook(lambda module, args, output: output * 2)
+    assert "fc1 is a torch.nn.modules.linear.Linear: it has forward hooks" in refused(model)
+    handle.remove()
+    evt.convert(model)
+
+    class Model(type(model)):  # type: ignore[misc]
+        """A subclass that runs its blocks by code of its own."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+        forward_features = forward
+
+    model.__class__ = Model
+    assert "may do anything with the blocks" in refused(model)
+
+
+def test_blocks_that_compute_otherwise_are_refused(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of another version of a library might."""
+    model = built(example)
+    mlp = type(model.get_submodule("blocks.1" if example is PLAIN else "encoder.layer.1"))
+    forward = mlp.forward
+    monkeypatch.setattr(mlp, "forward", lambda self, x, **settings: 1.01 * forward(self, x, **settings))
+    assert "does not compute what its converted block does" in refused(model)
+
+
+def test_training_mode_is_refused_where_it_drops_something(example: Example) -> None:
+    model = built(example)
+    net = evt.convert(model.train())  # nothing is dropped
+    assert not net.training
+    if example is PLAIN:
+        model.pos_drop.p = 0.1
+        assert "pos_drop is a torch.nn.modules.dropout.Dropout: in training mode it drops 0.1" in refused(
+            model
+        )
+    else:
+        model.encoder.layer[1].attention.attention_dropout = 0.1
+        assert "attention is a transformers.models.dinov2" in refused(model)
+        assert "call model.eval()" in refused(model)
+    evt.convert(model.eval())
+
+
+def test_masks_are_refused(example: Example) -> None:
+    net = evt.convert(built(example))
+    picture = example.pictures(1, SMALL_GRIDS[0])
+    mask = torch.ones(1, 1, 17, 17, dtype=torch.bool)
+    model: Any = net.model
+    with pytest.raises(ConversionError, match="take tokens alone"):
+        _ = (
+            model.forward_features(picture, attn_mask=mask)
+            if example is PLAIN
+            else model(picture, attention_mask=~mask)
+        )
+
+
+def test_copies_are_apart(example: Example) -> None:
+    net = evt.convert(built(example))
+    other = copy.deepcopy(net)
+    picture = example.pictures(1, SMALL_GRIDS[0])
+    before = net(picture)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    assert torch.equal(net(picture), before)
+
+
+def test_importing_the_package_imports_neither_torch_nor_the_libraries() -> None:
+    code = "import evt, sys; assert not {'torch', 'timm', 'transformers'} & set(sys.modules); evt.convert; evt.TopR; "
+    code += "assert not {'timm', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
