@@ -13,6 +13,7 @@ from evt.eventful.policy import (
     Thresholds,
     TopR,
 )
+from evt.eventful.rotary import Rotary
 from evt.eventful.stream import Stream
 from evt.eventful.variant import VARIANTS, Variant
 
@@ -27,6 +28,7 @@ __all__ = [
     "Past",
     "Policy",
     "Refresh",
+    "Rotary",
     "Selection",
     "States",
     "Stream",

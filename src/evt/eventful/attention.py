@@ -16,6 +16,7 @@ from evt.eventful.layout import Grid, Layout, pooled
 from evt.eventful.policy import Selection
 from evt.eventful.products import AttentionValueProduct, QueryKeyProduct
 from evt.eventful.profiling import named
+from evt.eventful.rotary import Rotary
 from evt.eventful.variant import Variant
 
 
@@ -83,7 +84,9 @@ class Attention(nn.Module):
         places = self.layout.places(grid)
         self.register_buffer("places", places.to(self.qkv.weight.device), persistent=False)
 
-    def forward(self, qkv: Tensor, changed: Selection | None, state: AttentionState) -> Tensor:
+    def forward(
+        self, qkv: Tensor, changed: Selection | None, state: AttentionState, rotary: Rotary | None = None
+    ) -> Tensor:
         """Attend, to (B, N, D).
 
         Args:
@@ -91,6 +94,7 @@ class Attention(nn.Module):
                 flush and without gates, (B, N, 3D).
             changed: which tokens these are; None for all.
             state: what is kept from the last frame, updated here.
+            rotary: turns queries and keys, if it is given.
 
         Returns:
             It may be the state itself: read it, do not write to it.
@@ -99,6 +103,8 @@ class Attention(nn.Module):
             raise ValueError(
                 f"pool is {state.pool}, but the tokens of this model form no grid: pool must be 1"
             )
+        if rotary is not None:
+            qkv = rotary(qkv.unflatten(-1, (3, self.num_heads, -1)), changed).flatten(-3)
         if state.fast is not None:
             return self._attend_fast(qkv, changed, state.fast)
         qkv = state.buffer(qkv, changed)

@@ -13,6 +13,7 @@ from evt.eventful.counting import Linear, add
 from evt.eventful.gate import Buffer, Gate, STGTGate, no_buffer, no_gate
 from evt.eventful.layout import Grid
 from evt.eventful.policy import Policy, Selection
+from evt.eventful.rotary import Rotary
 from evt.eventful.variant import Variant
 
 
@@ -116,6 +117,7 @@ class Block(nn.Module):
         state: BlockState | None = None,
         policy: Policy | None = None,
         of_frame: Selection | None = None,
+        rotary: Rotary | None = None,
     ) -> Tensor:
         """Run the tokens of one frame of each stream through the block, (B, N, D) to (B, N, D).
 
@@ -124,6 +126,7 @@ class Block(nn.Module):
             state: what the block keeps between frames, updated here; without one the block is dense.
             policy: which tokens pass the gates; not needed on a first frame or without gates.
             of_frame: which tokens were selected before the first block, if they were.
+            rotary: positions, where they turn queries and keys.
 
         Raises:
             ValueError: there is no policy after the first frame, or its r is more than N; or tokens that form no grid
@@ -131,7 +134,7 @@ class Block(nn.Module):
         """
         state = state or DENSE
         y, changed = state.qkv_gate(x, policy, self.norm1)
-        y = self.attn(self.attn.qkv(y), of_frame or changed, state.attn)
+        y = self.attn(self.attn.qkv(y), of_frame or changed, state.attn, rotary)
         y = of_frame.gather(y) if of_frame else y
         y, changed = state.proj_gate(y, policy)
         x = add(state.proj_buffer(self.attn.proj(y), changed), x)
@@ -172,18 +175,24 @@ class Blocks(nn.ModuleList):
         states = [block.state(variant) for block in self]  # type: ignore[operator]
         return States(states, variant, self[0].num_prefix_tokens)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, states: States | None = None, policy: Policy | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        states: States | None = None,
+        policy: Policy | None = None,
+        rotary: Rotary | None = None,
+    ) -> Tensor:
         """Run the tokens of one frame of each stream, (B, N, D) to (B, N, D); densely without states.
 
         For the arguments and what is raised, see `Block`.
         """
         if states is None:
             for block in self:
-                x = block(x)
+                x = block(x, rotary=rotary)
             return x
         x, changed = states.gate(x, policy)
         for block, state in zip(self, states.blocks, strict=True):
-            x = block(x, state, policy, changed)
+            x = block(x, state, policy, changed, rotary)
         x = states.buffer(x, changed)
         # The buffer's own tensor would change under the caller's hands.
         return x if states.buffer is no_buffer else x.clone()

@@ -255,6 +255,27 @@ def test_training_mode_is_refused_where_it_drops_something(example: Example) -> 
     evt.convert(model.eval())
 
 
+def test_positions_that_cannot_be_are_refused() -> None:
+    timm = library("timm")
+    mixed = timm.create_model("vit_small_patch16_rope_mixed_224", pretrained=False, depth=1)
+    assert "rope_type='mixed'" in refused(mixed)
+    eva = {
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": 32,
+        "depth": 1,
+        "num_heads": 2,
+        "use_rot_pos_emb": True,
+    }
+    shifted = timm.models.eva.Eva(**eva, rope_type="dinov3", rope_shift_coords=0.1)
+    assert "in training mode its positions are random" in refused(shifted)
+    grouped = timm.models.eva.Eva(**eva, attn_type="rope", qkv_fused=False, num_kv_heads=1)
+    assert "several queries share a key" in refused(grouped)
+    rescaled = built(next(x for x in EXAMPLES if x.name == "DINOv3ViTModel")).train()
+    assert "in training mode its positions are random" in refused(rescaled)
+    evt.convert(rescaled.eval())
+
+
 def test_masks_are_refused(example: Example) -> None:
     net = evt.convert(built(example))
     picture = example.pictures(1, SMALL_GRIDS[0])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from evt.errors import ConfigError, ConversionError
 from evt.eventful import VARIANTS, Blocks, Policy, States, Stream, TopR, Variant
 from evt.models.foreign import of_timm, of_transformers
-from evt.models.foreign.family import Family, Refused, kind_of, refuse
+from evt.models.foreign.family import Family, Refused, Turns, kind_of, refuse
 from evt.models.foreign.parts import twin
 
 FAMILIES = of_timm.FAMILIES | of_transformers.FAMILIES
@@ -47,8 +47,9 @@ def convert(model: nn.Module) -> Converted:
         _check_hooks(originals)
         num_prefix_tokens = family.num_prefix_tokens(model)
         blocks = Blocks(family.parts(original).block(num_prefix_tokens) for original in originals)
+        turns = family.rotary(model)
         for original, block in zip(originals, blocks, strict=True):
-            _check_equal(original, block, family)
+            _check_equal(original, block, family, turns)
     except AttributeError as error:
         raise ConversionError(
             f"a {kind_of(model)} cannot be converted: {error}, as it has in the version of its library that is known"
@@ -57,7 +58,7 @@ def convert(model: nn.Module) -> Converted:
         paths = [path for path, module in model.named_modules() if module is refused.module and path]
         part = f": {paths[0]} is a {kind_of(refused.module)}" if paths else ""
         raise ConversionError(f"a {kind_of(model)} cannot be converted{part}: {refused.reason}") from None
-    return Converted(model, family, blocks)
+    return Converted(model, family, Slot(blocks, turns))
 
 
 class Converted(nn.Module):
@@ -66,10 +67,10 @@ class Converted(nn.Module):
     model: the model once more, with a single module in the place of its blocks.
     """
 
-    def __init__(self, model: nn.Module, family: Family, blocks: Blocks) -> None:
+    def __init__(self, model: nn.Module, family: Family, slot: Slot) -> None:
         super().__init__()
         originals: Any = model.get_submodule(family.blocks)
-        place = type(originals)([Slot(blocks)] if isinstance(originals, nn.ModuleList) else Slot(blocks))
+        place = type(originals)([slot] if isinstance(originals, nn.ModuleList) else slot)
         self.model = twin(model, lambda module: place if module is originals else None)
         self._family = family
         super().train(False)
@@ -130,9 +131,10 @@ class Converted(nn.Module):
 class Slot(nn.Module):
     """What stands in the place of all blocks of a model: the model's own code calls it as if it were a single one."""
 
-    def __init__(self, blocks: Blocks) -> None:
+    def __init__(self, blocks: Blocks, turns: Turns) -> None:
         super().__init__()
         self.blocks = blocks
+        self._turns = turns
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Run all blocks, (B, N, D) to (B, N, D).
@@ -140,6 +142,7 @@ class Slot(nn.Module):
         Raises:
             ConversionError: the model asks for more than that, such as a mask.
         """
+        rotary = self._turns(kwargs, x.shape[1])
         given = [repr(value) for value in args if value is not None]
         given += [name for name, value in kwargs.items() if value is not None and value is not False]
         if given:
@@ -147,7 +150,7 @@ class Slot(nn.Module):
                 f"the blocks of a converted network take tokens alone; {', '.join(given)} was given"
             )
         states, policy = _running.get() or (None, None)
-        out: Tensor = self.blocks(x, states, policy)
+        out: Tensor = self.blocks(x, states, policy, rotary)
         return out
 
 
@@ -218,16 +221,25 @@ def _check_hooks(blocks: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _check_equal(original: nn.Module, block: Any, family: Family) -> None:
+def _check_equal(original: nn.Module, block: Any, family: Family, turns: Turns) -> None:
     """Run a block beside the original on a few random tokens, in case a version of a library computes otherwise."""
-    first = next(module for module in block.modules() if isinstance(module, nn.Linear))  # of queries at least
-    weight, n_tokens = first.weight, block.num_prefix_tokens + 5
+    first, last = (
+        next(module for module in part.modules() if isinstance(module, nn.Linear))
+        for part in (block.attn.qkv, block.attn.proj)
+    )
+    weight, n_places = first.weight, 5
     if weight.is_meta:
         return
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(weight.device, weight.dtype)
+
     # Small, so that what a block adds is not lost in rounding.
-    x = 0.01 * torch.randn(1, n_tokens, first.in_features, generator=torch.Generator().manual_seed(0))
-    x = x.to(weight.device, weight.dtype)
-    expected = original(x, **family.block_arguments) - x
-    error = torch.linalg.vector_norm(block(x) - x - expected)
+    x = 0.01 * random(1, block.num_prefix_tokens + n_places, first.in_features)
+    cos, sin = random(2, n_places, last.in_features // block.attn.num_heads)
+    arguments = family.arguments(cos, sin)
+    expected = original(x, **arguments) - x
+    error = torch.linalg.vector_norm(block(x, rotary=turns(arguments, x.shape[1])) - x - expected)
     if error > TOLERANCE.get(x.dtype, 0.1) * torch.linalg.vector_norm(expected):
         refuse(original, "on random tokens it does not compute what its converted block does")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evt.eventful import Rotary
 from evt.models.foreign.parts import Parts
 
 
@@ -35,10 +37,24 @@ def kind_of(x: Any) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def expect(module: Any, owner: nn.Module, kind: str) -> None:
-    """Refuse a module of another class than the one that is known; a subclass may compute something else."""
-    if kind_of(module) != kind:
-        refuse(module if isinstance(module, nn.Module) else owner, f"it must be a {kind}, and no subclass")
+def expect(module: Any, owner: nn.Module, *kinds: str) -> None:
+    """Refuse a module of another class than those that are known; a subclass may compute something else."""
+    if kind_of(module) not in kinds:
+        refuse(
+            module if isinstance(module, nn.Module) else owner,
+            f"it must be a {' or a '.join(kinds)}, and no subclass",
+        )
+
+
+Turns = Callable[[dict[str, Any], int], Rotary | None]
+"""From what blocks are given beside so many tokens, how queries and keys are turned; None where they are not."""
+
+
+def with_prefix(cos: Tensor, sin: Tensor, n_tokens: int, neighbours: bool) -> Rotary:
+    """Positions of the last tokens, (n, d) each, as those of all; what stands before has no place."""
+    n_prefix = n_tokens - len(cos)
+    cos, sin = F.pad(cos, (0, 0, n_prefix, 0), value=1), F.pad(sin, (0, 0, n_prefix, 0))
+    return Rotary(cos, sin, neighbours)
 
 
 @dataclass(frozen=True)
@@ -51,7 +67,9 @@ class Family:
     features: what the model makes of frames (B, C, H, W), a tensor.
     num_prefix_tokens: the first tokens that stand for no place in the picture.
     check: raises `Refused` for what else cannot be.
-    block_arguments: what a block must be given beside tokens, to be run alone.
+    rotary: of a model, reads the positions that blocks are given beside their tokens, and takes them out of these
+        arguments.
+    arguments: what a block must be given, if it is to turn queries and keys by cos and sin, (N, d) each, if it can.
     """
 
     method: str
@@ -60,4 +78,5 @@ class Family:
     features: Callable[[Any, Tensor], Tensor]
     num_prefix_tokens: Callable[[Any], int]
     check: Callable[[Any], None] = lambda model: None
-    block_arguments: Mapping[str, Any] = field(default_factory=dict)
+    rotary: Callable[[Any], Turns] = lambda model: lambda given, n_tokens: None
+    arguments: Callable[[Tensor, Tensor], dict[str, Any]] = lambda cos, sin: {}

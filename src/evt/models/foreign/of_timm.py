@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
-from evt.models.foreign.family import Family, expect, refuse
-from evt.models.foreign.parts import HeadNorms, Parts, chain, counted, does_nothing
+from evt.eventful import Rotary
+from evt.models.foreign.family import Family, Turns, expect, refuse, with_prefix
+from evt.models.foreign.parts import Apart, Biased, HeadNorms, Parts, Scale, chain, counted, does_nothing
 from evt.models.foreign.tokenwise import check_tokenwise
 
-VIT = "timm.models.vision_transformer"
+VIT, EVA = "timm.models.vision_transformer", "timm.models.eva"
 
 
 def vit_parts(block: Any) -> Parts:
@@ -40,6 +43,58 @@ def with_norms(qkv: nn.Module, attn: Any) -> nn.Module:
     return HeadNorms(qkv, chain(attn.q_norm), chain(attn.k_norm), attn.num_heads)
 
 
+def eva_parts(block: Any) -> Parts:
+    """The parts of an `EvaBlock`: DINOv3, EVA-02 and all else that turns queries and keys."""
+    expect(block, block, f"{EVA}.EvaBlock")
+    attn = block.attn
+    expect(attn, block, f"{EVA}.EvaAttention", "timm.layers.attention.AttentionRope")
+    if attn.gate is not None:
+        refuse(attn, "what it attends to is gated by what its tokens were (gated=True)")
+    if getattr(attn, "num_kv_groups", 1) > 1:
+        refuse(attn, "several queries share a key (num_kv_heads)")
+    check_tokenwise(block.norm1, attn.qkv, attn.q_proj, attn.k_proj, attn.v_proj, attn.q_norm, attn.k_norm)
+    check_tokenwise(attn.norm, attn.proj, block.norm2, block.mlp)
+    if attn.qkv is None:
+        qkv: nn.Module = Apart(counted(attn.q_proj), counted(attn.k_proj), counted(attn.v_proj))
+    elif getattr(attn, "q_bias", None) is not None:
+        qkv = Biased(counted(attn.qkv), attn.q_bias, attn.v_bias)
+    else:
+        qkv = counted(attn.qkv)
+    scale1, scale2 = (None if gamma is None else Scale(gamma) for gamma in (block.gamma_1, block.gamma_2))
+    return Parts(
+        norm1=chain(block.norm1),
+        qkv=with_norms(qkv, attn),
+        proj=chain(attn.norm, attn.proj, scale1),
+        norm2=chain(block.norm2),
+        mlp=chain(block.mlp, scale2),
+        num_heads=attn.num_heads,
+        scale=attn.head_dim**-0.5,
+    )
+
+
+def check_eva(model: Any) -> None:
+    """Refuse positions that are another turn in each head and block, or at random."""
+    check_vit(model)
+    if model.rope_mixed:
+        refuse(model.rope, "its positions are others in each block and head (rope_type='mixed')")
+    if model.rope is not None and model.rope.training and getattr(model.rope, "aug_active", False):
+        refuse(model.rope, "in training mode its positions are random; call model.eval() before")
+
+
+def eva_rotary(model: Any) -> Turns:
+    """How an Eva turns queries and keys: by `rope`, (n, 2d), sines first."""
+    neighbours = not model.blocks[0].attn.rotate_half
+
+    def turns(given: dict[str, Any], n_tokens: int) -> Rotary | None:
+        rope = given.pop("rope", None)
+        if rope is None:
+            return None
+        sin, cos = rope.chunk(2, dim=-1)
+        return with_prefix(cos, sin, n_tokens, neighbours)
+
+    return turns
+
+
 def check_vit(model: Any) -> None:
     """Refuse a CNN before the blocks."""
     expect(model.patch_embed, model, "timm.layers.patch_embed.PatchEmbed")
@@ -54,7 +109,16 @@ _VIT = Family(
     check=check_vit,
 )
 
+_EVA = replace(
+    _VIT,
+    parts=eva_parts,
+    check=check_eva,
+    rotary=eva_rotary,
+    arguments=lambda cos, sin: {"rope": torch.cat([sin, cos], dim=-1)},
+)
+
 FAMILIES = {
+    f"{EVA}.Eva": _EVA,
     f"{VIT}.VisionTransformer": _VIT,
     "timm.models.deit.VisionTransformerDistilled": _VIT,
 }

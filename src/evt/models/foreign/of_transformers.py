@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from evt.models.foreign.family import Family, expect, refuse
+from evt.eventful import Rotary
+from evt.models.foreign.family import Family, expect, refuse, with_prefix
 from evt.models.foreign.parts import Apart, Parts, chain, counted
 from evt.models.foreign.tokenwise import check_tokenwise
 
@@ -74,6 +75,20 @@ def resized_hidden_state(model: Any, frame: Tensor) -> Tensor:
     return out
 
 
+def check_dinov3(model: Any) -> None:
+    """Refuse positions at random, as in training mode."""
+    config = model.config
+    random = (config.pos_embed_shift, config.pos_embed_jitter, config.pos_embed_rescale)
+    if model.rope_embeddings.training and any(share is not None for share in random):
+        refuse(model.rope_embeddings, "in training mode its positions are random; call model.eval() before")
+
+
+def dinov3_rotary(given: dict[str, Any], n_tokens: int) -> Rotary | None:
+    """How DINOv3 turns queries and keys: by `position_embeddings`, cosines and sines, (n, d) each."""
+    cos, sin = given.pop("position_embeddings")
+    return with_prefix(cos, sin, n_tokens, neighbours=False)
+
+
 def _file(name: str) -> str:
     return f"transformers.models.{name}.modeling_{name}."
 
@@ -107,13 +122,14 @@ def _family(
         parts=partial(parts, names=names),
         features=features,
         num_prefix_tokens=num_prefix_tokens,
-        block_arguments={"attention_mask": None},
+        arguments=lambda cos, sin: {"attention_mask": None},
     )
 
 
 _VIT, _CLIP, _SIGLIP = f"{_file('vit')}ViT", f"{_file('clip')}CLIP", f"{_file('siglip')}Siglip"
 _DINOV2 = f"{_file('dinov2')}Dinov2"
 _REGISTERS = f"{_file('dinov2_with_registers')}Dinov2WithRegisters"
+_DINOV3 = f"{_file('dinov3_vit')}DINOv3ViT"
 
 FAMILIES = {
     f"{_VIT}Model": _family(
@@ -127,6 +143,17 @@ FAMILIES = {
         "encoder.layer",
         lambda model: 1 + model.config.num_register_tokens,
         hidden_state,
+    ),
+    f"{_DINOV3}Model": replace(
+        _family(
+            replace(_dinov2(_DINOV3), num_heads="num_heads"),
+            "model.layer",
+            lambda model: 1 + model.config.num_register_tokens,
+            hidden_state,
+        ),
+        check=check_dinov3,
+        rotary=lambda model: dinov3_rotary,
+        arguments=lambda cos, sin: {"position_embeddings": (cos, sin)},
     ),
     f"{_CLIP}VisionModel": _family(_clip(_CLIP), "encoder.layers", lambda model: 1),
     f"{_SIGLIP}VisionModel": _family(_clip(_SIGLIP), "encoder.layers", lambda model: 0),

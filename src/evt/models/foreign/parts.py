@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from evt.eventful import Block
-from evt.eventful.counting import Linear
+from evt.eventful.counting import Linear, record
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,32 @@ class HeadNorms(nn.Module):
         """Map tokens, (..., D) to (..., 3D)."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)  # (..., H, d) each
         return torch.stack([self.q_norm(q), self.k_norm(k), v], dim=-3).flatten(-3)
+
+
+class Biased(nn.Module):
+    """Queries, keys and values with biases that are apart, and none of keys, (..., D) to (..., 3D)."""
+
+    def __init__(self, qkv: nn.Module, q_bias: nn.Parameter, v_bias: nn.Parameter) -> None:
+        super().__init__()
+        self.qkv, self.q_bias, self.v_bias = qkv, q_bias, v_bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens, (..., D) to (..., 3D)."""
+        y: Tensor = self.qkv(x)
+        record("bias", y.numel())
+        return y + torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias]).to(y.dtype)
+
+
+class Scale(nn.Module):
+    """LayerScale, where a block has no module for it, but a parameter."""
+
+    def __init__(self, gamma: nn.Parameter) -> None:
+        super().__init__()
+        self.gamma = gamma
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale tokens, (..., D) to (..., D)."""
+        return x * self.gamma
 
 
 def twin(module: nn.Module, swap: Callable[[nn.Module], nn.Module | None] = lambda module: None) -> nn.Module:

@@ -41,6 +41,7 @@ _TRANSFORMERS = {
         "Dinov2WithRegistersSwiGLUFFN",
         "Dinov2WithRegistersLayerScale",
     ),
+    "dinov3_vit": ("DINOv3ViTMLP", "DINOv3ViTGatedMLP", "DINOv3ViTLayerScale"),
     "clip": ("CLIPMLP",),
     "siglip": ("SiglipMLP",),
 }
