@@ -43,6 +43,6 @@ def test_streams_in_which_all_tokens_pass_are_dense() -> None:
         for name in ("temporal", "rows", "tokenwise"):
             states = blocks.states(VARIANTS[name])
             for frame in torch.randn(3, 2, 6, 16):
-                out = blocks(frame, states, TopR(6), by)
-                torch.testing.assert_close(out, blocks(frame, rotary=by), atol=1e-5, rtol=1e-5)
+                out = blocks(frame, states, TopR(6), [by, None])
+                torch.testing.assert_close(out, blocks(frame, rotary=[by, None]), atol=1e-5, rtol=1e-5)
                 assert not torch.allclose(out, blocks(frame), atol=1e-3)

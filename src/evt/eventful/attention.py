@@ -73,6 +73,7 @@ class Attention(nn.Module):
             side = rel_pos_grid if window_size is None else window_size
             self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, head_dim))
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, head_dim))
+        self.rel_pos_of_distances = False  # see `rel_pos_table`
         self._row_table, self._column_table = Derived(rel_pos_table), Derived(rel_pos_table)
         self.layout: Layout | None = None
         if grid is not None:
@@ -82,7 +83,7 @@ class Attention(nn.Module):
         """Take tokens of this grid from now on; the weights are the same for any."""
         self.grid, self.layout = grid, Layout.of(grid, self.window_size)
         places = self.layout.places(grid)
-        self.register_buffer("places", places.to(self.qkv.weight.device), persistent=False)
+        self.register_buffer("places", places.to(next(self.parameters()).device), persistent=False)
 
     def forward(
         self, qkv: Tensor, changed: Selection | None, state: AttentionState, rotary: Rotary | None = None
@@ -156,7 +157,7 @@ class Attention(nn.Module):
         if self.rel_pos_h is not None and self.grid is not None:
             tables = self._rel_pos_tables(layout.grid, state.variant.pool)
         pad = None
-        if self.window_size is not None:
+        if any((window.rows, window.columns) != layout.grid for window in layout.windows):
             pad = self._padding(qkv).view(3, self.num_heads, -1)[1:]
         out = state(qkv, tokens, layout, self.scale, tables, pad)  # (H, B N, d)
         out = out.unflatten(1, (-1, n_tokens)).permute(1, 2, 0, 3)  # (B, N, H, d)
@@ -188,7 +189,11 @@ class Attention(nn.Module):
         assert self.rel_pos_h is not None
         assert self.rel_pos_w is not None
         rows, columns = grid
-        return self._row_table(self.rel_pos_h, rows, pool), self._column_table(self.rel_pos_w, columns, pool)
+        of_distances = self.rel_pos_of_distances
+        return (
+            self._row_table(self.rel_pos_h, rows, pool, of_distances),
+            self._column_table(self.rel_pos_w, columns, pool, of_distances),
+        )
 
     @named("windows")
     def _partition(self, qkv: Tensor) -> Tensor:
@@ -224,16 +229,20 @@ class Attention(nn.Module):
         return self.grid, (height + -height % side, width + -width % side), side
 
 
-def rel_pos_table(rel_pos: Tensor, side: int, pool: int = 1) -> Tensor:
+def rel_pos_table(rel_pos: Tensor, side: int, pool: int = 1, of_distances: bool = False) -> Tensor:
     """Make the relative-position vector of every (query, key) pair along one axis, (side, side // pool, d).
 
-    A table that was made for another side is interpolated over pairs, bicubic; pooled keys take the mean of theirs.
+    Vectors that were made for another side are interpolated over pairs, bicubic, as by the paper's code; or over
+    distances, linearly, as by detectron2's and SAM's. Pooled keys take the mean of theirs.
 
     Args:
         rel_pos: one vector for each distance, (2 * made_for - 1, d).
         side: of the grid, in tokens.
         pool: so many keys are one.
+        of_distances: the latter.
     """
+    if of_distances and len(rel_pos) != 2 * side - 1:
+        rel_pos = F.interpolate(rel_pos.T.unsqueeze(0), 2 * side - 1, mode="linear").squeeze(0).T
     made_for = (len(rel_pos) + 1) // 2
     position = torch.arange(made_for, device=rel_pos.device)
     table = rel_pos[position[:, None] - position[None, :] + made_for - 1]  # (query, key, d)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 import torch.nn.functional as F
@@ -180,19 +180,20 @@ class Blocks(nn.ModuleList):
         x: Tensor,
         states: States | None = None,
         policy: Policy | None = None,
-        rotary: Rotary | None = None,
+        rotary: Sequence[Rotary | None] | None = None,
     ) -> Tensor:
         """Run the tokens of one frame of each stream, (B, N, D) to (B, N, D); densely without states.
 
-        For the arguments and what is raised, see `Block`.
+        For the arguments and what is raised, see `Block`; `rotary` is of each block.
         """
+        rotary = rotary or [None] * len(self)
         if states is None:
-            for block in self:
-                x = block(x, rotary=rotary)
+            for block, turns in zip(self, rotary, strict=True):
+                x = block(x, rotary=turns)
             return x
         x, changed = states.gate(x, policy)
-        for block, state in zip(self, states.blocks, strict=True):
-            x = block(x, state, policy, changed, rotary)
+        for block, state, turns in zip(self, states.blocks, rotary, strict=True):
+            x = block(x, state, policy, changed, turns)
         x = states.buffer(x, changed)
         # The buffer's own tensor would change under the caller's hands.
         return x if states.buffer is no_buffer else x.clone()

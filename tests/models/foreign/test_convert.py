@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -56,9 +57,15 @@ def test_converted_is_the_original(example: Example) -> None:
             assert max(errors(example, model, net, batch, grid)) < TOLERANCE
 
 
-def test_every_family_has_an_example() -> None:
-    names = {x.name for x in EXAMPLES if x.library == "transformers"}
+def test_every_class_has_an_example() -> None:
+    names = {x.name for x in EXAMPLES if x.library == "transformers"} | {"SamVisionEncoder"}
     assert {kind.rsplit(".", 1)[1] for kind in FAMILIES if kind.startswith("transformers")} == names
+
+
+def test_encoder_of_sam_alone() -> None:
+    example = next(x for x in EXAMPLES if x.name == "SamVisionModel")
+    model = built(example).vision_encoder
+    assert max(errors(example, model, evt.convert(model), 1, SMALL_GRIDS[0])) < TOLERANCE
 
 
 @pytest.mark.parametrize("variant", sorted(evt.VARIANTS))
@@ -75,6 +82,44 @@ def test_variants(example: Example, variant: str) -> None:
     for picture in (example.pictures(2, SMALL_GRIDS[0]) for _ in range(3)):
         with torch.no_grad():
             assert relative_error(stream(picture), example.features(model, picture)) < TOLERANCE
+
+
+VITDET = next(x for x in EXAMPLES if x.name == "VitDetModel")
+
+
+@pytest.mark.parametrize("variant", ["spatial", "spatiotemporal"])
+def test_windows_pool_as_the_reference_path_does(variant: str) -> None:
+    """Which has all of equation 10 where all tokens pass."""
+    net = evt.convert(built(VITDET))
+    settings = evt.VARIANTS[variant]
+    stream = net.stream(settings, evt.TopR(24) if settings.gate else None)
+    fast = net.stream(evt.Variant(pool=2, fast=True))
+    for picture in (VITDET.pictures(2, (6, 4)) for _ in range(2)):
+        assert relative_error(stream(picture), fast(picture)) < TOLERANCE
+        assert relative_error(stream(picture), net(picture)) > 0.01
+
+
+def test_streams_of_different_sizes_share_windows() -> None:
+    """One after the other, and at the same time."""
+    net = evt.convert(built(VITDET))
+    pictures = [[VITDET.pictures(1, grid) for _ in range(4)] for grid in SMALL_GRIDS]
+
+    def run(frames: list[Tensor]) -> list[Tensor]:
+        stream = net.stream("rows", r=6)
+        return [stream(frame).clone() for frame in frames]
+
+    alone = [run(frames) for frames in pictures]
+    streams = [net.stream("rows", r=6) for _ in pictures]
+    in_turn = [
+        [s(frame).clone() for s, frame in zip(streams, both, strict=True)]
+        for both in zip(*pictures, strict=True)
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(run, pictures * 4))
+    for i, expected in enumerate(alone):
+        for frame, out in enumerate(expected):
+            assert torch.equal(in_turn[frame][i], out)
+            assert all(torch.equal(together[i + 2 * n][frame], out) for n in range(4))
 
 
 def test_few_tokens_are_updated_and_r_may_change(example: Example) -> None:
@@ -196,8 +241,24 @@ def test_other_parts_are_refused() -> None:
         ),
     ):
         assert said in refused(vit.VisionTransformer(**settings, **parts).eval()), parts
+    sam = timm.create_model(
+        "samvit_base_patch16", pretrained=False, depth=1, use_rope=True, use_rel_pos=False
+    )
+    assert "blocks.0.attn is a timm.models.vision_transformer_sam.Attention: it turns" in refused(sam)
     hybrid = timm.create_model("vit_tiny_r_s16_p8_224", pretrained=False)
     assert "patch_embed is a timm.layers.hybrid_embed.HybridEmbed" in refused(hybrid.eval())
+
+
+def test_parts_of_transformers_are_refused() -> None:
+    transformers = library("transformers")
+    config = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2, "image_size": 32}
+    residual = transformers.VitDetModel(transformers.VitDetConfig(**config, residual_block_indices=[1]))
+    assert "encoder.layer.1 is a transformers.models.vitdet.modeling_vitdet.VitDetLayer: a conv" in refused(
+        residual
+    )
+    model = built(DINOV2)
+    model.config._attn_implementation = "other"
+    assert "its implementation is 'other'; it must be one of eager, sdpa, " in refused(model)
 
 
 def test_what_may_do_anything_is_refused(example: Example) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -13,17 +10,15 @@ from torch import Tensor, nn
 from evt.errors import ConfigError, ConversionError
 from evt.eventful import VARIANTS, Blocks, Policy, States, Stream, TopR, Variant
 from evt.models.foreign import of_timm, of_transformers
-from evt.models.foreign.family import Family, Refused, Turns, kind_of, refuse
+from evt.models.foreign.family import Family, Refused, kind_of, refuse
 from evt.models.foreign.parts import twin
+from evt.models.foreign.slot import Slot, flat, laid_out, run
 
 FAMILIES = of_timm.FAMILIES | of_transformers.FAMILIES
 """What can be converted, by the class that it is of."""
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 """How far what a block adds to its tokens may be from what the original adds, relative to it; of other types 0.1."""
-
-# What the blocks of a converted network are run with at the moment, if it runs.
-_running: ContextVar[tuple[States | None, Policy | None] | None] = ContextVar("_running", default=None)
 
 
 def convert(model: nn.Module) -> Converted:
@@ -47,9 +42,9 @@ def convert(model: nn.Module) -> Converted:
         _check_hooks(originals)
         num_prefix_tokens = family.num_prefix_tokens(model)
         blocks = Blocks(family.parts(original).block(num_prefix_tokens) for original in originals)
-        turns = family.rotary(model)
-        for original, block in zip(originals, blocks, strict=True):
-            _check_equal(original, block, family, turns)
+        slot = Slot(blocks, family, family.rotary(model))
+        for number, original in enumerate(originals):
+            _check_equal(original, number, slot, family)
     except AttributeError as error:
         raise ConversionError(
             f"a {kind_of(model)} cannot be converted: {error}, as it has in the version of its library that is known"
@@ -58,7 +53,7 @@ def convert(model: nn.Module) -> Converted:
         paths = [path for path, module in model.named_modules() if module is refused.module and path]
         part = f": {paths[0]} is a {kind_of(refused.module)}" if paths else ""
         raise ConversionError(f"a {kind_of(model)} cannot be converted{part}: {refused.reason}") from None
-    return Converted(model, family, Slot(blocks, turns))
+    return Converted(model, family, slot)
 
 
 class Converted(nn.Module):
@@ -107,7 +102,7 @@ class Converted(nn.Module):
             if variant not in VARIANTS:
                 raise ConfigError(f"there is no variant {variant!r}; there are {', '.join(VARIANTS)}")
             variant = VARIANTS[variant]
-        if variant.pool > 1:
+        if variant.pool > 1 and self._family.form == "BNC":
             raise ConfigError(
                 f"variant.pool is {variant.pool}, but a converted network knows of no grid of tokens; it must be 1"
             )
@@ -124,44 +119,8 @@ class Converted(nn.Module):
 
     def forward(self, x: Tensor, states: States | None = None, policy: Policy | None = None) -> Tensor:
         """Run frames (B, C, H, W), as the model takes them, to its features; densely without states."""
-        with _run(states, policy):
+        with run(states, policy):
             return self._family.features(self.model, x)
-
-
-class Slot(nn.Module):
-    """What stands in the place of all blocks of a model: the model's own code calls it as if it were a single one."""
-
-    def __init__(self, blocks: Blocks, turns: Turns) -> None:
-        super().__init__()
-        self.blocks = blocks
-        self._turns = turns
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Run all blocks, (B, N, D) to (B, N, D).
-
-        Raises:
-            ConversionError: the model asks for more than that, such as a mask.
-        """
-        rotary = self._turns(kwargs, x.shape[1])
-        given = [repr(value) for value in args if value is not None]
-        given += [name for name, value in kwargs.items() if value is not None and value is not False]
-        if given:
-            raise ConversionError(
-                f"the blocks of a converted network take tokens alone; {', '.join(given)} was given"
-            )
-        states, policy = _running.get() or (None, None)
-        out: Tensor = self.blocks(x, states, policy, rotary)
-        return out
-
-
-@contextmanager
-def _run(states: States | None, policy: Policy | None) -> Iterator[None]:
-    """Within this, the blocks of a network run with these states and this policy."""
-    token = _running.set((states, policy))
-    try:
-        yield
-    finally:
-        _running.reset(token)
 
 
 def _family_of(model: nn.Module) -> Family:
@@ -221,25 +180,33 @@ def _check_hooks(blocks: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _check_equal(original: nn.Module, block: Any, family: Family, turns: Turns) -> None:
+def _check_equal(original: nn.Module, number: int, slot: Slot, family: Family) -> None:
     """Run a block beside the original on a few random tokens, in case a version of a library computes otherwise."""
+    block: Any = slot.blocks[number]
     first, last = (
         next(module for module in part.modules() if isinstance(module, nn.Linear))
         for part in (block.attn.qkv, block.attn.proj)
     )
-    weight, n_places = first.weight, 5
-    if weight.is_meta:
+    weight, side = first.weight, block.attn.window_size or 2
+    # Without padding a global block takes a whole grid alone, which may be large; it is of the same class as others.
+    if weight.is_meta or (not family.pads and block.attn.window_size is None):
         return
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator).to(weight.device, weight.dtype)
 
+    # A window and, where that may be, a padded one.
+    grid = (side + family.pads, side)
+    n_places = grid[0] * grid[1]
     # Small, so that what a block adds is not lost in rounding.
     x = 0.01 * random(1, block.num_prefix_tokens + n_places, first.in_features)
     cos, sin = random(2, n_places, last.in_features // block.attn.num_heads)
     arguments = family.arguments(cos, sin)
-    expected = original(x, **arguments) - x
-    error = torch.linalg.vector_norm(block(x, rotary=turns(arguments, x.shape[1])) - x - expected)
-    if error > TOLERANCE.get(x.dtype, 0.1) * torch.linalg.vector_norm(expected):
+    out = original(laid_out(x, family.form, None if family.form == "BNC" else grid), **arguments)
+    expected, _ = flat(out[0] if family.returns_tuple else out, family.form)
+    own: Any = slot.of_grid(None if family.form == "BNC" else grid, weight.device)[number]
+    turns = slot.turns(arguments, x, grid)
+    error = torch.linalg.vector_norm(own(x, rotary=turns and turns[number]) - expected)
+    if error > TOLERANCE.get(x.dtype, 0.1) * torch.linalg.vector_norm(expected - x):
         refuse(original, "on random tokens it does not compute what its converted block does")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,20 +58,18 @@ class Example:
         Raises:
             ModuleNotFoundError: its library is not installed.
         """
-        library, settings = imported(self.library), {**self.settings, **(self.small if small else {})}
+        library, settings = imported(self.library), dict(self.settings)
+        if small:
+            settings |= _SMALL[self.library](self.patch * SMALL_GRIDS[0][0]) | dict(self.small)
         torch.manual_seed(0)
         if self.library == "timm":
-            if small:
-                settings = {"img_size": self.patch * SMALL_GRIDS[0][0], **_SMALL_TIMM, **settings}
             model = library.create_model(self.name, pretrained=False, num_classes=0, **settings)
         else:
-            if small:
-                settings = {"image_size": self.patch * SMALL_GRIDS[0][0], **_SMALL_TRANSFORMERS, **settings}
             cls = getattr(library, self.name)
             model = cls(cls.config_class(**settings))
         for parameter in model.parameters():
-            # What begins at 0 or near it, such as biases and LayerScale, would hide what is wrong.
-            parameter.data += 0.05 * torch.randn_like(parameter)
+            # So large that tokens influence each other, and nothing is near 0, as LayerScale is at first.
+            parameter.data += (0.25 if small else 0.05) * torch.randn_like(parameter)
         model.eval()
         return model
 
@@ -91,14 +89,22 @@ class Example:
         return out
 
 
-_SMALL_TIMM = {"embed_dim": 32, "depth": 2, "num_heads": 2}
-_SMALL_TRANSFORMERS = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
+_SMALL: dict[str, Callable[[int], dict[str, Any]]] = {
+    "timm": lambda size: {"img_size": size, "embed_dim": 32, "depth": 2, "num_heads": 2},
+    "transformers": lambda size: {
+        "image_size": size,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    },
 }
+"""What makes a model small, by library, for pictures of a side in pixels."""
+
 _DYNAMIC = {"dynamic_img_size": True}
+
+_WINDOWS = {"window_size": 3, "global_attn_indexes": [1]}
+_VITDET = {"use_relative_position_embeddings": True}
 
 EXAMPLES = (
     Example("vit_tiny_patch16_224", note="one size", resizes=False),
@@ -129,12 +135,36 @@ EXAMPLES = (
     Example("vit_small_patch16_dinov3", _DYNAMIC),
     Example("vit_small_plus_patch16_dinov3", _DYNAMIC),
     Example("vit_pe_core_tiny_patch16_384", _DYNAMIC),
+    Example("samvit_base_patch16_224", small=_WINDOWS),
+    Example("samvit_base_patch16", {"img_size": 224}, "at 224", small=_WINDOWS),
     Example("ViTModel"),
     Example("Dinov2Model", {"patch_size": 14}, patch=14),
     Example("Dinov2Model", {"patch_size": 14, "use_swiglu_ffn": True}, "SwiGLU", patch=14),
     Example("Dinov2WithRegistersModel", {"patch_size": 14}, patch=14),
     Example("DINOv3ViTModel"),
     Example("DINOv3ViTModel", {"use_gated_mlp": True, "num_register_tokens": 4}, "SwiGLU and registers"),
+    Example(
+        "SamVisionModel", {"image_size": 224}, "at 224", _WINDOWS | {"output_channels": 8}, resizes=False
+    ),
+    Example(
+        "Sam3ViTModel",
+        {
+            "image_size": 224,
+            "window_size": 7,
+            "num_hidden_layers": 2,
+            "global_attn_indexes": [1],
+            "patch_size": 16,
+        },
+        "2 blocks at 224",
+        _WINDOWS | {"window_size": 2, "pretrain_image_size": 64},
+        resizes=False,
+    ),
+    Example(
+        "VitDetModel",
+        _VITDET | {"window_size": 4, "window_block_indices": [0, 1, 3, 4, 6, 7, 9, 10]},
+        small={"window_size": 3, "window_block_indices": [0]},
+    ),
+    Example("VitDetModel", note="global, no relative positions"),
     Example("CLIPVisionModel", {"patch_size": 16}),
     Example("SiglipVisionModel"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evt.eventful import Rotary
+from evt.eventful.layout import Grid
 from evt.models.foreign.parts import Parts
 
 
@@ -46,8 +47,13 @@ def expect(module: Any, owner: nn.Module, *kinds: str) -> None:
         )
 
 
-Turns = Callable[[dict[str, Any], int], Rotary | None]
-"""From what blocks are given beside so many tokens, how queries and keys are turned; None where they are not."""
+Turns = Callable[[dict[str, Any], Tensor, Grid | None], Sequence[Rotary | None] | None]
+"""From what blocks are given beside their tokens (B, N, D), and the grid of these, how queries and keys are turned in
+each block. What is read is taken out of the arguments."""
+
+
+def no_turns(given: dict[str, Any], tokens: Tensor, grid: Grid | None) -> None:
+    """Of blocks that do not turn queries and keys."""
 
 
 def with_prefix(cos: Tensor, sin: Tensor, n_tokens: int, neighbours: bool) -> Rotary:
@@ -67,8 +73,10 @@ class Family:
     features: what the model makes of frames (B, C, H, W), a tensor.
     num_prefix_tokens: the first tokens that stand for no place in the picture.
     check: raises `Refused` for what else cannot be.
-    rotary: of a model, reads the positions that blocks are given beside their tokens, and takes them out of these
-        arguments.
+    rotary: of a model.
+    form: of the tokens that blocks take and give: "BNC", "BHWC" or "BCHW".
+    returns_tuple: a block gives a tuple of one.
+    pads: the grid of tokens need not be whole windows.
     arguments: what a block must be given, if it is to turn queries and keys by cos and sin, (N, d) each, if it can.
     """
 
@@ -78,5 +86,8 @@ class Family:
     features: Callable[[Any, Tensor], Tensor]
     num_prefix_tokens: Callable[[Any], int]
     check: Callable[[Any], None] = lambda model: None
-    rotary: Callable[[Any], Turns] = lambda model: lambda given, n_tokens: None
+    rotary: Callable[[Any], Turns] = lambda model: no_turns
+    form: str = "BNC"
+    returns_tuple: bool = False
+    pads: bool = True
     arguments: Callable[[Tensor, Tensor], dict[str, Any]] = lambda cos, sin: {}

@@ -6,14 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from evt.eventful import Rotary
+from evt.eventful.layout import Grid
 from evt.models.foreign.family import Family, Turns, expect, refuse, with_prefix
 from evt.models.foreign.parts import Apart, Biased, HeadNorms, Parts, Scale, chain, counted, does_nothing
 from evt.models.foreign.tokenwise import check_tokenwise
 
-VIT, EVA = "timm.models.vision_transformer", "timm.models.eva"
+VIT, EVA, SAM = "timm.models.vision_transformer", "timm.models.eva", "timm.models.vision_transformer_sam"
 
 
 def vit_parts(block: Any) -> Parts:
@@ -81,16 +82,40 @@ def check_eva(model: Any) -> None:
         refuse(model.rope, "in training mode its positions are random; call model.eval() before")
 
 
+def sam_parts(block: Any) -> Parts:
+    """The parts of a `Block` of a SAM image encoder, with windows or not, and relative positions or not."""
+    expect(block, block, f"{SAM}.Block")
+    attn = block.attn
+    expect(attn, block, f"{SAM}.Attention")
+    if attn.rope is not None:
+        refuse(attn, "it turns queries and keys by their places in a grid of one size (use_rope)")
+    check_tokenwise(block.norm1, attn.qkv, attn.q_norm, attn.k_norm)
+    if block.window_size and not (does_nothing(attn.q_norm) and does_nothing(attn.k_norm)):
+        refuse(attn, "in windows, which are padded, it normalises queries and keys (qk_norm)")
+    check_tokenwise(attn.proj, block.ls1, block.norm2, block.mlp, block.ls2)
+    return Parts(
+        norm1=chain(block.norm1),
+        qkv=with_norms(counted(attn.qkv), attn),
+        proj=chain(attn.proj, block.ls1),
+        norm2=chain(block.norm2),
+        mlp=chain(block.mlp, block.ls2),
+        num_heads=attn.num_heads,
+        scale=attn.head_dim**-0.5,
+        window_size=block.window_size or None,
+        rel_pos=(attn.rel_pos_h, attn.rel_pos_w) if attn.use_rel_pos else None,
+    )
+
+
 def eva_rotary(model: Any) -> Turns:
     """How an Eva turns queries and keys: by `rope`, (n, 2d), sines first."""
     neighbours = not model.blocks[0].attn.rotate_half
 
-    def turns(given: dict[str, Any], n_tokens: int) -> Rotary | None:
+    def turns(given: dict[str, Any], tokens: Tensor, grid: Grid | None) -> list[Rotary] | None:
         rope = given.pop("rope", None)
         if rope is None:
             return None
         sin, cos = rope.chunk(2, dim=-1)
-        return with_prefix(cos, sin, n_tokens, neighbours)
+        return [with_prefix(cos, sin, tokens.shape[1], neighbours)] * len(model.blocks)
 
     return turns
 
@@ -117,7 +142,10 @@ _EVA = replace(
     arguments=lambda cos, sin: {"rope": torch.cat([sin, cos], dim=-1)},
 )
 
+_SAM = replace(_VIT, parts=sam_parts, num_prefix_tokens=lambda model: 0, form="BHWC")
+
 FAMILIES = {
+    f"{SAM}.VisionTransformerSAM": _SAM,
     f"{EVA}.Eva": _EVA,
     f"{VIT}.VisionTransformer": _VIT,
     "timm.models.deit.VisionTransformerDistilled": _VIT,

@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from evt.errors import ConversionError
 from evt.eventful import Rotary
-from evt.models.foreign.family import Family, expect, refuse, with_prefix
+from evt.eventful.layout import Grid
+from evt.models.foreign.family import Family, Turns, expect, refuse, with_prefix
 from evt.models.foreign.parts import Apart, Parts, chain, counted
 from evt.models.foreign.tokenwise import check_tokenwise
 
@@ -83,10 +86,68 @@ def check_dinov3(model: Any) -> None:
         refuse(model.rope_embeddings, "in training mode its positions are random; call model.eval() before")
 
 
-def dinov3_rotary(given: dict[str, Any], n_tokens: int) -> Rotary | None:
-    """How DINOv3 turns queries and keys: by `position_embeddings`, cosines and sines, (n, d) each."""
-    cos, sin = given.pop("position_embeddings")
-    return with_prefix(cos, sin, n_tokens, neighbours=False)
+def dinov3_rotary(model: Any) -> Turns:
+    """How a DINOv3 turns queries and keys: by `position_embeddings`, cosines and sines, (n, d) each."""
+
+    def turns(given: dict[str, Any], tokens: Tensor, grid: Grid | None) -> list[Rotary]:
+        cos, sin = given.pop("position_embeddings")
+        return [with_prefix(cos, sin, tokens.shape[1], neighbours=False)] * model.config.num_hidden_layers
+
+    return turns
+
+
+def windowed_parts(layer: Any, names: Names) -> Parts:
+    """The parts of a layer of a SAM image encoder or of ViTDet, in windows or not, with relative positions or not."""
+    expect(layer, layer, names.layer)
+    attn = getattr(layer, names.attn)
+    expect(attn, layer, names.attention, names.attention.replace("VisionAttention", "VisionSdpaAttention"))
+    if getattr(layer, "use_residual_block", False):
+        refuse(layer, "a convolution follows its MLP (residual_block_indices)")
+    norm1, norm2, out = getattr(layer, names.norm1), getattr(layer, names.norm2), getattr(attn, names.out)
+    check_tokenwise(norm1, attn.qkv, out, norm2, layer.mlp)
+    rel_pos = hasattr(attn, "rel_pos_h")
+    return Parts(
+        norm1=chain(norm1),
+        qkv=counted(attn.qkv),
+        proj=chain(out),
+        norm2=chain(norm2),
+        mlp=chain(layer.mlp),
+        num_heads=getattr(attn, names.num_heads),
+        scale=getattr(attn, names.scaling),
+        window_size=layer.window_size or None,
+        rel_pos=(attn.rel_pos_h, attn.rel_pos_w) if rel_pos else None,
+    )
+
+
+def sam3_parts(layer: Any, names: Names) -> Parts:
+    """The parts of a layer of SAM 3's image encoder."""
+    return replace(parts(layer, names), window_size=layer.window_size or None)
+
+
+def sam3_rotary(model: Any) -> Turns:
+    """How SAM 3's image encoder turns queries and keys: by places in the window, or in the whole grid."""
+    layers = list(model.layers)
+
+    def turns(given: dict[str, Any], tokens: Tensor, grid: Grid | None) -> list[Rotary]:
+        assert grid is not None
+        made: dict[int, Rotary] = {}
+        for layer in layers:
+            side = layer.window_size
+            if side and (grid[0] % side or grid[1] % side):
+                raise ConversionError(
+                    f"{grid[0]} x {grid[1]} patches; they must be whole windows of {side} x {side}"
+                )
+            if side not in made:
+                cos, sin = layer.rotary_emb(tokens, layer.position_ids.to(tokens.device))  # (1, n, d) each
+                cos, sin = cos[0], sin[0]
+                if side:
+                    rows, columns = (torch.arange(n, device=tokens.device) % side for n in grid)
+                    place = (rows[:, None] * side + columns).flatten()
+                    cos, sin = cos[place], sin[place]
+                made[side] = Rotary(cos, sin, neighbours=True)
+        return [made[layer.window_size] for layer in layers]
+
+    return turns
 
 
 def _file(name: str) -> str:
@@ -130,6 +191,28 @@ _VIT, _CLIP, _SIGLIP = f"{_file('vit')}ViT", f"{_file('clip')}CLIP", f"{_file('s
 _DINOV2 = f"{_file('dinov2')}Dinov2"
 _REGISTERS = f"{_file('dinov2_with_registers')}Dinov2WithRegisters"
 _DINOV3 = f"{_file('dinov3_vit')}DINOv3ViT"
+_SAM, _VITDET = f"{_file('sam')}Sam", f"{_file('vitdet')}VitDet"
+_SAM_FAMILY = Family(
+    method="forward",
+    blocks="layers",
+    parts=partial(
+        windowed_parts,
+        names=Names(
+            f"{_SAM}VisionLayer",
+            f"{_SAM}VisionAttention",
+            attn="attn",
+            norm1="layer_norm1",
+            norm2="layer_norm2",
+            out="proj",
+            scaling="scale",
+        ),
+    ),
+    features=hidden_state,
+    num_prefix_tokens=lambda model: 0,
+    form="BHWC",
+)
+_SAM3 = f"{_file('sam3')}Sam3"
+_SAM3_NAMES = Names(f"{_SAM3}ViTLayer", f"{_SAM3}ViTRoPEAttention", norm1="layer_norm1", norm2="layer_norm2")
 
 FAMILIES = {
     f"{_VIT}Model": _family(
@@ -152,8 +235,30 @@ FAMILIES = {
             hidden_state,
         ),
         check=check_dinov3,
-        rotary=lambda model: dinov3_rotary,
+        rotary=dinov3_rotary,
         arguments=lambda cos, sin: {"position_embeddings": (cos, sin)},
+    ),
+    f"{_SAM}VisionEncoder": _SAM_FAMILY,
+    f"{_SAM}VisionModel": replace(_SAM_FAMILY, blocks="vision_encoder.layers"),
+    f"{_SAM3}ViTModel": replace(
+        _family(_SAM3_NAMES, "layers", lambda model: 0, hidden_state),
+        parts=partial(sam3_parts, names=_SAM3_NAMES),
+        rotary=sam3_rotary,
+        form="BHWC",
+        pads=False,
+        arguments=lambda cos, sin: {},
+    ),
+    f"{_VITDET}Model": replace(
+        _SAM_FAMILY,
+        blocks="encoder.layer",
+        parts=partial(
+            windowed_parts,
+            names=Names(
+                f"{_VITDET}Layer", f"{_VITDET}Attention", out="proj", num_heads="num_heads", scaling="scale"
+            ),
+        ),
+        form="BCHW",
+        returns_tuple=True,
     ),
     f"{_CLIP}VisionModel": _family(_clip(_CLIP), "encoder.layers", lambda model: 1),
     f"{_SIGLIP}VisionModel": _family(_clip(_SIGLIP), "encoder.layers", lambda model: 0),

@@ -26,6 +26,8 @@ class Parts:
         `proj`. `qkv` makes (..., 3 num_heads d), queries first.
     num_heads: H.
     scale: of the product of a query and a key.
+    window_size: side of the windows, in tokens; None for global attention.
+    rel_pos: vectors of distances along columns and along rows, (2 side - 1, d) each, which are interpolated linearly.
     """
 
     norm1: nn.Module
@@ -35,14 +37,24 @@ class Parts:
     mlp: nn.Module
     num_heads: int
     scale: float
+    window_size: int | None = None
+    rel_pos: tuple[nn.Parameter, nn.Parameter] | None = None
 
     def block(self, num_prefix_tokens: int) -> Block:
         """An Eventful block of these parts; see `Block`."""
         with torch.device("meta"):  # all weights that it comes with are replaced
-            block = Block(self.num_heads, self.num_heads, num_prefix_tokens=num_prefix_tokens)
+            block = Block(
+                self.num_heads,
+                self.num_heads,
+                window_size=self.window_size,
+                num_prefix_tokens=num_prefix_tokens,
+            )
         block.norm1, block.norm2, block.mlp = self.norm1, self.norm2, self.mlp  # type: ignore[assignment]
         block.attn.qkv, block.attn.proj = self.qkv, self.proj  # type: ignore[assignment]
         block.attn.scale = self.scale
+        if self.rel_pos is not None:
+            block.attn.rel_pos_h, block.attn.rel_pos_w = self.rel_pos
+            block.attn.rel_pos_of_distances = True
         return block
 
 

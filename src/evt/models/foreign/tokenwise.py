@@ -42,6 +42,9 @@ _TRANSFORMERS = {
         "Dinov2WithRegistersLayerScale",
     ),
     "dinov3_vit": ("DINOv3ViTMLP", "DINOv3ViTGatedMLP", "DINOv3ViTLayerScale"),
+    "sam": ("SamMLPBlock",),
+    "sam3": ("Sam3MLP",),
+    "vitdet": ("VitDetMlp",),
     "clip": ("CLIPMLP",),
     "siglip": ("SiglipMLP",),
 }
