@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,29 +17,41 @@ from torch import Tensor, nn
 import evt
 from evt.errors import ConfigError, ConversionError
 from evt.models.foreign.convert import FAMILIES
-from evt.models.foreign.examples import EXAMPLES, SMALL_GRIDS, Example, errors, imported, relative_error
+from evt.models.foreign.examples import (
+    EXAMPLES,
+    REFUSED,
+    SMALL_GRIDS,
+    Example,
+    errors,
+    imported,
+    relative_error,
+)
 
 TOLERANCE = 1e-5
 
 
-def built(example: Example) -> Any:
-    """A small model, or the test is skipped where its library is not installed."""
-    try:
-        return example.build(small=True)
-    except ModuleNotFoundError as error:
-        pytest.skip(f"{error}: pip install 'evt[{example.library}]'")
-
-
 def library(name: str) -> Any:
+    """A library, or the test is skipped where it is not installed."""
     try:
         return imported(name)
     except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
         pytest.skip(f"{error}: pip install 'evt[{name}]'")
+
+
+def built(example: Example) -> Any:
+    """A small model."""
+    library(example.library)
+    return example.build(small=True)
 
 
 PLAIN, DINOV2 = (
     next(x for x in EXAMPLES if x.name == name) for name in ("vit_base_patch16_224", "Dinov2Model")
 )
+
+
+VITDET = next(x for x in EXAMPLES if x.name == "VitDetModel")
 
 
 @pytest.fixture(params=[PLAIN, DINOV2], ids=str)
@@ -68,23 +82,24 @@ def test_encoder_of_sam_alone() -> None:
     assert max(errors(example, model, evt.convert(model), 1, SMALL_GRIDS[0])) < TOLERANCE
 
 
+@pytest.mark.parametrize("example", [PLAIN, DINOV2, VITDET], ids=str)
 @pytest.mark.parametrize("variant", sorted(evt.VARIANTS))
 def test_variants(example: Example, variant: str) -> None:
     """Each that does not pool gives what the original does, where the budget is everything."""
     model = built(example)
     net = evt.convert(model)
-    policies = {"base": None, "skip": evt.Every(1), "frame": evt.Budget(1.0)}
-    if "spati" in variant:
-        with pytest.raises(ConfigError, match="no grid"):
-            net.stream(variant, r=17 if variant == "spatiotemporal" else None)
+    everything = evt.TopR(16 if example is VITDET else 17)
+    policies = {"base": None, "spatial": None, "skip": evt.Every(1), "frame": evt.Budget(1.0)}
+    policy = policies.get(variant, everything)
+    if evt.VARIANTS[variant].pool > 1:
+        if example is not VITDET:
+            with pytest.raises(ConfigError, match="no grid"):
+                net.stream(variant, policy)
         return
-    stream = net.stream(variant, policies.get(variant, evt.TopR(17)))
+    stream = net.stream(variant, policy)
     for picture in (example.pictures(2, SMALL_GRIDS[0]) for _ in range(3)):
         with torch.no_grad():
             assert relative_error(stream(picture), example.features(model, picture)) < TOLERANCE
-
-
-VITDET = next(x for x in EXAMPLES if x.name == "VitDetModel")
 
 
 @pytest.mark.parametrize("variant", ["spatial", "spatiotemporal"])
@@ -199,17 +214,21 @@ def refused(model: nn.Module) -> str:
 
 
 def test_unknown_models_are_refused() -> None:
-    assert refused(nn.Linear(2, 2)) == (
-        "a torch.nn.modules.linear.Linear cannot be converted: what is known is "
-        + ", ".join(sorted({kind.split(".")[0] + "'s " + kind.rsplit(".", 1)[-1] for kind in FAMILIES}))
+    said = refused(nn.Linear(2, 2))
+    assert said.startswith(
+        "a torch.nn.modules.linear.Linear cannot be converted: it is not known to be made of plain "
     )
-    timm = library("timm")
-    swin = timm.models.swin_transformer.SwinTransformer(
-        img_size=32, embed_dim=8, depths=(1,), num_heads=(1,), window_size=4
-    )
-    assert refused(swin).startswith(
-        "a timm.models.swin_transformer.SwinTransformer cannot be converted: what is"
-    )
+    assert all(kind.rsplit(".", 1)[1] in said for kind in FAMILIES)
+
+
+@pytest.mark.parametrize("example", REFUSED, ids=str)
+def test_what_cannot_be_is_refused(example: Example) -> None:
+    """With the class and the reason."""
+    library(example.library)
+    model = example.build()
+    said = refused(model.train("training" in example.note))
+    assert said.startswith(f"a {type(model).__module__}.{type(model).__name__} cannot be converted: ")
+    assert "not known to be" not in said
 
 
 def test_whole_models_name_the_part() -> None:
@@ -274,6 +293,9 @@ def test_what_may_do_anything_is_refused(example: Example) -> None:
     block.forward = lambda x: x
     assert "its forward was replaced" in refused(model)
     del block.forward
+    model.forward = torch.compile(model.forward, backend="eager")
+    assert refused(model).endswith("cannot be converted: its forward was replaced, and may do anything")
+    del model.forward
     handle = block.mlp.fc1.register_forward_hook(lambda module, args, output: output * 2)
     assert "fc1 is a torch.nn.modules.linear.Linear: it has forward hooks" in refused(model)
     handle.remove()
@@ -287,8 +309,11 @@ def test_what_may_do_anything_is_refused(example: Example) -> None:
 
         forward_features = forward
 
+    if example is DINOV2:
+        model.encoder.__class__ = type("Encoder", (type(model.encoder),), {})
+        assert "Dinov2Encoder, and no subclass" in refused(model)
     model.__class__ = Model
-    assert "may do anything with the blocks" in refused(model)
+    assert "and may do anything" in refused(model)
 
 
 def test_blocks_that_compute_otherwise_are_refused(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,6 +375,44 @@ def test_masks_are_refused(example: Example) -> None:
         )
 
 
+def test_networks_are_compiled_and_exported(example: Example) -> None:
+    net = evt.convert(built(example))
+    picture = example.pictures(1, SMALL_GRIDS[0])
+    torch._dynamo.reset()
+    with torch.no_grad():
+        expected = net(picture)
+        compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+        assert relative_error(compiled(picture), expected) < TOLERANCE
+        exported = torch.export.export(net, (picture,), strict=False).module()
+        assert relative_error(exported(picture), expected) < TOLERANCE
+
+
+def test_half_precision(example: Example) -> None:
+    """Converted before or after, and by autocast."""
+    model = built(example)
+    picture = example.pictures(1, SMALL_GRIDS[0])
+    before = evt.convert(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        stream = before.stream("rows", r=17)
+        stream(picture)
+        assert relative_error(stream(2 * picture), example.features(model, 2 * picture)) < 0.05
+    model.bfloat16()
+    picture = picture.bfloat16()
+    for net in (before, evt.convert(model)):
+        assert relative_error(net(picture).float(), example.features(model, picture).float()) < 0.05
+
+
+def test_operations_are_counted_on_the_meta_device() -> None:
+    with torch.device("meta"):
+        model = library("timm").create_model("vit_base_patch16_224", pretrained=False)
+        frame = torch.empty(1, 3, 224, 224)
+    net = evt.convert(model.eval())
+    with evt.count_ops() as ops:
+        net(frame)
+    assert ops["linear"] == 12 * 197 * 12 * 768**2
+    assert ops["matmul"] == 12 * 2 * 197**2 * 768
+
+
 def test_copies_are_apart(example: Example) -> None:
     net = evt.convert(built(example))
     other = copy.deepcopy(net)
@@ -365,3 +428,12 @@ def test_importing_the_package_imports_neither_torch_nor_the_libraries() -> None
     code = "import evt, sys; assert not {'torch', 'timm', 'transformers'} & set(sys.modules); evt.convert; evt.TopR; "
     code += "assert not {'timm', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_table_of_conversions_has_every_example() -> None:
+    """And errors that are as small as they must be; scripts/check_conversions.py writes it."""
+    lines = (Path(__file__).parents[3] / "docs/conversions.md").read_text().splitlines()
+    rows = [re.split(r" ?\| ?", line)[1:-1] for line in lines if re.match(r"\| (timm|transformers):", line)]
+    assert [row[0] for row in rows] == [example.title for example in (*EXAMPLES, *REFUSED)]
+    for _, _, *errors_of_row in rows[: len(EXAMPLES)]:
+        assert all(float(error) < TOLERANCE for error in errors_of_row if error)

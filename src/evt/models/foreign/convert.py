@@ -10,12 +10,23 @@ from torch import Tensor, nn
 from evt.errors import ConfigError, ConversionError
 from evt.eventful import VARIANTS, Blocks, Policy, States, Stream, TopR, Variant
 from evt.models.foreign import of_timm, of_transformers
-from evt.models.foreign.family import Family, Refused, kind_of, refuse
+from evt.models.foreign.family import Family, Refused, expect, kind_of, refuse
 from evt.models.foreign.parts import twin
 from evt.models.foreign.slot import Slot, flat, laid_out, run
 
 FAMILIES = of_timm.FAMILIES | of_transformers.FAMILIES
 """What can be converted, by the class that it is of."""
+
+OTHERS = {
+    **dict.fromkeys(("swin_transformer", "swin", "swinv2"), "its windows shift, and its tokens are merged"),
+    **dict.fromkeys(
+        ("hiera", "mvitv2", "pvt_v2", "pvt"), "its tokens are pooled between blocks, or keys within them"
+    ),
+    **dict.fromkeys(("beit", "vision_transformer_relpos"), "each head adds a table of relative positions"),
+    "cait": "its heads mix their attention",
+    "xcit": "its attention is between channels",
+}
+"""Why models are not converted that are often met, by the file that has them."""
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 """How far what a block adds to its tokens may be from what the original adds, relative to it; of other types 0.1."""
@@ -38,6 +49,7 @@ def convert(model: nn.Module) -> Converted:
         family = _family_of(model)
         _check_random(model)
         family.check(model)
+        _check_methods(model, family)
         originals: Any = model.get_submodule(family.blocks)
         _check_hooks(originals)
         num_prefix_tokens = family.num_prefix_tokens(model)
@@ -133,13 +145,8 @@ def _family_of(model: nn.Module) -> Family:
         family = FAMILIES.get(kind_of(cls))
         if family is None:
             continue
-        if getattr(type(model), family.method) is not getattr(cls, family.method) or family.method in vars(
-            model
-        ):
-            refuse(
-                model,
-                f"its {family.method} is not that of {kind_of(cls)}, and may do anything with the blocks",
-            )
+        if getattr(type(model), family.method) is not getattr(cls, family.method):
+            refuse(model, f"its {family.method} is not that of {kind_of(cls)}, and may do anything")
         return family
     inside = [
         f"{path} can be, which is a {kind_of(part)}"
@@ -148,8 +155,14 @@ def _family_of(model: nn.Module) -> Family:
     ]
     if inside:
         refuse(model, f"not as a whole; its part {inside[0]}")
-    known = sorted({kind.split(".")[0] + "'s " + kind.rsplit(".", 1)[-1] for kind in FAMILIES})
-    return refuse(model, f"what is known is {', '.join(known)}")
+    file = type(model).__module__.rpartition(".")[2].removeprefix("modeling_")
+    known = "; ".join(
+        f"of {library} {', '.join(kind.rsplit('.', 1)[1] for kind in FAMILIES if kind.startswith(library))}"
+        for library in ("timm", "transformers")
+    )
+    return refuse(
+        model, f"{OTHERS.get(file, 'it is not known to be made of plain blocks')} (known are {known})"
+    )
 
 
 def _check_random(model: nn.Module) -> None:
@@ -168,15 +181,23 @@ def _check_random(model: nn.Module) -> None:
             )
 
 
+def _check_methods(model: nn.Module, family: Family) -> None:
+    """Refuse code of others in the place of what is relied upon."""
+    if family.encoder is not None:
+        expect(model.get_submodule(family.blocks.rpartition(".")[0]), model, family.encoder)
+    for module in model.modules():
+        # As a compiled one, which would go on running the model's own parts.
+        if replaced := {"forward", family.method} & vars(module).keys():
+            refuse(module, f"its {replaced.pop()} was replaced, and may do anything")
+
+
 def _check_hooks(blocks: nn.Module) -> None:
-    """Refuse what would not be called any more: hooks on blocks and in them, and methods of single objects."""
+    """Refuse hooks on blocks and in them, which would not be called any more."""
     for module in blocks.modules():
         hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-        # transformers has its own, for `output_hidden_states`, which find what they are to fill.
+        # transformers has its own, for `output_hidden_states`.
         if any(getattr(hook, "__module__", None) != "transformers.utils.output_capturing" for hook in hooks):
             refuse(module, "it has forward hooks, which would not be called")
-        if "forward" in vars(module):
-            refuse(module, "its forward was replaced, and may do anything")
 
 
 @torch.no_grad()

@@ -35,6 +35,7 @@ class Example:
     small: what else, for a model that is built and run in a blink.
     patch: side of a patch in pixels.
     resizes: whether it takes pictures of other sizes than its own.
+    frames: of a clip, where it takes clips in the place of pictures.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Example:
     small: Mapping[str, Any] = field(default_factory=dict)
     patch: int = 16
     resizes: bool = True
+    frames: int | None = None
 
     def __str__(self) -> str:
         return f"{self.name}, {self.note}" if self.note else self.name
@@ -51,6 +53,11 @@ class Example:
     def library(self) -> str:
         """Whose it is."""
         return "timm" if self.name.islower() else "transformers"
+
+    @property
+    def title(self) -> str:
+        """The model in a table."""
+        return f"{self.library}: `{self.name}`" + (f", {self.note}" if self.note else "")
 
     def build(self, small: bool = False) -> nn.Module:
         """The model in evaluation mode, all weights random.
@@ -74,8 +81,9 @@ class Example:
         return model
 
     def pictures(self, batch: int, grid: tuple[int, int]) -> Tensor:
-        """Random pictures of so many patches, (B, 3, H, W)."""
-        return torch.randn(batch, 3, *(self.patch * side for side in grid))
+        """Random pictures of so many patches, (B, 3, H, W), or clips, (B, T, 3, H, W)."""
+        frames = () if self.frames is None else (self.frames,)
+        return torch.randn(batch, *frames, 3, *(self.patch * side for side in grid))
 
     def features(self, model: Any, pictures: Tensor) -> Tensor:
         """What the model itself makes of pictures."""
@@ -165,9 +173,34 @@ EXAMPLES = (
         small={"window_size": 3, "window_block_indices": [0]},
     ),
     Example("VitDetModel", note="global, no relative positions"),
+    Example("VideoMAEModel", {"num_frames": 4}, "4 frames a clip", resizes=False, frames=4),
     Example("CLIPVisionModel", {"patch_size": 16}),
     Example("SiglipVisionModel"),
 )
+
+_ONE = {"depth": 1}
+
+REFUSED = (
+    Example("swin_tiny_patch4_window7_224"),
+    Example("hiera_tiny_224"),
+    Example("vit_tiny_r_s16_p8_224", _ONE, "hybrid"),
+    Example("vit_relpos_small_patch16_224", _ONE),
+    Example("beit_base_patch16_224", _ONE),
+    Example("cait_xxs24_224"),
+    Example("vit_small_patch16_18x2_224", _ONE, "parallel blocks"),
+    Example("vit_small_patch16_224", _ONE | {"attn_layer": "diff"}, "differential attention"),
+    Example("vit_small_patch16_rope_mixed_224", _ONE),
+    Example("samvit_base_patch16", _ONE | {"use_rope": True, "use_rel_pos": False}, "RoPE"),
+    Example("vit_small_patch16_224", {"drop_path_rate": 0.1}, "stochastic depth, in training mode"),
+    Example("SwinModel"),
+    Example("HieraModel"),
+    Example("PvtModel"),
+    Example("ViTForImageClassification", {"num_hidden_layers": 1}),
+    Example(
+        "VitDetModel", {"residual_block_indices": [0], "num_hidden_layers": 1}, "a convolution after a block"
+    ),
+)
+"""What is refused."""
 
 
 @torch.no_grad()
@@ -203,15 +236,16 @@ def imported(name: str) -> Any:
     Raises:
         ModuleNotFoundError: it is not installed.
     """
-    if name == "timm":
-        try:
-            importlib.import_module("torchvision")
-        except RuntimeError:
-            # A build for another torch than this one, as beside torch for CPUs: on import it asks for two operators.
-            ops = torch.library.Library("torchvision", "FRAGMENT")
-            ops.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            ops.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            _kept.append(ops)  # they are there for as long as this is
-            for half in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-                del sys.modules[half]
+    try:
+        importlib.import_module("torchvision")
+    except ModuleNotFoundError:
+        pass  # transformers does without
+    except RuntimeError:
+        # A build for another torch than this one, as beside torch for CPUs: on import it asks for two operators.
+        ops = torch.library.Library("torchvision", "FRAGMENT")
+        ops.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        ops.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _kept.append(ops)  # they are there for as long as this is
+        for half in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[half]
     return importlib.import_module(name)

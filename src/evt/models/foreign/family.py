@@ -69,6 +69,7 @@ class Family:
 
     method: runs the blocks one after the other, and does nothing else with them. A subclass may not have its own.
     blocks: where they are, as `encoder.layer`.
+    encoder: the class of what has them, and runs them, where that is not the model itself.
     parts: what a block is made of; raises `Refused` where it is anything else.
     features: what the model makes of frames (B, C, H, W), a tensor.
     num_prefix_tokens: the first tokens that stand for no place in the picture.
@@ -85,6 +86,7 @@ class Family:
     parts: Callable[[Any], Parts]
     features: Callable[[Any, Tensor], Tensor]
     num_prefix_tokens: Callable[[Any], int]
+    encoder: str | None = None
     check: Callable[[Any], None] = lambda model: None
     rotary: Callable[[Any], Turns] = lambda model: no_turns
     form: str = "BNC"

@@ -45,9 +45,7 @@ def parts(layer: Any, names: Names) -> Parts:
     expect(layer, layer, names.layer)
     attn = getattr(layer, names.attn)
     expect(attn, layer, names.attention)
-    implementation = attn.config._attn_implementation
-    if implementation not in ATTENTION:
-        refuse(attn, f"its implementation is {implementation!r}; it must be one of {', '.join(ATTENTION)}")
+    check_implementation(attn)
     scale1, scale2 = (getattr(layer, name) if name else None for name in (names.scale1, names.scale2))
     norm1, norm2, out = getattr(layer, names.norm1), getattr(layer, names.norm2), getattr(attn, names.out)
     q, k, v = attn.q_proj, attn.k_proj, attn.v_proj
@@ -61,6 +59,39 @@ def parts(layer: Any, names: Names) -> Parts:
         num_heads=getattr(attn, names.num_heads),
         scale=getattr(attn, names.scaling),
     )
+
+
+def videomae_parts(layer: Any) -> Parts:
+    """The parts of a layer of VideoMAE, whose tokens are those of a clip."""
+    expect(layer, layer, f"{_VIDEOMAE}Layer")
+    attn, out = layer.attention.attention, layer.attention.output
+    for module, kind in (
+        (attn, "SelfAttention"),
+        (out, "SelfOutput"),
+        (layer.attention, "Attention"),
+        (layer.intermediate, "Intermediate"),
+        (layer.output, "Output"),
+    ):
+        expect(module, layer, _VIDEOMAE + kind)
+    check_implementation(attn)
+    check_tokenwise(layer.layernorm_before, attn.query, attn.key, attn.value, out.dense)
+    check_tokenwise(layer.layernorm_after, layer.intermediate, layer.output.dense)
+    return Parts(
+        norm1=chain(layer.layernorm_before),
+        qkv=Apart(counted(attn.query), counted(attn.key), counted(attn.value)),
+        proj=chain(out.dense),
+        norm2=chain(layer.layernorm_after),
+        mlp=chain(layer.intermediate, layer.output.dense),
+        num_heads=attn.num_attention_heads,
+        scale=attn.scaling,
+    )
+
+
+def check_implementation(attn: Any) -> None:
+    """Refuse attention that a program has added to those of transformers."""
+    implementation = attn.config._attn_implementation
+    if implementation not in ATTENTION:
+        refuse(attn, f"its implementation is {implementation!r}; it must be one of {', '.join(ATTENTION)}")
 
 
 def hidden_state(model: Any, frame: Tensor) -> Tensor:
@@ -176,10 +207,12 @@ def _family(
     blocks: str,
     num_prefix_tokens: Callable[[Any], int],
     features: Callable[[Any, Tensor], Tensor] = resized_hidden_state,
+    encoder: str | None = None,
 ) -> Family:
     return Family(
         method="forward",
         blocks=blocks,
+        encoder=encoder,
         parts=partial(parts, names=names),
         features=features,
         num_prefix_tokens=num_prefix_tokens,
@@ -214,18 +247,23 @@ _SAM_FAMILY = Family(
 _SAM3 = f"{_file('sam3')}Sam3"
 _SAM3_NAMES = Names(f"{_SAM3}ViTLayer", f"{_SAM3}ViTRoPEAttention", norm1="layer_norm1", norm2="layer_norm2")
 
+_VIDEOMAE = f"{_file('videomae')}VideoMAE"
+
 FAMILIES = {
     f"{_VIT}Model": _family(
         Names(f"{_VIT}Layer", f"{_VIT}Attention", norm1="layernorm_before", norm2="layernorm_after"),
         "layers",
         lambda model: 1,
     ),
-    f"{_DINOV2}Model": _family(_dinov2(_DINOV2), "encoder.layer", lambda model: 1, hidden_state),
+    f"{_DINOV2}Model": _family(
+        _dinov2(_DINOV2), "encoder.layer", lambda model: 1, hidden_state, f"{_DINOV2}Encoder"
+    ),
     f"{_REGISTERS}Model": _family(
         _dinov2(_REGISTERS),
         "encoder.layer",
         lambda model: 1 + model.config.num_register_tokens,
         hidden_state,
+        f"{_REGISTERS}Encoder",
     ),
     f"{_DINOV3}Model": replace(
         _family(
@@ -233,13 +271,16 @@ FAMILIES = {
             "model.layer",
             lambda model: 1 + model.config.num_register_tokens,
             hidden_state,
+            f"{_DINOV3}Encoder",
         ),
         check=check_dinov3,
         rotary=dinov3_rotary,
         arguments=lambda cos, sin: {"position_embeddings": (cos, sin)},
     ),
     f"{_SAM}VisionEncoder": _SAM_FAMILY,
-    f"{_SAM}VisionModel": replace(_SAM_FAMILY, blocks="vision_encoder.layers"),
+    f"{_SAM}VisionModel": replace(
+        _SAM_FAMILY, blocks="vision_encoder.layers", encoder=f"{_SAM}VisionEncoder"
+    ),
     f"{_SAM3}ViTModel": replace(
         _family(_SAM3_NAMES, "layers", lambda model: 0, hidden_state),
         parts=partial(sam3_parts, names=_SAM3_NAMES),
@@ -251,6 +292,7 @@ FAMILIES = {
     f"{_VITDET}Model": replace(
         _SAM_FAMILY,
         blocks="encoder.layer",
+        encoder=f"{_VITDET}Encoder",
         parts=partial(
             windowed_parts,
             names=Names(
@@ -260,7 +302,19 @@ FAMILIES = {
         form="BCHW",
         returns_tuple=True,
     ),
-    f"{_CLIP}VisionModel": _family(_clip(_CLIP), "encoder.layers", lambda model: 1),
-    f"{_SIGLIP}VisionModel": _family(_clip(_SIGLIP), "encoder.layers", lambda model: 0),
+    f"{_VIDEOMAE}Model": Family(
+        method="forward",
+        blocks="encoder.layer",
+        encoder=f"{_VIDEOMAE}Encoder",
+        parts=videomae_parts,
+        features=hidden_state,
+        num_prefix_tokens=lambda model: 0,
+    ),
+    f"{_CLIP}VisionModel": _family(
+        _clip(_CLIP), "encoder.layers", lambda model: 1, encoder=f"{_CLIP}Encoder"
+    ),
+    f"{_SIGLIP}VisionModel": _family(
+        _clip(_SIGLIP), "encoder.layers", lambda model: 0, encoder=f"{_SIGLIP}Encoder"
+    ),
 }
 """By class."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,18 +17,40 @@ from evt.eventful.layout import Grid
 from evt.models.foreign.family import Family, Turns
 from evt.models.foreign.parts import twin
 
-# What the blocks of a converted network are run with at the moment, if it runs; of each thread its own.
-_running: ContextVar[tuple[States | None, Policy | None] | None] = ContextVar("_running", default=None)
+
+@dataclass
+class Run:
+    """What the blocks of a converted network are run with, and how often they were."""
+
+    states: States | None = None
+    policy: Policy | None = None
+    times: int = 0
+
+
+# That of the network which runs at the moment; of each thread its own.
+_running: ContextVar[Run | None] = ContextVar("_running", default=None)
 
 
 @contextmanager
 def run(states: States | None, policy: Policy | None) -> Iterator[None]:
-    """Within this, slots run their blocks with these states and this policy."""
-    token = _running.set((states, policy))
+    """Within this, a slot runs its blocks with these states and this policy.
+
+    Raises:
+        ConversionError: it did not, or more than once; or a stream is compiled.
+    """
+    if torch.compiler.is_dynamo_compiling():  # which does not know of context variables
+        if states is not None:
+            raise ConversionError("torch.compile takes a converted network as it is, without states")
+        yield
+        return
+    own = Run(states, policy)
+    token = _running.set(own)
     try:
         yield
     finally:
         _running.reset(token)
+    if own.times != 1:
+        raise ConversionError(f"the model ran its blocks {own.times} times; it must run them once")
 
 
 class Slot(nn.Module):
@@ -53,14 +76,17 @@ class Slot(nn.Module):
         """
         tokens, grid = flat(x, self._family.form)
         turns = self.turns(kwargs, tokens, grid)
+        running = None if torch.compiler.is_dynamo_compiling() else _running.get()
         given = [repr(value) for value in args if value is not None and value is not False]
         given += [name for name, value in kwargs.items() if value is not None and value is not False]
-        if given:
+        # While a network is exported, transformers makes a mask by itself, which hides nothing.
+        if given and not (running and torch.compiler.is_compiling()):
             raise ConversionError(
                 f"the blocks of a converted network take tokens alone; {', '.join(given)} was given"
             )
-        states, policy = _running.get() or (None, None)
-        tokens = self.of_grid(grid, tokens.device)(tokens, states, policy, turns)
+        running = running or Run()
+        running.times += 1
+        tokens = self.of_grid(grid, tokens.device)(tokens, running.states, running.policy, turns)
         out = laid_out(tokens, self._family.form, grid)
         return (out,) if self._family.returns_tuple else out
 

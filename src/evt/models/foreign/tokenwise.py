@@ -44,6 +44,7 @@ _TRANSFORMERS = {
     "dinov3_vit": ("DINOv3ViTMLP", "DINOv3ViTGatedMLP", "DINOv3ViTLayerScale"),
     "sam": ("SamMLPBlock",),
     "sam3": ("Sam3MLP",),
+    "videomae": ("VideoMAEIntermediate",),
     "vitdet": ("VitDetMlp",),
     "clip": ("CLIPMLP",),
     "siglip": ("SiglipMLP",),
