@@ -236,6 +236,7 @@ def imported(name: str) -> Any:
     Raises:
         ModuleNotFoundError: it is not installed.
     """
+    importlib.import_module("evt.models.ops")  # which decides by its import of torchvision whose operators serve
     try:
         importlib.import_module("torchvision")
     except ModuleNotFoundError:
