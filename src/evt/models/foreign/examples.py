@@ -236,7 +236,7 @@ def imported(name: str) -> Any:
     Raises:
         ModuleNotFoundError: it is not installed.
     """
-    importlib.import_module("evt.models.ops")  # which decides by its import of torchvision whose operators serve
+    importlib.import_module("evt.models.ops")  # it looks whether torchvision has its own, before it is imported
     try:
         importlib.import_module("torchvision")
     except ModuleNotFoundError:
