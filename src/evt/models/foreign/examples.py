@@ -236,7 +236,8 @@ def imported(name: str) -> Any:
     Raises:
         ModuleNotFoundError: it is not installed.
     """
-    importlib.import_module("evt.models.ops")  # it looks whether torchvision has its own, before it is imported
+    # It looks whether torchvision has operators, and must not find those below.
+    importlib.import_module("evt.models.ops")
     try:
         importlib.import_module("torchvision")
     except ModuleNotFoundError:
