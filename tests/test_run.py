@@ -48,6 +48,8 @@ def test_a_run_ends_in_what_frame_skipping_would_have_given(
     command(monkeypatch, run, *TRAINED, "variant=skip", "policy.every=1", f"hydra.run.dir={tmp_path}")
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert "skipping" not in found  # it would be compared with itself
+    command(monkeypatch, run, *TRAINED, "variant=skip_moved", "policy.every=2", f"hydra.run.dir={tmp_path}")
+    assert "skipping" in json.loads((tmp_path / "metrics.json").read_text())
 
 
 def test_a_run_ends_in_a_table_and_in_its_folder(

@@ -50,7 +50,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     read = [chosen.weights.sha256, getattr(chosen.policy, "sha256", None)]
     key = json.dumps([evt.__version__, code_of(cfg), settings, cfg.compare, *read], sort_keys=True)
     metrics, files = measure(chosen, ledger, key, cfg.data.get("on_error", "fail"), cfg.compare)
-    if chosen.variant is not None and chosen.variant.hold:
+    if chosen.variant is not None and chosen.variant.hold and not chosen.variant.move:
         metrics.pop("skipping", None)  # with itself
     if not chosen.weights.trained:
         metrics = without_accuracy(metrics)

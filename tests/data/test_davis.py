@@ -143,7 +143,7 @@ def test_trees_that_lack_something_are_refused(tmp_path: Path) -> None:
 
 def test_a_video_of_one_frame_is_refused(tmp_path: Path) -> None:
     write_video(tmp_path, "ants", n=1)
-    with pytest.raises(DataError, match="480p/ants: a video of 1 frames; at least 2"):
+    with pytest.raises(DataError, match="480p/ants: too few frames, 1; at least 2"):
         DAVIS(tmp_path)
     with pytest.raises(DataError, match=r"data\.n_frames is 1; it must be a whole number of at least 2"):
         DAVIS(tmp_path, n_frames=1)

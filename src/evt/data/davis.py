@@ -194,7 +194,7 @@ def _video(name: str, pictures: Path, masks: Path, n_frames: int | None, one_obj
     files = by_number(str(path) for path in _ending(pictures, ".jpg"))[:n_frames]
     if len(files) < 2:
         raise DataError(
-            f"{pictures}: a video of {len(files)} frames; at least 2, such as 00000.jpg and 00001.jpg, are needed"
+            f"{pictures}: too few frames, {len(files)}; at least 2, such as 00000.jpg and 00001.jpg, are needed"
         )
     there = {path.stem: str(path) for path in _ending(masks, ".png")}
     if not there:

@@ -31,8 +31,8 @@ class Reduction:
 
     dense: None = None
     """What it is compared with, as `Variant.dense`: all tokens."""
-    hold = False
-    """As `Variant.hold`: nothing is kept from clip to clip."""
+    hold = move = False
+    """As of a `Variant`: nothing is kept from clip to clip."""
     selects = "tokens of a clip"
     """As of a `Policy`, which it is not: no variant of streams takes it."""
 
