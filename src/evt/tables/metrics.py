@@ -46,6 +46,11 @@ class Metric(Protocol):
         return {}
 
 
+def settled(seen: Sequence[Seen], first: int) -> Sequence[Seen]:
+    """What was seen of a video from a frame on; of a shorter one the second half."""
+    return seen[min(first, len(seen) // 2) :]
+
+
 @dataclass(frozen=True)
 class FrameOperations(Metric):
     """`gflops`: of a mean frame of long videos, of which a share are flushes; `videos` and `frames` that were run.
@@ -65,10 +70,8 @@ class FrameOperations(Metric):
 
     def record(self, seen: Sequence[Seen], data: Any) -> dict[str, float]:
         """See `Metric`."""
-        ops = [x.ops - x.decode_ops for x in seen]
-        settled = min(self.settled, len(seen) // 2)
-        first = [x for x, one in zip(ops, seen, strict=True) if one.sample.first]
-        later = [x for x, one in zip(ops[settled:], seen[settled:], strict=True) if not one.sample.first]
+        first = [x.ops - x.decode_ops for x in seen if x.sample.first]
+        later = [x.ops - x.decode_ops for x in settled(seen, self.settled) if not x.sample.first]
         counts = {"n_first": len(first), "n_later": len(later), "frames": len(seen)}
         return {"first": sum(first), "later": sum(later), **counts}
 

@@ -14,7 +14,7 @@ from evt.evaluate.trace import Seen
 from evt.metrics.agreement import relative_l2
 from evt.metrics.bootstrap import Estimate, mean_of
 from evt.metrics.motion import shift
-from evt.tables.metrics import Metric
+from evt.tables.metrics import Metric, settled
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Agreement(Metric):
         """See `Metric`."""
         errors = [
             relative_l2(step.output, dense.output)
-            for x in seen[min(self.settled, len(seen) // 2) :]
+            for x in settled(seen, self.settled)
             for step, dense in zip(x.steps, x.dense, strict=True)
         ]
         images = [x.sample.image for x in seen]
