@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -32,6 +34,16 @@ def test_every_frame_is_the_dense_model() -> None:
     skip, dense = net.stream(SKIP, Every(1)), net.stream(VARIANTS["base"])
     for frame in small_frames(3, changed=5):
         assert torch.equal(skip(frame), dense(frame))
+
+
+def test_on_the_fast_path_too() -> None:
+    """Else the time of frame skipping would be of attention that is slower than the dense model's."""
+    net, frames = small_vit(), small_frames(3, changed=5)
+    skip, dense = net.stream(replace(SKIP, fast=True), Every(2)), net.stream(Variant(fast=True))
+    outputs = [dense(frame) for frame in frames]
+    for frame, run in zip(frames, (0, 0, 2), strict=True):
+        assert torch.equal(skip(frame), outputs[run])
+    assert not torch.equal(outputs[0], net(frames[0]))  # in the last digits, so that the paths are told apart
 
 
 def test_a_saved_stream_goes_on_with_the_same_frames() -> None:

@@ -71,6 +71,13 @@ def test_a_phase_that_is_given_is_the_only_one() -> None:
     assert policy.phase == 2
 
 
+def test_a_path_that_is_given_is_run() -> None:
+    """Else the times of a table would be those of the slow path, under another name."""
+    assert [point(variant="base", **cells).run()[0].fast for cells in ({}, {"path": "fast"})] == [False, True]
+    assert point(variant="rows", r=3, path="fast").run()[0] == VARIANTS["rows"]
+    assert not point(variant="temporal", r=3, path="reference").run()[0].fast
+
+
 @pytest.mark.usefixtures("refreshed")
 def test_a_new_policy_is_a_row_without_a_change_to_the_tables(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -101,6 +108,8 @@ def test_a_new_policy_is_a_row_without_a_change_to_the_tables(
         ({"variant": "rlt", "r": 3}, "the point rlt r=3: variant rlt takes (threshold, lengths)"),
         ({"variant": "rlt"}, "variant rlt takes (threshold, lengths)"),
         ({"variant": "skip", "every": 2, "phase": 2}, "policy.phase is 2; it must be a whole number from 0 to 1"),
+        ({"variant": "base", "path": "slow"}, "the point base slow has path slow; it must be fast or reference"),
+        ({"variant": "rows", "r": 3, "path": "reference"}, "has path reference; it must be fast"),
         ({"variant": "temporal", "r": "x"}, "policy.r is 'x'; it must be a whole number"),
         ({"variant": "temporal", "r": {"a": 3}}, "a point's r is {'a': 3}; it must be a value, or a list of some"),
         ({"variant": "temporal", "r": []}, "a point's r is []; it must be a value, or a list of some"),

@@ -22,17 +22,19 @@ class SideBySide:
     model: what runs.
     moments: the samples that are seen at once: the frames of a number of all videos, or all clips.
     inputs: what a stream takes of each moment.
+    path: the dense model as it runs, on the reference path or the fast one.
     """
 
     model: Model
     moments: Sequence[Sequence[Any]]
     inputs: Sequence[Sequence[Tensor]]
+    path: Any = VARIANTS["base"]
     _decoded: dict[tuple[int, ...], Seen] = field(default_factory=dict)
 
     @cached_property
     def dense(self) -> list[list[Sequence[Step]]]:
         """The dense model's steps, by moment and sample."""
-        stream = self.model.stream(VARIANTS["base"])
+        stream = self.model.stream(self.path)
         seen = [
             observe_together(stream, x, now, [])[0] for now, x in zip(self.moments, self.inputs, strict=True)
         ]

@@ -154,7 +154,7 @@ class Stream:
         policy: Any = self.policy  # that selects frames
         number = 0 if held.frames is None else int(held.frames)
         if number == 0 or policy.due(number):
-            held.output = self.network(frame, None, None)
+            held.output = self.network(frame, self.network.states(self.variant.dense), None)
         held.frames = torch.tensor(number + 1)
         assert held.output is not None
         return held.output

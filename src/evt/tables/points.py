@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import product
 from typing import Any
@@ -15,12 +15,15 @@ from evt.build import build, class_of, configs, unset
 from evt.checked import kinds_of
 from evt.errors import ConfigError
 from evt.evaluate.variants import check_policy, takes
-from evt.eventful import VARIANTS
+from evt.eventful import VARIANTS, Variant
 from evt.settings import changed
 from evt.tokens import REDUCTIONS
 
 UNNAMED = ("top_r", "threshold", "every", "run_length", "random_drop", "merge")
 """Of configs/policy those that a point need not name: no two that a variant takes have a setting in common."""
+
+PATHS = ("fast", "reference")
+"""What a point's `path` may be; without one a variant is on the reference path, where it can be."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,17 @@ class Point:
             has = f"variant {name}" if name else "no variant"
             raise ConfigError(f"the point {self.label} has {has}; allowed are {', '.join(allowed)}")
         policy = self._policy()
-        return (policy, None) if name in REDUCTIONS else (VARIANTS[name], policy)
+        if name in REDUCTIONS:
+            return policy, None
+        return self._on_path(VARIANTS[name]), policy
+
+    def _on_path(self, variant: Variant) -> Variant:
+        """A variant on the path that the point names, or on its own."""
+        path = self["path"]
+        if path not in ("", *PATHS) or (path == "reference" and variant.rows):
+            allowed = PATHS if not variant.rows else ("fast",)
+            raise ConfigError(f"the point {self.label} has path {path}; it must be {' or '.join(allowed)}")
+        return replace(variant, fast=path == "fast") if path else variant
 
     def _policy(self) -> Any:
         """The policy of configs/policy that it names, or the one without a name that has all its settings."""
@@ -112,6 +125,8 @@ def checked_run(point: Point, model: Any) -> tuple[Any, Any]:
     variant, policy = point.run()
     allowed = ["base", *REDUCTIONS] if model.sees == "clips" else list(VARIANTS)
     try:
+        if point["path"] and model.sees == "clips":
+            raise ConfigError("models of whole clips have one path; a point must name none")
         if point["variant"] not in allowed:
             raise ConfigError(f"the variant is for other models; it must be one of {', '.join(allowed)}")
         model.check(variant)

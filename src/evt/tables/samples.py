@@ -22,6 +22,7 @@ from evt.errors import ConfigError
 from evt.evaluate.classes import class_names
 from evt.evaluate.side_by_side import SideBySide
 from evt.evaluate.trace import Seen
+from evt.eventful import VARIANTS, Variant
 from evt.metrics.bootstrap import Estimate
 from evt.models.loading import Weights, build_model
 from evt.settings import changed
@@ -90,7 +91,7 @@ class SampleWork:
             raise ConfigError("table.metrics has no metric; it must have one at least")
         self._models: dict[str, tuple[Any, Weights]] = {}
         points = [point for chosen in self._shown.values() for point in points_of(chosen["points"])]
-        check_columns(points, "model", *table.weights)
+        check_columns(points, "model", "path", *table.weights)
         # What is measured: a row of frame skipping is the mean of several.
         self._points = list(dict.fromkeys(phase for point in points for phase in point.phases()))
         wanted = WANTED[self._model(self._points[0])[0].sees]
@@ -134,7 +135,7 @@ class SampleWork:
             raise ConfigError(
                 f"points have {hidden[0]}, but table.columns does not; without it rows look alike"
             )
-        known = ["variant", "model", *self._table.weights, *settings, *made]
+        known = ["variant", "path", "model", *self._table.weights, *settings, *made]
         if empty := [name for name in columns if name not in known]:
             log.warning("nothing makes %s of table.columns", ", ".join(empty))
 
@@ -205,9 +206,15 @@ class SampleWork:
         groups: dict[Any, list[Point]] = {}
         for point in self._points:
             settings = {name: x for name, x in self._settings(point).items() if name != "fine_tuned"}
-            run = (str(settings), point["variant"], point.setting, point["phase"])
+            run = (str(settings), point["variant"], point["path"], point.setting, point["phase"])
             groups.setdefault(run, []).append(point)
         return list(groups.values())
+
+    @property
+    def _dense(self) -> Variant:
+        """The dense model, on the path of its own row."""
+        rows = (point.run()[0] for point in self._points if point["variant"] == "base")
+        return next(rows, VARIANTS["base"])
 
     @torch.no_grad()
     def measure(self, batch: Sequence[int]) -> list[list[list[Any]]]:
@@ -227,7 +234,7 @@ class SampleWork:
             if kind not in inputs:
                 inputs[kind] = [list(_side_by_side(models[0], now)) for now in moments]
             if settings not in runs:
-                runs[settings] = SideBySide(models[0], moments, inputs[kind])
+                runs[settings] = SideBySide(models[0], moments, inputs[kind], self._dense)
             seen: dict[Point, list[list[Seen]]] = {point: [] for point in points}
             decoders = [models if i in detected else [] for i in range(len(moments))]
             for shares in runs[settings].run(*points[0].run(), decoders, beside):
