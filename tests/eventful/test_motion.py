@@ -102,6 +102,17 @@ def test_operations_are_counted_and_few() -> None:
     assert ops == {"gate": 17**2 * 16 * 36 + 3 * 36 * 24}
 
 
+def test_a_frame_that_was_run_whole_is_not_searched() -> None:
+    first, second = views(4, 0)
+    kept, own = (with_class_token().stream(v, TopR(43)) for v in (VARIANTS["frame"], FRAME))
+    for frame in (first, second):
+        with count_ops() as ops:
+            kept(frame)
+        with count_ops() as own_ops:
+            own(frame)
+    assert own_ops == ops
+
+
 @pytest.mark.parametrize("changes", [{}, {"gate": "reference"}])
 def test_only_what_is_kept_can_be_moved(changes: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="move needs hold, or the gate `frame`"):

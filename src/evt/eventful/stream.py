@@ -147,6 +147,8 @@ class Stream:
             return out
         for tokens in passed:
             states.cells = replaced(states.cells, now, tokens, self._grid)
+        if torch.equal(states.cells, now):  # nothing is of another picture, as in a frame that was run whole
+            return out
         return moved(out, shifts(states.cells, now, self._grid))
 
     def _skip(self, frame: Tensor, held: Held) -> Tensor:
