@@ -35,9 +35,6 @@ format: $(READY)  ## Format and sort the code in place
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Paths go through the environment, so that names of any characters arrive (a $ is $$ in make).
-export VID_ROOT FRAMES WEIGHTS EPIC_ROOT KINETICS_CSV KINETICS_VIDEOS TUNED CLIPS REAL
-
 # VID_ROOT=FOLDER: ImageNet VID, for the accuracy columns; with WEIGHTS=FILE, the checkpoint. N_VIDEOS=K looks at K.
 # Without them, rows whose operations depend on the frames are measured on FRAMES, a folder of pictures.
 VID_ROOT ?=
@@ -145,3 +142,7 @@ on-gpu:
 .PHONY: clean
 clean:  ## Remove the virtual environment and caches; results and runs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+
+# Paths go through the environment, so that names of any characters arrive (a $ is $$ in make). This stands last: a
+# variable that was exported is defined, and `?=` leaves it alone.
+export VID_ROOT FRAMES WEIGHTS EPIC_ROOT KINETICS_CSV KINETICS_VIDEOS TUNED CLIPS REAL

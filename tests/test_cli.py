@@ -295,7 +295,7 @@ def test_the_citation_is_of_this_version_and_names_both_methods() -> None:
     assert os.linesep.join(["MIT License", ""]) in (ROOT / "LICENSE").read_text()
 
 
-def test_paths_of_any_characters_go_through_make(tmp_path: Path) -> None:
+def test_paths_of_any_characters_go_through_make() -> None:
     """What make would run, as its dry run says, with a name that shells and Hydra would read something into."""
     given = [f"{name}={NAME.replace('$', '$$')}" for name in ("VID_ROOT", "WEIGHTS")]
     make = ["make", "--no-print-directory"]  # make test says the folder that it enters
@@ -307,10 +307,14 @@ def test_paths_of_any_characters_go_through_make(tmp_path: Path) -> None:
     arguments = shlex.split(said.splitlines()[0])
     assert "data.root=${oc.env:VID_ROOT}" in arguments
     assert "model.checkpoint=${oc.env:WEIGHTS}" in arguments
-    show = 'show:\n\t@printf %s "$$VID_ROOT"\n'
-    makefile = tmp_path / "Makefile"
-    makefile.write_text((ROOT / "Makefile").read_text() + show)
-    assert subprocess.check_output([*make, "-f", str(makefile), "show", *given], text=True, cwd=ROOT) == NAME
+
+    def arrives(name: str, *given: str) -> str:
+        show = ["--eval", f'show: ; @printf %s "$${name}"', "show"]
+        environment = {key: x for key, x in os.environ.items() if key != name}
+        return subprocess.check_output([*make, *show, *given], text=True, cwd=ROOT, env=environment)
+
+    assert arrives("VID_ROOT", *given) == NAME
+    assert arrives("REAL") == "../shared/data"  # what stands in the Makefile arrives, too
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "scripts").glob("*.py")))
