@@ -45,6 +45,7 @@ from evt.data.kinetics import Kinetics
 from evt.data.something import SomethingSomething
 from evt.data.vid import VID
 from evt.errors import CheckpointError, ConfigError, DataError, TrainingError
+from evt.evaluate.calibrated import Calibration
 from evt.evaluate.ledger import Ledger
 from evt.models import shipped
 from evt.models.checkpoints import classes_in, hash_of, read_checkpoint, save_checkpoint
@@ -231,6 +232,12 @@ def epic_of(folder: Path) -> str:
     )
 
 
+def make_calibration(folder: Path) -> None:
+    Calibration("vit", 36, {"gate": "reference"}, "", ["a"], 4, [4.1] * 6, [0.25] * 6).write(
+        folder / "c.json"
+    )
+
+
 def make_epic(folder: Path) -> None:
     write_video(folder / "videos/P01_01.mp4", 60, 60)
     (folder / "EPIC_100_validation.csv").write_text(EPIC)
@@ -264,6 +271,9 @@ KINDS = {
     "ledger": Kind(make_ledger, "*.jsonl", resume_ledger, sealed=True),
     "cache": Kind(lambda x: filled(x, small_vivit()), "*.*", cache_of, sealed=True),
     "shipped": Kind(make_shipped, "*", shipped_of, sealed=True),
+    "calibration": Kind(
+        make_calibration, "*.json", lambda x: digest(*Calibration.read(x / "c.json")), sealed=True
+    ),
     "configs": Kind(
         lambda x: shutil.copytree(ROOT / "configs", x / "configs"), "configs/**/*.yaml", run_with_configs
     ),

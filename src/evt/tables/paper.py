@@ -26,7 +26,7 @@ from evt.models.loading import Weights, build_model
 from evt.settings import changed
 from evt.tables.fill import said
 from evt.tables.filled import FilledTable
-from evt.tables.points import Point, agreement, check_columns, checked_run, paper_table, points_of
+from evt.tables.points import Point, agreement, check_columns, checked_run, files_read, paper_table, points_of
 
 SCALE = {"gflops": 1e9, "tflops": 1e12}
 """Operations in one unit of a column."""
@@ -118,7 +118,7 @@ class PaperWork:
         weights = "trained weights" if self._trained else f"seeded weights (seed {cfg.model.seed})"
         self._notes = said(cfg, table.accuracy_notes if self._accuracy else table.notes, weights=weights)
         loaded = filter(self._is_there, self._points) if self._trained else []
-        self.weights = [self._model(point)[1].sha256 for point in loaded]
+        self.weights = [*(self._model(point)[1].sha256 for point in loaded), *files_read(self._points)]
 
     def _settings(self, size: Any, fine_tuned: Path | None) -> DictConfig:
         """The settings of a model."""

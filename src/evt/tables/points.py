@@ -136,6 +136,12 @@ def checked_run(point: Point, model: Any) -> tuple[Any, Any]:
     return variant, policy
 
 
+def files_read(points: Sequence[Point]) -> list[str]:
+    """The sha256 of each file that a policy of points was read from."""
+    policies = (point.run()[1] for point in points)
+    return [policy.sha256 for policy in policies if hasattr(policy, "sha256")]
+
+
 def policy_columns() -> list[str]:
     """The columns of points that say which policy: its name in configs/policy, and the settings of all there."""
     kinds = [kinds_of(class_of(node, "policy")) for node in configs("policy").values()]

@@ -30,7 +30,7 @@ from evt.tables.fill import said
 from evt.tables.filled import FilledTable
 from evt.tables.metrics import Metric
 from evt.tables.paired import Row, compared, compared_names, covariance
-from evt.tables.points import Point, check_columns, checked_run, points_of, policy_columns
+from evt.tables.points import Point, check_columns, checked_run, files_read, points_of, policy_columns
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +98,9 @@ class SampleWork:
         offers = [wanted, *(["classes"] if table.labelled else [])]
         self.parts = getattr(build_data(cfg.data, "data", *offers), wanted)()
         n_frames = self._checked_length(wanted == "videos")
-        read = []
         for point in self._points:
             model, weights = self._model(point)
             variant, policy = checked_run(point, model)
-            read += [policy.sha256] if hasattr(policy, "sha256") else []
             if variant.hold and policy.every >= (n_frames or model.steps):
                 raise ConfigError(
                     f"the point {point.label} runs the first of {n_frames or model.steps} frames and no other; every "
@@ -112,7 +110,7 @@ class SampleWork:
         self._check_names(points)
         model, weights = self._model(self._points[0])
         self._notes = said(cfg, table.notes, model=model, weights=weights)
-        self.weights = [*(weights.sha256 for _, weights in self._models.values()), *read]
+        self.weights = [*(weights.sha256 for _, weights in self._models.values()), *files_read(self._points)]
 
     def _check_names(self, points: Sequence[Point]) -> None:
         """Refuse two things of one name, and points that could not be told apart.

@@ -21,7 +21,7 @@ from evt.models.loading import build_model
 from evt.settings import changed
 from evt.tables.fill import said
 from evt.tables.filled import FilledTable
-from evt.tables.points import Point, check_columns, checked_run, paper_table, points_of
+from evt.tables.points import Point, check_columns, checked_run, files_read, paper_table, points_of
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class SpeedWork:
         data = Path(str(cfg.data.get("path", cfg.data.name))).name
         self._notes = said(cfg, table.notes, machine=machine(self._device), data=data)
         self.parts = [(dtype, rows) for dtype in table.dtypes for rows in races]
-        self.weights = [machine(self._device)]  # of times, what they depend on
+        self.weights = [machine(self._device), *files_read(self._points)]  # times depend on the machine
 
     def _settings(self, point: Point) -> DictConfig:
         models = {self._cfg.model.name: self._cfg.model, **self._cfg.table.models}
