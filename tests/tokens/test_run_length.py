@@ -151,6 +151,9 @@ def test_run_lengths_are_of_whole_steps() -> None:
         (RandomDrop, {"threshold": float("inf")}, "policy.threshold is inf"),
         (RandomDrop, {"seed": -1}, "policy.seed is -1; it must be a whole number, 0 or more"),
         (Merge, {"r": 1.5}, "policy.r is 1.5; it must be a whole number, 0 or more"),
+        (Merge, {"r": [3, -1]}, "policy.r is -1; it must be a whole number, 0 or more"),
+        (Merge, {"r": 3, "inflect": 1.5}, "policy.inflect is 1.5; it must be from -1 to 1"),
+        (Merge, {"r": [3, 1], "inflect": -1}, "policy.r is a list, .*; inflect must be 0"),
     ],
 )
 def test_what_is_no_reduction_is_refused(kind: Any, settings: dict[str, Any], sentence: str) -> None:
@@ -164,8 +167,8 @@ class EveryOther(Reduction):
     def keep(self, views: Tensor, tubelet: tuple[int, int, int]) -> Tensor:
         return (torch.arange(64) % 2 == 0).expand(len(views), -1)
 
-    def between(self, tokens: Packed, k: Tensor) -> Packed:
-        if sum(tokens.lengths) < len(tokens.lengths) * 32:
+    def between(self, tokens: Packed, k: Tensor, block: int, depth: int) -> Packed:
+        if block:
             return tokens
         x = torch.cat([part[:-1] for part in tokens.x.split(list(tokens.lengths))])
         return Packed(x, [n - 1 for n in tokens.lengths])
@@ -190,6 +193,15 @@ def test_what_a_model_cannot_do_is_refused() -> None:
     Merge(32).check(tiny())
     with pytest.raises(ValueError, match=r"policy\.r is 33, .* 64; it must be at most 32"):
         Merge(33).check(tiny())
+    Merge([32, 16]).check(tiny())
+    with pytest.raises(
+        ValueError, match=r"policy\.r is 17, .* block 2 of 2 is given 32; it must be at most 16"
+    ):
+        Merge((32, 17)).check(tiny())
+    with pytest.raises(ValueError, match=r"policy\.r is 20, .* a view has 64; it must be at most 32"):
+        Merge(20, inflect=-1).check(tiny())
+    with pytest.raises(ValueError, match=r"policy\.r has 3 numbers, but the model has 2 blocks"):
+        Merge((1, 1, 1)).check(tiny())
     RunLength().check(tiny())
     with pytest.raises(ValueError, match=r"model\.length_embedding must be true"):
         RunLength(lengths=True).check(tiny())

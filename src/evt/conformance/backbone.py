@@ -16,7 +16,7 @@ TOLERANCE = 1e-4
 
 @torch.no_grad()
 def run(case: dict[str, Any], tensors: dict[str, Tensor]) -> Outcome:
-    """Run a case frame by frame, each of `input/tokens`, (T, N, D).
+    """Run a case frame by frame, each of `input/tokens`, (T, N, D) or, of several streams, (T, B, N, D).
 
     Raises:
         CaseError: weights, variant or policy are not those of such a model.
@@ -26,11 +26,13 @@ def run(case: dict[str, Any], tensors: dict[str, Tensor]) -> Outcome:
     load(net, weights_of(tensors, "weights/backbone.net."), without="patch_embed.")
     states = net.states(variant_of(case))
     outputs, counts = [], []
-    for t, tokens in enumerate(tensors["input/tokens"].split(1)):  # (1, N, D)
+    frames = tensors["input/tokens"]
+    for t, frame in enumerate(frames):
+        tokens = frame if frame.ndim == 3 else frame.unsqueeze(0)  # (B, N, D)
         with count_ops() as ops:
             outputs.append(net.forward_tokens(tokens, states, policy_of(case, t)))
         counts.append(ops)
-    return {"tokens": torch.cat(outputs)}, counts
+    return {"tokens": torch.stack(outputs).view_as(frames)} if outputs else {}, counts
 
 
 def settings_of(case: dict[str, Any]) -> dict[str, Any]:

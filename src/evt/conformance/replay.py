@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from evt.conformance import backbone, detector, dinov2, rlt, vivit
+from evt.conformance import backbone, detector, dinov2, rlt, tome, vivit
 from evt.conformance.case import CaseError
 
 KINDS: dict[str, Any] = {
@@ -25,6 +25,7 @@ KINDS: dict[str, Any] = {
     "vivit": vivit,
     "rlt": rlt,
     "dinov2": dinov2,
+    "tome": tome,
 }
 """Of each kind the module that runs its cases, and has the largest absolute error that usually passes."""
 

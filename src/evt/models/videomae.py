@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -96,6 +97,11 @@ class VideoMAE(nn.Module):
         return len(self.pos_embed)
 
     @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    @property
     def n_classes(self) -> int:
         """Of the classifier."""
         return self.head.out_features
@@ -183,7 +189,7 @@ class VideoMAE(nn.Module):
             ValueError: the views are of another shape than the model's, or the reduction cannot be done with it.
         """
         reduction = _checked(reduction)
-        x = self._embed(views)
+        x = self.embed(views)
         keep = reduction.keep(views, self.tubelet)
         if keep is None:
             tokens = Packed(x.flatten(0, 1), [x.shape[1]] * len(x))
@@ -193,15 +199,20 @@ class VideoMAE(nn.Module):
 
     def run_blocks(self, tokens: Packed, reduction: Reduction = ALL_TOKENS) -> Packed:
         """Run all blocks, whose attention is each clip's own."""
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            attn, (x, lengths, size) = block.attn, tokens
-            qkv = attn.qkv(block.norm1(x))  # (K, 3D)
-            q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).unbind(-3)  # (K, H, d) each
-            y = attn.proj(attend_packed(q, k, v, lengths, size).flatten(1))
-            tokens = reduction.between(Packed(add(y, x), lengths, size), k)
-            tokens = tokens._replace(x=add(block.mlp(block.norm2(tokens.x)), tokens.x))
+        for number in range(self.depth):
+            tokens = self.run_block(number, tokens, reduction)
         return tokens
+
+    def run_block(self, number: int, tokens: Packed, reduction: Reduction) -> Packed:
+        """Run a block by its number, from 0 on."""
+        block: Any = self.blocks[number]
+        attn, (x, lengths, size) = block.attn, tokens
+        qkv = attn.qkv(block.norm1(x))  # (K, 3D)
+        q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).unbind(-3)  # (K, H, d) each
+        y = attend_packed(q, k, v, lengths, size if reduction.proportional else None)
+        x = add(attn.proj(y.flatten(1)), x)
+        tokens = reduction.between(Packed(x, lengths, size), k, number, self.depth)
+        return tokens._replace(x=add(block.mlp(block.norm2(tokens.x)), tokens.x))
 
     def features(self, views: Tensor, reduction: Reduction | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Run views, (B, T, 3, size, size), to all that there is to learn from.
@@ -223,7 +234,12 @@ class VideoMAE(nn.Module):
         """The logits of pooled tokens, (V, D) to (V, classes)."""
         return self.head(self.fc_norm(pooled))
 
-    def _embed(self, views: Tensor) -> Tensor:
+    def embed(self, views: Tensor) -> Tensor:
+        """What the first block gets of all tokens, (V, T, 3, size, size) to (V, N, D).
+
+        Raises:
+            ValueError: see `encode`.
+        """
         expected = (self.view_frames, 3, self.size, self.size)
         if views.ndim != 5 or tuple(views.shape[1:]) != expected or len(views) == 0:
             sizes = ", ".join(map(str, expected))

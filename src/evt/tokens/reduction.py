@@ -25,12 +25,18 @@ class ClipModel(Protocol):
     def n_tokens(self) -> int:
         """Tokens of a view, all of them."""
 
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+
 
 class Reduction:
     """Nothing is reduced: the dense model."""
 
     dense: None = None
     """What it is compared with, as `Variant.dense`: all tokens."""
+    proportional = True
+    """Whether attention takes a token as so many keys as it stands for."""
     hold = move = False
     """As of a `Variant`: nothing is kept from clip to clip."""
     selects = "tokens of a clip"
@@ -51,8 +57,11 @@ class Reduction:
         """What the first block gets of the tokens that `keep` keeps, (K, D) to (K, D)."""
         return x
 
-    def between(self, tokens: Packed, k: Tensor) -> Packed:
-        """What goes on between attention and MLP of each block; k: the keys there, (K, H, d)."""
+    def between(self, tokens: Packed, k: Tensor, block: int, depth: int) -> Packed:
+        """What goes on between attention and MLP of a block, the first being 0 of so many.
+
+        k: the keys there, (K, H, d).
+        """
         return tokens
 
 
