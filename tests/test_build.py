@@ -67,7 +67,7 @@ def test_what_hydra_would_do_with_a_node_is_no_setting(key: str) -> None:
 
 def test_a_target_inside_a_setting_is_a_value_of_the_wrong_type() -> None:
     inside = {"_target_": "os.system", "_args_": ["ls"]}
-    with pytest.raises(ConfigError, match=r"^policy\.r is \{.*\}; it must be a whole number$"):
+    with pytest.raises(ConfigError, match=r"^policy\.r is \{.*\}; it must be a number$"):
         build(OmegaConf.create({"_target_": "evt.eventful.TopR", "name": "top_r", "r": inside}), "policy")
 
 
@@ -157,5 +157,6 @@ def test_policy_and_variant_are_told_of_beside_the_model(
     said = refused("policy.r=-3", "model.size=-16", "variant.pool=0")
     assert said == (
         "error: model.size is -16; it must be a whole number of at least 1. "
-        "policy.r is -3; it must be a whole number of at least 0. pool is 0; it must be at least 1"
+        "policy.r is -3; it must be a whole number of at least 0, or a share of the tokens above 0 and at most 1, "
+        "as 0.125. pool is 0; it must be at least 1"
     )

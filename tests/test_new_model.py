@@ -87,6 +87,12 @@ def test_it_is_measured_and_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert metrics["first"]["frames"] == 1
     assert metrics["later"]["frames"] == 3
     assert 0 < metrics["later"]["gflops"] < metrics["first"]["gflops"]
+    of_share = ["policy.r=0.25" if x == "policy.r=4" else x for x in given]  # of 16 tokens
+    command(monkeypatch, run.run, *of_share)
+    assert (
+        json.loads((tmp_path / "run/metrics.json").read_text())["later"]["gflops"]
+        == metrics["later"]["gflops"]
+    )
     command(monkeypatch, bench.bench, *given, "repeats=1", "threads=1", "parts=false")
     assert json.loads((tmp_path / "run/bench.json").read_text())["records"]["this"]["op_ratio"] > 1
 
@@ -95,6 +101,10 @@ def test_it_is_measured_and_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     ("arguments", "sentence"),
     [
         (["policy.r=17"], "policy.r is 17, but a frame has 16 tokens; it must be at most 16"),
+        (
+            ["policy.r=1.5"],
+            "policy.r is 1.5; it must be a whole number of at least 0, or a share of the tokens above",
+        ),
         (
             ["variant=rlt"],
             "variant is rlt, which is for videomae; for pocket it must be one of base, temporal,",

@@ -40,7 +40,7 @@ class Command:
     passes: PositiveInt = 1
     within: Annotated[float, Field(gt=0, lt=1)] = 0.05
     frames_per_video: PositiveInt | None = None
-    r: NonNegativeInt = 0
+    r: NonNegativeInt | Annotated[float, Field(gt=0, le=1)] = 0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0
 
 

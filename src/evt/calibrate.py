@@ -89,7 +89,8 @@ def _checked(cfg: DictConfig, chosen: Chosen) -> tuple[Variant, int]:
         raise ConfigError(
             f"policy is {cfg.policy.name}; it must be {allowed}, as many tokens of which are to pass in the mean"
         )
-    if not 0 < policy.r < n_tokens:
+    r = policy.tokens(n_tokens)
+    if not 0 < r < n_tokens:
         raise ConfigError(
             f"policy.r is {policy.r}; thresholds let from 1 to {n_tokens - 1} of a frame's {n_tokens} tokens pass"
         )
@@ -98,7 +99,7 @@ def _checked(cfg: DictConfig, chosen: Chosen) -> tuple[Variant, int]:
             f"the weights are a {chosen.weights}, of which thresholds mean nothing; trained ones are needed, as "
             "model.checkpoint=FILE"
         )
-    return variant, policy.r
+    return variant, r
 
 
 if __name__ == "__main__":

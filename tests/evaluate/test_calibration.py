@@ -134,6 +134,7 @@ def test_a_calibration_is_found_written_and_run(
             "policy is threshold; it must be top_r, as many tokens of which",
         ),
         (["policy.r=0"], "policy.r is 0; thresholds let from 1 to 255 of a frame's 256 tokens pass"),
+        (["policy.r=1.0"], "policy.r is 1.0; thresholds let from 1 to 255"),
         (["policy.r=256"], "policy.r is 256; thresholds let from 1 to 255"),
         (["policy.r=257"], "policy.r is 257, but a frame has 256 tokens; it must be at most 256"),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evt.eventful import VARIANTS, Policy, Stream, Threshold, TopR, Variant
+from evt.eventful import VARIANTS, Policy, Refresh, Stream, Threshold, TopR, Variant
 from evt.models.vit import ViT
 from tests.common import policy_for, small_frames, small_vit
 
@@ -366,9 +367,26 @@ def test_gates_and_policies_go_together(name: str, policy: Policy | None, messag
         small_vit().stream(VARIANTS[name], policy)
 
 
-@pytest.mark.parametrize("r", [-1, 1.5, True, "3", None])
+@pytest.mark.parametrize(("r", "n_tokens"), [(0.125, 4), (0.5, 18), (0.01, 1), (0.375, 14), (1.0, 36)])
+@pytest.mark.parametrize(
+    "policy", [TopR, partial(Refresh, every=3), partial(Refresh, every=3, staggered=True)]
+)
+def test_a_share_is_the_number_of_tokens_nearest_to_it(
+    policy: Callable[[float], Policy], r: float, n_tokens: int
+) -> None:
+    """A share must do on every frame what the number does that it stands for, a half up, and at least one token."""
+    grid = (3, 12) if r != 0.125 else (5, 6)  # 0.125 of 30 is 3.75
+    net, frames = small_vit(grid), small_frames(5, grid, changed=8)
+    share = run(net.stream(VARIANTS["rows"], policy(r)), frames)
+    number = run(net.stream(VARIANTS["rows"], policy(n_tokens)), frames)
+    assert all(torch.equal(a, b) for a, b in zip(share, number, strict=True))
+
+
+@pytest.mark.parametrize("r", [-1, 1.5, 1.0001, 64.0, 0.0, -0.5, float("nan"), float("inf"), True, "3", None])
 def test_an_impossible_budget_is_refused(r: object) -> None:
-    with pytest.raises(ValueError, match=r"policy\.r is"):
+    with pytest.raises(
+        ValueError, match=r"policy\.r is .*; it must be a whole number of at least 0, or a share"
+    ):
         TopR(r)  # type: ignore[arg-type]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal, Protocol
 
 import torch
@@ -98,28 +98,36 @@ class Policy(Protocol):
 class TopR:
     """Select the r tokens with the largest L2 error norm; `r` may change before any frame.
 
+    Args:
+        r: a whole number of tokens; or their share of all, above 0 and at most 1, as 0.125, which serves frames of
+            every size. See `tokens_of`.
+
     Raises:
-        ValueError: r is not a whole number of at least 0 or, at selection, is larger than the token count.
+        ValueError: r is neither or, at selection, is a number larger than the token count.
     """
 
     counts_tokens = True
     selects: Selects = "tokens"
-    _r: int
+    _r: float
 
-    def __init__(self, r: int) -> None:
+    def __init__(self, r: float) -> None:
         self.r = r
 
     def __repr__(self) -> str:
         return f"TopR(r={self.r})"
 
     @property
-    def r(self) -> int:
-        """The budget: tokens of each stream that pass a gate, from 0 to the token count."""
+    def r(self) -> float:
+        """The budget: tokens of each stream that pass a gate, from 0 to the token count, or their share of it."""
         return self._r
 
     @r.setter
-    def r(self, r: int) -> None:
-        self._r = whole("r", r, 0)
+    def r(self, r: float) -> None:
+        self._r = number_or_share("r", r)
+
+    def tokens(self, n_tokens: int) -> int:
+        """How many tokens of so many pass."""
+        return tokens_of(self.r, n_tokens)
 
     def check(self, n_tokens: int) -> None:
         """Refuse frames of this many tokens where they are fewer than r.
@@ -127,15 +135,16 @@ class TopR:
         Raises:
             ValueError: they are.
         """
-        if self.r > n_tokens:
+        if self.tokens(n_tokens) > n_tokens:
             raise ValueError(
                 f"policy.r is {self.r}, but a frame has {n_tokens} tokens; it must be at most {n_tokens}"
             )
 
     def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
         """Select by the errors e of a gate, (B, N, D)."""
-        self.check(error.shape[1])
-        return top(torch.linalg.vector_norm(error, dim=-1), self.r)
+        n_tokens = error.shape[1]
+        self.check(n_tokens)
+        return top(torch.linalg.vector_norm(error, dim=-1), self.tokens(n_tokens))
 
 
 class Refresh(TopR):
@@ -152,7 +161,7 @@ class Refresh(TopR):
 
     counts_tokens = False
 
-    def __init__(self, r: int, every: int, staggered: bool = False) -> None:
+    def __init__(self, r: float, every: int, staggered: bool = False) -> None:
         super().__init__(r)
         self.every, self.staggered = whole("every", every, 1), staggered
 
@@ -165,11 +174,12 @@ class Refresh(TopR):
         self.check(n_tokens)
         turn = 0 if past is None else past.number % self.every
         norm = torch.linalg.vector_norm(error, dim=-1)  # (B, N)
+        r = self.tokens(n_tokens)
         if not self.staggered:
-            return top(norm, self.r if turn else n_tokens)
+            return top(norm, r if turn else n_tokens)
         norm[:, turn :: self.every] = math.inf
         due = len(range(turn, n_tokens, self.every))
-        return top(norm, min(n_tokens, self.r + due))
+        return top(norm, min(n_tokens, r + due))
 
 
 class Threshold:
@@ -352,6 +362,28 @@ def top(norm: Tensor, r: int) -> Selection:
 def where(mask: Tensor) -> Selection:
     """Select where a mask is true, (B, N) bool."""
     return Selection(mask.flatten().nonzero().flatten(), tuple(mask.sum(-1).tolist()), mask.shape[-1])
+
+
+def tokens_of(r: float, n_tokens: int) -> int:
+    """How many of so many tokens r is, see `TopR`; of a share the nearest number, a half up, and at least 1."""
+    return r if isinstance(r, int) else max(1, math.floor(r * n_tokens + 0.5))
+
+
+def number_or_share(name: str, value: Any) -> float:
+    """A setting that is a whole number of tokens, an int, or a share of them, a float.
+
+    Raises:
+        ValueError: it is neither, or not in its range.
+    """
+    if not isinstance(value, bool):
+        if isinstance(value, Integral) and int(value) >= 0:
+            return int(value)
+        if isinstance(value, Real) and not isinstance(value, Integral) and 0 < float(value) <= 1:
+            return float(value)
+    raise ValueError(
+        f"policy.{name} is {value!r}; it must be a whole number of at least 0, or a share of the tokens above 0 and "
+        "at most 1, as 0.125"
+    )
 
 
 def whole(name: str, value: Any, least: int, most: int | None = None) -> int:

@@ -23,6 +23,7 @@ from evt.evaluate.classes import class_names
 from evt.evaluate.side_by_side import SideBySide
 from evt.evaluate.trace import Seen
 from evt.eventful import VARIANTS, Variant
+from evt.eventful.policy import tokens_of
 from evt.metrics.bootstrap import Estimate
 from evt.models.loading import Weights, build_model
 from evt.settings import changed
@@ -269,7 +270,7 @@ class SampleWork:
         known = {
             **dict(row.point.cells),
             "setting": row.point.setting,
-            "share": "" if r == "" else r / n_tokens,
+            "share": "" if r == "" else tokens_of(r, n_tokens) / n_tokens,
             **compared(row, rows, self._table.weights),
             **row.figures,
         }

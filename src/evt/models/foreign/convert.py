@@ -98,14 +98,14 @@ class Converted(nn.Module):
         return self.blocks.states(variant)
 
     def stream(
-        self, variant: str | Variant = "rows", policy: Policy | None = None, *, r: int | None = None
+        self, variant: str | Variant = "rows", policy: Policy | None = None, *, r: float | None = None
     ) -> Stream:
         """A new stream of frames (B, C, H, W) on these weights.
 
         Args:
             variant: or its name in `VARIANTS`.
             policy: which tokens pass, or which frames are run, as the variant takes it.
-            r: short for the policy `TopR(r)`.
+            r: short for the policy `TopR(r)`: a number of tokens, or their share of all, as 0.125.
 
         Raises:
             ConfigError: there is no such variant, or it pools, or takes another policy.
