@@ -54,6 +54,12 @@ def write_old_pth(tensors: dict[str, Tensor], path: Path) -> None:
     torch.save({"model": tensors}, path, _use_new_zipfile_serialization=False)
 
 
+def write_lightning(tensors: dict[str, Tensor], path: Path) -> None:
+    """As PyTorch Lightning writes a module that has the network as its `model`."""
+    named = {f"model.{name}": x for name, x in tensors.items()}
+    torch.save({"state_dict": named, "epoch": 3, "optimizer_states": [{"lr": 0.1}]}, path)
+
+
 def pickler(protocol: int) -> Callable[[dict[str, Tensor], Path], None]:
     def write(tensors: dict[str, Tensor], path: Path) -> None:
         content = {"model": {name: x.numpy() for name, x in tensors.items()}, "__author__": "somebody"}
@@ -68,6 +74,7 @@ def pickler(protocol: int) -> Callable[[dict[str, Tensor], Path], None]:
         (write_pth, "model.pth"),
         (write_flat_pth, "model.pt"),
         (write_old_pth, "model.pth"),
+        (write_lightning, "epoch=3-step=99.ckpt"),
         (write_pth, "model.pkl"),
         (pickler(2), "model.pkl"),
         (pickler(4), "model.pkl"),
@@ -243,7 +250,7 @@ def test_a_file_without_parameters_is_told(content: object, message: str, tmp_pa
 
 
 def test_a_file_of_another_kind_is_told(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"ends in \.pth, \.pyth, \.pt, \.pkl, \.safetensors"):
+    with pytest.raises(CheckpointError, match=r"ends in \.pth, \.pyth, \.pt, \.ckpt, \.pkl, \.safetensors"):
         read_checkpoint(tmp_path / "m.onnx")
     with pytest.raises(CheckpointError, match=r"written as \.safetensors"):
         save_checkpoint({}, tmp_path / "m.pth")

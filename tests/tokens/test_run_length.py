@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evt.models.videomae import VideoMAE
+from evt.models.videomae import VideoMAE, published
 from evt.tokens import Merge, Packed, RandomDrop, Reduction, RunLength
 from evt.tokens.random_drop import random_mask
 from evt.tokens.run_length import keep_mask, run_lengths
@@ -19,10 +20,17 @@ from evt.tokens.run_length import keep_mask, run_lengths
 TUBELET = (2, 8, 8)
 
 
-def tiny() -> VideoMAE:
+def tiny(**others: Any) -> VideoMAE:
     torch.manual_seed(0)
-    model = VideoMAE(size=32, view_frames=8, classes=5, tubelet=TUBELET, dim=24, depth=2, num_heads=3)
-    return model.eval()
+    settings: dict[str, Any] = {
+        "size": 32,
+        "view_frames": 8,
+        "classes": 5,
+        "dim": 24,
+        "depth": 2,
+        "num_heads": 3,
+    }
+    return VideoMAE(**settings, tubelet=TUBELET, **others).eval()
 
 
 def test_of_a_clip_that_stands_still_only_the_first_tubelets_are_kept() -> None:
@@ -82,25 +90,34 @@ def test_keeping_all_is_the_dense_model() -> None:
 
 
 def test_run_lengths_are_added_where_the_model_has_learned_them() -> None:
-    torch.manual_seed(0)
-    model = VideoMAE(
-        size=32,
-        view_frames=8,
-        classes=5,
-        tubelet=TUBELET,
-        dim=24,
-        depth=1,
-        num_heads=3,
-        length_embedding=True,
-    ).eval()
+    model = tiny(length_embedding=True)
     still = torch.randn(1, 1, 3, 32, 32).expand(-1, 8, -1, -1, -1)
     with torch.no_grad():
         without = model(still, RunLength(0.1))
         assert torch.equal(model(still, RunLength(0.1, lengths=True)), without)  # zero before it has learned
-        model.length_embed.weight[4] = torch.randn(24)  # type: ignore[union-attr]  # every token stands for 4
+        model.length_embed[0, 3] = torch.randn(24)  # type: ignore[index]  # every token stands for 4
         assert not torch.allclose(model(still, RunLength(0.1, lengths=True)), without)
     with pytest.raises(ValueError, match=r"model.length_embedding must be true"):
         tiny()(still, RunLength(0.1, lengths=True))
+
+
+def test_weights_that_rlt_has_trained_are_read(tmp_path: Path) -> None:
+    """A row of `length_embed` for each length from 1 on, in a file of PyTorch Lightning."""
+    model = tiny(length_embedding=True)
+    rows = torch.randn(1, 4, 24)
+    trained = {f"model.{name}": x for name, x in {**published(model), "length_embed": rows}.items()}
+    torch.save({"state_dict": trained}, tmp_path / "last.ckpt")
+    assert model.load([str(tmp_path / "last.ckpt")]) == []
+    still = torch.randn(2, 1, 3, 32, 32).expand(-1, 8, -1, -1, -1).clone()
+    still[0, 4:, :, :8, :8] += (
+        1  # the first token of the first clip runs over two steps, and then another one
+    )
+    keep = RunLength(0.1).keep(still, TUBELET)
+    x = RunLength(0.1, lengths=True).embed(torch.zeros(int(keep.sum()), 24), keep, model)
+    first, second = x.split(keep.sum(1).tolist())
+    # Step by step: 16 tokens of the first, which are of 4 steps but for the first one, and that one again.
+    assert torch.equal(first, rows[0, [1, *[3] * 15, 1]])
+    assert torch.equal(second, rows[0, 3].expand(16, -1))
 
 
 def test_random_dropping_keeps_as_many_whatever_the_batch() -> None:

@@ -21,8 +21,14 @@ from torch import Tensor, nn
 from evt.errors import CheckpointError
 from evt.files import write
 
-_SUFFIXES = (".pth", ".pyth", ".pt", ".pkl", ".safetensors")
-_INSIDE = ("model", "model_state", "module")  # as detectron2, ViViT and VideoMAE keep theirs
+_SUFFIXES = (".pth", ".pyth", ".pt", ".ckpt", ".pkl", ".safetensors")
+_INSIDE = (
+    "model",
+    "model_state",
+    "module",
+    "state_dict",
+)  # as detectron2, ViViT, VideoMAE and Lightning keep theirs
+_LIGHTNING = "model."  # before the names of the model that a Lightning module trains
 _BACKBONE = "backbone."
 _CLASSES = "roi_heads.box_predictor.cls_score.weight"
 
@@ -66,8 +72,8 @@ def read_checkpoint(path: str | Path, allow_pickle: bool = False) -> dict[str, T
     """The parameters in a file, by name.
 
     Args:
-        path: a .safetensors; or a .pth, .pyth, .pt or .pkl with the parameters in a dict, or in one under `model`,
-            `model_state` or `module`.
+        path: a .safetensors; or a .pth, .pyth, .pt, .ckpt or .pkl with the parameters in a dict, or in one under
+            `model`, `model_state`, `module` or `state_dict`; there `model.` may stand before all names.
         allow_pickle: run whatever a pickle says. A pickle can run any code: only for files that are trusted.
 
     Raises:
@@ -87,7 +93,10 @@ def read_checkpoint(path: str | Path, allow_pickle: bool = False) -> dict[str, T
             content = content[key]
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{path}: there are no parameters in it; it must hold a dict of them by name")
-    return {str(name): _tensor(path, name, x) for name, x in content.items()}
+    tensors = {str(name): _tensor(path, name, x) for name, x in content.items()}
+    if all(name.startswith(_LIGHTNING) for name in tensors):
+        return {name.removeprefix(_LIGHTNING): x for name, x in tensors.items()}
+    return tensors
 
 
 def load_checkpoint(model: nn.Module, path: str | Path, allow_pickle: bool = False) -> list[str]:

@@ -24,8 +24,8 @@ from evt.tokens.run_length import checked_tubelet
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
 ALL_TOKENS = Reduction()
-LENGTH_EMBEDDING = "length_embed.weight"
-"""The parameter that official weights do not have."""
+LENGTH_EMBEDDING = "length_embed"
+"""The parameter that VideoMAE's official weights do not have, and RLT's do."""
 
 
 class VideoMAE(nn.Module):
@@ -80,7 +80,8 @@ class VideoMAE(nn.Module):
         self.grid = (size // h, size // w)
         n_tokens = self.steps * self.grid[0] * self.grid[1]
         self.register_buffer("pos_embed", sine_cosine(n_tokens, dim), persistent=False)
-        self.length_embed = nn.Embedding(self.steps + 1, dim) if length_embedding else None
+        # As in RLT's code: (1, steps, D), a row for each length from 1 on.
+        self.length_embed = nn.Parameter(torch.zeros(1, self.steps, dim)) if length_embedding else None
         blocks = [Block(dim, num_heads, mlp_ratio) for _ in range(depth)]
         for block in blocks:
             nn.init.zeros_(block.attn.qkv.bias)
@@ -88,8 +89,6 @@ class VideoMAE(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.fc_norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = Linear(dim, classes)
-        if self.length_embed is not None:
-            nn.init.zeros_(self.length_embed.weight)
 
     @property
     def n_tokens(self) -> int:
@@ -129,7 +128,7 @@ class VideoMAE(nn.Module):
         said = []
         if self.length_embed is not None and LENGTH_EMBEDDING not in tensors:
             # Trained without one, as the official models are: it is zero, which changes nothing, until it is trained.
-            tensors[LENGTH_EMBEDDING] = self.length_embed.weight.detach()
+            tensors[LENGTH_EMBEDDING] = self.length_embed.detach()
             said = [f"zero, since it is not in the file: {LENGTH_EMBEDDING}"]
         left_out = load_tensors(self.published(), tensors, path)
         return [*said, *(f"not loaded: {name}" for name in left_out)]

@@ -14,12 +14,12 @@ class ClipModel(Protocol):
 
     tubelet: frames, rows and columns of pixels that make a token.
     steps: tubelets of a view in time.
-    length_embed: of run lengths, learned; None where the model has none.
+    length_embed: of run lengths from 1 on, learned, (1, steps, D); None where the model has none.
     """
 
     tubelet: tuple[int, int, int]
     steps: int
-    length_embed: nn.Embedding | None
+    length_embed: nn.Parameter | None
 
     @property
     def n_tokens(self) -> int:

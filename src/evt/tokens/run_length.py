@@ -44,12 +44,16 @@ class RunLength(Reduction):
         return keep_mask(views, tubelet, self.threshold)
 
     def embed(self, x: Tensor, keep: Tensor, model: ClipModel) -> Tensor:
-        """Add the embeddings of the run lengths, if they are to be."""
+        """Add the embeddings of the run lengths, if they are to be: to each token that of its own.
+
+        RLT's published code lists the lengths place by place and the tokens step by step, and adds the one list to
+        the other.
+        """
         self.check(model)
         if not self.lengths:
             return x
         assert model.length_embed is not None
-        return add(x, model.length_embed(run_lengths(keep, model.steps)[keep]))
+        return add(x, model.length_embed[0, run_lengths(keep, model.steps)[keep] - 1])
 
 
 def keep_mask(clips: Tensor, tubelet: Sequence[int], threshold: float) -> Tensor:
