@@ -8,11 +8,12 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from evt.evaluate.skipping import held
 from evt.evaluate.trace import Model, Seen, Step, observe_together, seen_of
-from evt.eventful import VARIANTS, Every
+from evt.eventful import VARIANTS, Every, Variant
 
 
 @dataclass
@@ -43,7 +44,7 @@ class SideBySide:
     def run(
         self, variant: Any, policy: Any, decoders: Sequence[Sequence[Model]], beside: bool
     ) -> Iterator[list[list[Seen]]]:
-        """Run a variant; frame skipping whose output stays is made of what the dense model made.
+        """Run a variant; frame skipping is made of what the dense model made.
 
         Args:
             variant, policy: as the model's streams take them.
@@ -55,12 +56,13 @@ class SideBySide:
         """
         nothing: list[list[Sequence[Step]]] = [[()] * len(now) for now in self.moments]
         dense = self.dense if beside else nothing
-        if variant.hold and not variant.move:
-            steps = self._held(policy)
+        if variant.hold:
+            steps = self._moved(variant, policy) if variant.move else self._held(policy)
+            see = seen_of if variant.move else self._seen
             for samples, models, own, other in zip(self.moments, decoders, steps, dense, strict=True):
                 of_samples = list(zip(samples, own, other, strict=True))
                 using: Sequence[Model | None] = models or [None]
-                yield [[self._seen(model, *of_sample) for of_sample in of_samples] for model in using]
+                yield [[see(model, *of_sample) for of_sample in of_samples] for model in using]
             return
         stream = self.model.stream(variant, policy)
         for x, samples, models, other in zip(self.inputs, self.moments, decoders, dense, strict=True):
@@ -74,9 +76,45 @@ class SideBySide:
             for now in self.dense
         ]
 
+    def _moved(self, variant: Variant, policy: Every) -> list[list[Sequence[Step]]]:
+        """The same where the output moves along: a stream runs whose network says what the dense model made."""
+        stream: Any = self.model.stream(variant, policy)
+        stream.network = known = _Known()
+        found: list[list[Sequence[Step]]] = []
+        for x, samples, dense, runs in zip(
+            self.inputs, self.moments, self.dense, self._held(policy), strict=True
+        ):
+            (seen,) = observe_together(stream, known.told(x, dense), samples, [])
+            found.append([_together(one.steps, run) for one, run in zip(seen, runs, strict=True)])
+        return found
+
     def _seen(self, model: Model | None, sample: Any, steps: Sequence[Step], dense: Sequence[Step]) -> Seen:
         """What came of a sample; an output that is held by several phases and for several frames is decoded once."""
         key = (id(model), *(id(step.output) for step in steps))
         if key not in self._decoded:
             self._decoded[key] = seen_of(model, sample, steps)
         return replace(self._decoded[key], sample=sample, steps=steps, dense=dense)
+
+
+class _Known:
+    """A network that runs nothing, since its output is known."""
+
+    def told(self, inputs: Sequence[Tensor], dense: Sequence[Sequence[Step]]) -> Iterator[Tensor]:
+        """The inputs of some samples side by side; what a stream takes next has the output of the same step."""
+        for number, x in enumerate(inputs):
+            self._output = torch.cat([steps[number].output for steps in dense])
+            yield x
+
+    def states(self, variant: Variant) -> None:
+        """It keeps nothing."""
+
+    def __call__(self, frame: Tensor, states: None, policy: None) -> Tensor:
+        return self._output
+
+
+def _together(some: Sequence[Step], others: Sequence[Step]) -> list[Step]:
+    """Steps with the operations and seconds of others, too."""
+    return [
+        replace(step, ops=step.ops + other.ops, seconds=step.seconds + other.seconds)
+        for step, other in zip(some, others, strict=True)
+    ]
