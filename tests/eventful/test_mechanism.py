@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from evt.eventful import VARIANTS, Policy, Refresh, Stream, Threshold, TopR, Variant
+from evt.eventful.policy import Norm, Past
 from evt.models.vit import ViT
 from tests.common import policy_for, small_frames, small_vit
 
@@ -380,6 +381,18 @@ def test_a_share_is_the_number_of_tokens_nearest_to_it(
     share = run(net.stream(VARIANTS["rows"], policy(r)), frames)
     number = run(net.stream(VARIANTS["rows"], policy(n_tokens)), frames)
     assert all(torch.equal(a, b) for a, b in zip(share, number, strict=True))
+
+
+def test_tokens_are_told_apart_by_the_norm_that_is_asked_for() -> None:
+    """By hand: of these errors the first has the largest sum, the second the largest L2 norm, the third a value."""
+    error = torch.tensor([[[2.0, 2.0, 2.0], [3.3, 1.2, 0.0], [3.4, 0.0, 0.0]]])
+    sizes: list[tuple[Norm, float]] = [("l1", 6.0), ("l2", (3.3**2 + 1.2**2) ** 0.5), ("max", 3.4)]
+    for token, (norm, size) in enumerate(sizes):
+        for policy in (TopR(1, norm), Refresh(1, 9, norm=norm), Threshold(size - 0.01, norm)):
+            assert policy(error, Past()).index.tolist() == [token]
+        assert Threshold(size + 0.01, norm)(error).index.tolist() == []
+    with pytest.raises(ValueError, match=r"policy\.norm is 'l3'; it must be l1, l2, max"):
+        TopR(1, "l3")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("r", [-1, 1.5, 1.0001, 64.0, 0.0, -0.5, float("nan"), float("inf"), True, "3", None])

@@ -95,26 +95,33 @@ class Policy(Protocol):
         """Refuse frames of so many tokens, with a ValueError, where it needs more of them."""
 
 
+Norm = Literal["l1", "l2", "max"]
+"""Of an error e, by which tokens are told apart: the sum of |e_i|, the root of that of squares, or the largest."""
+
+ORDERS = {"l1": 1, "l2": 2, "max": math.inf}
+
+
 class TopR:
-    """Select the r tokens with the largest L2 error norm; `r` may change before any frame.
+    """Select the r tokens with the largest error norm; `r` may change before any frame.
 
     Args:
         r: a whole number of tokens; or their share of all, above 0 and at most 1, as 0.125, which serves frames of
             every size. See `tokens_of`.
+        norm: of an error; the paper's is L2.
 
     Raises:
-        ValueError: r is neither or, at selection, is a number larger than the token count.
+        ValueError: r is neither or, at selection, is a number larger than the token count; there is no such norm.
     """
 
     counts_tokens = True
     selects: Selects = "tokens"
     _r: float
 
-    def __init__(self, r: float) -> None:
-        self.r = r
+    def __init__(self, r: float, norm: Norm = "l2") -> None:
+        self.r, self.norm = r, checked_norm(norm)
 
     def __repr__(self) -> str:
-        return f"TopR(r={self.r})"
+        return f"TopR(r={self.r}{named(self.norm)})"
 
     @property
     def r(self) -> float:
@@ -144,7 +151,7 @@ class TopR:
         """Select by the errors e of a gate, (B, N, D)."""
         n_tokens = error.shape[1]
         self.check(n_tokens)
-        return top(torch.linalg.vector_norm(error, dim=-1), self.tokens(n_tokens))
+        return top(norm_of(error, self.norm), self.tokens(n_tokens))
 
 
 class Refresh(TopR):
@@ -154,6 +161,7 @@ class Refresh(TopR):
         r: see `TopR`.
         every: k.
         staggered: a k-th of the tokens in each frame, instead of all in every k-th one.
+        norm: see `TopR`.
 
     Raises:
         ValueError: see `TopR`; every is not a whole number of at least 1.
@@ -161,19 +169,19 @@ class Refresh(TopR):
 
     counts_tokens = False
 
-    def __init__(self, r: float, every: int, staggered: bool = False) -> None:
-        super().__init__(r)
+    def __init__(self, r: float, every: int, staggered: bool = False, norm: Norm = "l2") -> None:
+        super().__init__(r, norm)
         self.every, self.staggered = whole("every", every, 1), staggered
 
     def __repr__(self) -> str:
-        return f"Refresh(r={self.r}, every={self.every}{', staggered' * self.staggered})"
+        return f"Refresh(r={self.r}, every={self.every}{', staggered' * self.staggered}{named(self.norm)})"
 
     def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
         """Select by the errors e of a gate, (B, N, D)."""
         n_tokens = error.shape[1]
         self.check(n_tokens)
         turn = 0 if past is None else past.number % self.every
-        norm = torch.linalg.vector_norm(error, dim=-1)  # (B, N)
+        norm = norm_of(error, self.norm)  # (B, N)
         r = self.tokens(n_tokens)
         if not self.staggered:
             return top(norm, r if turn else n_tokens)
@@ -183,20 +191,24 @@ class Refresh(TopR):
 
 
 class Threshold:
-    """Select every token whose L2 error norm is greater than h; `h` may change before any frame.
+    """Select every token whose error norm is greater than h; `h` may change before any frame.
+
+    Args:
+        h: a finite number of at least 0.
+        norm: see `TopR`.
 
     Raises:
-        ValueError: h is not a finite number of at least 0.
+        ValueError: h is none, or there is no such norm.
     """
 
     counts_tokens = False
     selects: Selects = "tokens"
 
-    def __init__(self, h: float) -> None:
-        self.h = h
+    def __init__(self, h: float, norm: Norm = "l2") -> None:
+        self.h, self.norm = h, checked_norm(norm)
 
     def __repr__(self) -> str:
-        return f"Threshold(h={self.h})"
+        return f"Threshold(h={self.h}{named(self.norm)})"
 
     @property
     def h(self) -> float:
@@ -212,7 +224,7 @@ class Threshold:
 
     def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
         """Select by the errors e of a gate, (B, N, D)."""
-        return above(error, self.h)
+        return above(error, self.h, self.norm)
 
 
 class Thresholds:
@@ -345,10 +357,31 @@ class Every:
         """Frames of any number of tokens will do."""
 
 
-def above(error: Tensor, h: float) -> Selection:
-    """Select where the L2 norm of errors, (B, N, D), is greater than h."""
+def above(error: Tensor, h: float, norm: Norm = "l2") -> Selection:
+    """Select where the norm of errors, (B, N, D), is greater than h."""
     # Not "> h": a NaN must pass, to be seen in the output instead of staying in a reference.
-    return where(~(torch.linalg.vector_norm(error, dim=-1) <= h))
+    return where(~(norm_of(error, norm) <= h))
+
+
+def norm_of(error: Tensor, norm: Norm) -> Tensor:
+    """The norm of each token's error, (B, N, D) to (B, N)."""
+    return torch.linalg.vector_norm(error, ORDERS[norm], dim=-1)
+
+
+def checked_norm(norm: Norm) -> Norm:
+    """A norm that there is.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if norm not in ORDERS:
+        raise ValueError(f"policy.norm is {norm!r}; it must be {', '.join(ORDERS)}")
+    return norm
+
+
+def named(norm: Norm) -> str:
+    """A norm that is not the paper's, as it stands in a policy's name."""
+    return "" if norm == "l2" else f", norm={norm}"
 
 
 def top(norm: Tensor, r: int) -> Selection:
