@@ -61,7 +61,9 @@ def test_what_hydra_would_do_with_a_node_is_no_setting(key: str) -> None:
     policy = build(node, "policy")
     assert isinstance(policy, TopR)
     assert policy.r == 3
-    with pytest.raises(ConfigError, match=f"^policy.{key} is not a setting; those of policy=top_r are r$"):
+    with pytest.raises(
+        ConfigError, match=f"^policy.{key} is not a setting; those of policy=top_r are r, norm$"
+    ):
         build(OmegaConf.merge(node, {key: True}), "policy")  # type: ignore[arg-type]
 
 

@@ -51,18 +51,18 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("arguments", "points"),
     [
-        (["variant=temporal,base", "policy.r=32"], [("temporal", TOP_R, 32), ("base", *NONE)]),
+        (["variant=temporal,base", "policy.r=32"], [("temporal", TOP_R, 32, "l2"), ("base", *NONE)]),
         (
             ["variant=base,temporal,spatial", "policy.r=32,64"],
-            [("base", *NONE), ("temporal", TOP_R, 32), ("temporal", TOP_R, 64), ("spatial", *NONE)],
+            [("base", *NONE), ("temporal", TOP_R, 32, "l2"), ("temporal", TOP_R, 64, "l2"), ("spatial", *NONE)],
         ),
         (
             ["variant=temporal,base", "policy=threshold", "policy.h=2"],
-            [("temporal", THRESHOLD, 2), ("base", *NONE)],
+            [("temporal", THRESHOLD, 2, "l2"), ("base", *NONE)],
         ),
         (
             ["variant=stgt,base", "policy=threshold,top_r", "policy.h=2", "policy.r=8"],
-            [("stgt", THRESHOLD, 2), ("stgt", TOP_R, 8), ("base", *NONE)],
+            [("stgt", THRESHOLD, 2, "l2"), ("stgt", TOP_R, 8, "l2"), ("base", *NONE)],
         ),
         (["variant=temporal,base", "policy=none"], [("temporal", *NONE), ("base", *NONE)]),
         (
@@ -75,9 +75,9 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         ),
         (
             ["model=videomae_mini", "variant=rlt,token_merging", "policy.threshold=0.2", "policy.r=51"],
-            [("rlt", "run_length", 0.2, False), ("token_merging", "merge", 51)],
+            [("rlt", "run_length", 0.2, False), ("token_merging", "merge", 51, 0, True)],
         ),
-        (["policy.r=8,8"], [("temporal", TOP_R, 8)] * 2),  # as asked: times differ
+        (["policy.r=8,8"], [("temporal", TOP_R, 8, "l2")] * 2),  # as asked: times differ
     ],
 )  # fmt: skip
 def test_a_point_leaves_out_what_its_variant_has_no_use_for(
