@@ -1,4 +1,4 @@
-"""What a run measures: objects or saliency in videos, labelled clips, or one clip without a label."""
+"""What a run measures: objects or features in videos, labelled clips, or one clip without a label."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def measure(
     if model.sees == "frames":
         # Without trained weights nothing is predicted, and any data will do.
         subject = replace(subject, decode=weights.trained)
-        if weights.trained and model.predicts == "saliency":
+        if weights.trained and model.predicts == "features":
             return compare_saliency(subject, data, ledger, key, chosen.label)
         classes = class_names(data if weights.trained else [], model.n_classes, weights.classes)
         return detect(subject, data, classes, ledger, key, chosen.label)

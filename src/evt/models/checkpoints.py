@@ -99,6 +99,12 @@ def read_checkpoint(path: str | Path, allow_pickle: bool = False) -> dict[str, T
     return tensors
 
 
+def files_of(path: str | Path) -> list[Path]:
+    """The files that a checkpoint is: itself, or of a folder its *.safetensors, in order."""
+    path = Path(path)
+    return sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+
+
 def load_checkpoint(model: nn.Module, path: str | Path, allow_pickle: bool = False) -> list[str]:
     """Load all parameters of a model from a file; see `read_checkpoint`.
 

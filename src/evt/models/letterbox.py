@@ -45,7 +45,14 @@ def letterboxed(image: Tensor, side: int) -> Tensor:
     """Put a picture into a black square, (3, H, W) to (3, side, side) float32, still in [0, 255].
 
     As albumentations does it with OpenCV's INTER_AREA: every pixel is the mean of the area that it covers, rounded.
+
+    Raises:
+        ValueError: the image is not (3, H, W), or has NaN or infinite pixels.
     """
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"a frame of shape {tuple(image.shape)}; it must be (3, H, W)")
+    if image.is_floating_point() and not torch.isfinite(image).all():
+        raise ValueError("a frame with NaN or infinite pixels; all must be finite numbers in [0, 255]")
     height, width = image.shape[-2:]
     box = Box.of(height, width, side)
     x = image.float()

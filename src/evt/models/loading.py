@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +13,9 @@ from typing import Any, Literal, Protocol, TypeVar, overload
 import torch
 from omegaconf import DictConfig
 
-from evt.build import build, choices, class_of
+from evt.build import build, choices, class_of, plain
 from evt.errors import ConfigError
-from evt.models.checkpoints import classes_in, read_class_names
+from evt.models.checkpoints import classes_in, files_of, read_class_names
 from evt.models.memory import check_memory
 from evt.models.shipped import checkpoint_path
 
@@ -108,20 +109,21 @@ def build_model(
     if not issubclass(class_of(cfg, "model"), kind):
         allowed = list(choices("model", lambda cls: issubclass(cls, kind)))
         raise ConfigError(f"model.name is {cfg.name}; this needs a {kind.__name__}: {' or '.join(allowed)}")
-    given = (cfg.checkpoint, cfg.get("fine_tuned"))
-    if given[1] is not None and cfg.checkpoint is None:
+    # A checkpoint may be what another setting says, which is not set; building the model tells of that.
+    checkpoint, fine_tuned = map(plain(cfg).get, ("checkpoint", "fine_tuned"))
+    if fine_tuned is not None and checkpoint is None:
         raise ConfigError("model.fine_tuned is set and model.checkpoint is not; fine-tuned weights need both")
     model = _seeded(cfg, device)
-    if cfg.checkpoint is None:
+    if checkpoint is None:
         return model, Weights(f"seeded initialisation (seed {cfg.seed})")
-    paths = [checkpoint_path(name) for name in given if name]
+    paths = [checkpoint_path(name) for name in (checkpoint, fine_tuned) if name]
     said = (
         model.load_backbone(*paths, cfg.allow_pickle)
         if backbone_only
         else model.load(paths, cfg.allow_pickle)
     )
     for sentence in said:
-        print(f"{cfg.checkpoint}: {sentence}", file=sys.stderr)
+        print(f"{checkpoint}: {sentence}", file=sys.stderr)
     weights = _weights_of(*paths)
     # Of a backbone the classes are those of the data to come.
     return model, weights if backbone_only else _named(weights, cfg, model.n_classes)
@@ -139,10 +141,13 @@ def _seeded(cfg: DictConfig, device: torch.device) -> Any:
 
 
 def _weights_of(*paths: str) -> Weights:
-    content = b"".join(Path(path).read_bytes() for path in paths)
+    digest = hashlib.sha256()
+    for path in paths:
+        for file in files_of(path):
+            digest.update(file.read_bytes())
     return Weights(
-        " with ".join(Path(path).name for path in paths),
-        hashlib.sha256(content).hexdigest(),
+        " with ".join(Path(os.path.abspath(path)).name for path in paths),
+        digest.hexdigest(),
         classes_in(paths[-1]),  # fine-tuned weights bring a classifier of their own
     )
 

@@ -81,7 +81,7 @@ class DINOv2Saliency(nn.Module):
     """
 
     sees = "frames"
-    predicts = "saliency"
+    predicts = "features"
     n_classes = 1
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -177,10 +177,6 @@ class DINOv2Saliency(nn.Module):
         Raises:
             ValueError: the image is not (3, H, W), or has NaN or infinite pixels.
         """
-        if image.ndim != 3 or image.shape[0] != 3:
-            raise ValueError(f"a frame of shape {tuple(image.shape)}; it must be (3, H, W)")
-        if image.is_floating_point() and not torch.isfinite(image).all():
-            raise ValueError("a frame with NaN or infinite pixels; all must be finite numbers in [0, 255]")
         return self.normalise(letterboxed(image, self.size)).unsqueeze(0)
 
     def normalise(self, pixels: Tensor) -> Tensor:

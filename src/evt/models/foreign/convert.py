@@ -97,6 +97,17 @@ class Converted(nn.Module):
         """Empty states of its blocks."""
         return self.blocks.states(variant)
 
+    def check(self, variant: Variant) -> None:
+        """Refuse a variant that pools, where the tokens form no grid.
+
+        Raises:
+            ConfigError: it does.
+        """
+        if variant.pool > 1 and self._family.form == "BNC":
+            raise ConfigError(
+                f"variant.pool is {variant.pool}, but a converted network knows of no grid of tokens; it must be 1"
+            )
+
     def stream(
         self, variant: str | Variant = "rows", policy: Policy | None = None, *, r: float | None = None
     ) -> Stream:
@@ -114,10 +125,7 @@ class Converted(nn.Module):
             if variant not in VARIANTS:
                 raise ConfigError(f"there is no variant {variant!r}; there are {', '.join(VARIANTS)}")
             variant = VARIANTS[variant]
-        if variant.pool > 1 and self._family.form == "BNC":
-            raise ConfigError(
-                f"variant.pool is {variant.pool}, but a converted network knows of no grid of tokens; it must be 1"
-            )
+        self.check(variant)
         if r is not None:
             if policy is not None:
                 raise ConfigError(
