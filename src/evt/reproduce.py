@@ -27,9 +27,11 @@ DIGITS = {"gflops": 1, "map50": 2, "tflops": 3, "top1": 2}
 
 def reproduce(cfg: DictConfig) -> None:
     """Fill a table and write it; a run that was killed goes on after its last finished row, video or clip."""
-    chosen, its_own = HydraConfig.get().runtime.choices["model"], cfg.table.model
-    if chosen != its_own:
-        raise ConfigError(f"model is {chosen}, but {cfg.table.name} is of {its_own}; leave model as it is")
+    chosen, its_own = HydraConfig.get().runtime.choices["model"], settings.as_python(cfg.table.model)
+    if chosen not in (allowed := [its_own] if isinstance(its_own, str) else its_own):
+        raise ConfigError(
+            f"model is {chosen}, but {cfg.table.name} is of {' or '.join(allowed)}; leave model as it is"
+        )
     if cfg.table.get("data", cfg.data.name) != cfg.data.name:
         raise ConfigError(
             f"data is {cfg.data.name}, but {cfg.table.name} is of {cfg.table.data}; leave data as it is"

@@ -46,7 +46,8 @@ class SampleTable:
     columns: the first ones, in their order: those of points and metrics, `share`, which is r over the tokens, and
         what comes of comparing rows on the same videos or clips, see `compared`. Other columns of the metrics follow.
     notes: below the tables; may have {cfg}, {model} and {weights} in them, and what these have.
-    model, data: the choices that the tables are of.
+    model, data: the choices that the tables are of; of models there may be several to choose from.
+    trained: refuse weights that are drawn from a seed.
     labelled: whether the data must tell classes apart.
     models: others than `model`, by their names in the points.
     weights: by column and value: settings of the model that it stands for.
@@ -61,12 +62,13 @@ class SampleTable:
     metrics: dict[str, Any]
     columns: tuple[str, ...]
     notes: dict[str, str]
-    model: str
+    model: str | tuple[str, ...]
     data: str
     batch: PositiveInt
     detect_from: NonNegativeInt | None = 0
     detect_every: PositiveInt = 1
     labelled: bool = True
+    trained: bool = False
     models: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, dict[Any, dict[str, Any]]] = field(default_factory=dict)
     digits: dict[str, int] = field(default_factory=dict)
@@ -101,6 +103,10 @@ class SampleWork:
         n_frames = self._checked_length(wanted == "videos")
         for point in self._points:
             model, weights = self._model(point)
+            if table.trained and not weights.trained:
+                raise ConfigError(
+                    f"the weights are a {weights}, and agreement is of trained ones; give them as model.checkpoint"
+                )
             variant, policy = checked_run(point, model)
             if variant.hold and policy.every >= (n_frames or model.steps):
                 raise ConfigError(

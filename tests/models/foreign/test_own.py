@@ -6,17 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from evt import run
+from evt import reproduce, run
 from evt.data.video import Frame
 from evt.errors import CheckpointError, ConfigError, ConversionError
 from evt.eventful import VARIANTS, TopR
 from evt.models.foreign.own import TimmModel, TransformersModel, library
+from evt.tables import fill
 from tests.commands import Refused, command
 from tests.models.foreign.test_convert import library as installed
+from tests.videos import write_video
 
 FRAMES = [
     "data.size=[64,96]",
@@ -244,3 +247,38 @@ def test_a_library_that_is_not_there_is_told_with_how_to_install_it(monkeypatch:
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(ConfigError, match=r"^model=timm needs timm: pip install 'evt\[timm\]'$"):
         library("timm")
+
+
+def test_a_table_of_agreement_is_of_any_model_and_of_trained_weights_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    # In this process, where transformers can be imported; others are tested with the pool.
+    monkeypatch.setattr(
+        fill, "in_batches", lambda run, n, size, *rest: [run(range(i, i + 1)) for i in range(n)]
+    )
+    saved(tmp_path / "m")
+    (tmp_path / "clips").mkdir()
+    write_video(tmp_path / "clips/a.mp4", n_frames=6, fps=10)
+    arguments = [
+        *("table=table_real_own", "model=transformers", f"model.path={tmp_path}/m"),
+        *(
+            f"data.files={tmp_path}/clips",
+            "data.davis=null",
+            "data.n_frames=6",
+            "data.segments=1",
+            "workers=1",
+        ),
+        "table.tables.table_real_own.points=[{variant: base}, {variant: skip, every: 2}, {variant: rows, r: 0.25}]",
+        *(f"out={tmp_path}/out", f"hydra.run.dir={tmp_path}/run"),
+    ]
+    said = refused(*arguments, "model.checkpoint=null", task=reproduce.reproduce)
+    assert "the weights are a seeded initialisation (seed 0), and agreement is of trained ones" in said
+    said = refused("table=table_real_own", "model=vitdet_mini", task=reproduce.reproduce)
+    assert "model is vitdet_mini, but table_real_own is of timm or transformers" in said
+    command(monkeypatch, reproduce.reproduce, *arguments)
+    base, skip, rows = pd.read_csv(tmp_path / "out/table_real_own.csv").to_dict("records")
+    kind = "error_still" if base["still"] else "error_moving"
+    errors = [float(row[kind]) for row in (base, skip, rows)]
+    assert errors[0] == 0
+    assert min(errors[1:]) > 0
+    assert rows["gflops"] < base["gflops"]
