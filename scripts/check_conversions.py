@@ -26,9 +26,10 @@ from evt.models.foreign.examples import EXAMPLES, GRIDS, REFUSED, SMALL_GRIDS, e
 TOP = """# What `evt.convert` converts
 
 Each row is a model with random weights, float32, on random pictures, and what `evt.convert` makes of it: the
-relative L2 error of its features. *Dense* is the network as it is, *r = all* a later frame of streams in which all
-tokens pass, by `temporal` and by `rows`, the larger error. *Other size* and *batch of 2* are the largest of all
-these. Where there is no other size, the model itself takes one alone.
+relative L2 error of its features, or of what a whole model gives. *Dense* is the first frame of streams, and the
+network without a stream, which is the model's own code; *r = all* a later frame of streams in which all tokens pass,
+by `temporal` and by `rows`; the larger error each. *Other size* and *batch of 2* are the largest of all these. Where
+there is no other size, the model itself takes one alone, or takes others when it is told to.
 
 {made}
 

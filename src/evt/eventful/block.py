@@ -147,6 +147,7 @@ class States:
 
     blocks: of each.
     gate, buffer: around all of them, where one selection is made a frame.
+    between: after each block but the last, where that selection is made and what they give is asked for, too.
     cells: of the picture that each token's output is of, where it is to be moved (see `evt.eventful.motion`).
     """
 
@@ -155,9 +156,15 @@ class States:
         self.gate = Gate(num_prefix_tokens, relative=True) if frame else no_gate
         self.blocks = blocks
         self.buffer = Buffer() if frame else no_buffer
+        self.between: list[Buffer] = []
         self.cells: Tensor | None = None
         for number, gate in enumerate(self.gates):
             gate.past.gate = number
+
+    @property
+    def once(self) -> bool:
+        """Whether one selection is made a frame, before the first block."""
+        return self.buffer is not no_buffer
 
     @property
     def gates(self) -> list[Gate | STGTGate]:

@@ -39,6 +39,11 @@ def count_ops() -> Iterator[Counter[str]]:
         _observers.reset(token)
 
 
+def observed() -> bool:
+    """Whether anybody counts."""
+    return not torch.compiler.is_compiling() and bool(_observers.get())
+
+
 def record(kind: str, operations: int) -> None:
     """Tell the observers, if there are any, that `operations` of this kind ran."""
     if torch.compiler.is_compiling():

@@ -112,7 +112,7 @@ class Stream:
             )
         try:
             out = self._moving(frame) if self.variant.move else self._run(frame, self.policy)
-            if bad := _not_finite(out):
+            if bad := self._count_bad(out):
                 raise ValueError(
                     f"the network makes {bad} NaN or infinite values of this frame, whose largest is "
                     f"{float(frame.abs().max()):.3g}; the stream was reset, so that the next frame is a flush"
@@ -123,6 +123,10 @@ class Stream:
             raise
         self._shape = frame.shape
         return out
+
+    def _count_bad(self, out: Tensor) -> int:
+        """How many values of an output are not finite."""
+        return _not_finite(out)
 
     def _run(self, frame: Tensor, policy: Policy | None) -> Tensor:
         """The output of a frame, as it is kept."""

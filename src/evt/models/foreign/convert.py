@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Callable
+from itertools import chain
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from evt.errors import ConfigError, ConversionError
-from evt.eventful import VARIANTS, Blocks, Policy, States, Stream, TopR, Variant
+from evt.eventful import VARIANTS, Blocks, Policy, States, TopR, Variant
+from evt.eventful.gate import Buffer
 from evt.models.foreign import of_timm, of_transformers
 from evt.models.foreign.family import Family, Refused, expect, kind_of, refuse
 from evt.models.foreign.parts import twin
-from evt.models.foreign.slot import Slot, flat, laid_out, run
+from evt.models.foreign.slot import Given, Slots, flat, laid_out, run_of, running
+from evt.models.foreign.streams import ModelStream
 
 FAMILIES = of_timm.FAMILIES | of_transformers.FAMILIES
 """What can be converted, by the class that it is of."""
@@ -22,6 +27,7 @@ OTHERS = {
     **dict.fromkeys(
         ("hiera", "mvitv2", "pvt_v2", "pvt"), "its tokens are pooled between blocks, or keys within them"
     ),
+    "segformer": "its tokens are merged between stages, and keys are fewer than queries",
     **dict.fromkeys(("beit", "vision_transformer_relpos"), "each head adds a table of relative positions"),
     "cait": "its heads mix their attention",
     "xcit": "its attention is between channels",
@@ -33,30 +39,33 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 
 
 def convert(model: nn.Module) -> Converted:
-    """Make a network of Eventful blocks of a model, which stays as it is.
+    """Make a network of Eventful blocks of a model, or of one with a head, a decoder or more around such a model.
 
     The weights are the model's: the parts of the network have the same dictionaries of parameters, so that what is
-    loaded into the model, or trained, or moved to a device, is so in both. What comes before the blocks and after
-    them is the model's own code. The network is in evaluation mode and stays there.
+    loaded into the model, or trained, or moved to a device, is so in both. All but the blocks is the model's own
+    code, and so are the blocks where there is no stream. The network is in evaluation mode and stays there. The model
+    stays as it is, but within a stream that was entered; see `ModelStream`.
 
     Args:
-        model: of a class in `FAMILIES`, without dropout or in evaluation mode.
+        model: of a class in `FAMILIES`, or with exactly one of these in it; without dropout or in evaluation mode.
 
     Raises:
         ConversionError: it is something else, or a part of it is; the message names class, module and reason.
     """
     try:
-        family = _family_of(model)
+        path = _path_to_backbone(model)
+        backbone = model.get_submodule(path)
+        family = _family_of(backbone)
         _check_random(model)
-        family.check(model)
-        _check_methods(model, family)
-        originals: Any = model.get_submodule(family.blocks)
+        family.check(backbone)
+        _check_methods(model, backbone, family)
+        originals: Any = backbone.get_submodule(family.blocks)
         _check_hooks(originals)
-        num_prefix_tokens = family.num_prefix_tokens(model)
+        num_prefix_tokens = family.num_prefix_tokens(backbone)
         blocks = Blocks(family.parts(original).block(num_prefix_tokens) for original in originals)
-        slot = Slot(blocks, family, family.rotary(model))
-        for number, original in enumerate(originals):
-            _check_equal(original, number, slot, family)
+        slots = Slots(blocks, family, family.rotary(backbone), list(originals))
+        for number in range(len(originals)):
+            _check_equal(number, slots)
     except AttributeError as error:
         raise ConversionError(
             f"a {kind_of(model)} cannot be converted: {error}, as it has in the version of its library that is known"
@@ -65,37 +74,45 @@ def convert(model: nn.Module) -> Converted:
         paths = [path for path, module in model.named_modules() if module is refused.module and path]
         part = f": {paths[0]} is a {kind_of(refused.module)}" if paths else ""
         raise ConversionError(f"a {kind_of(model)} cannot be converted{part}: {refused.reason}") from None
-    return Converted(model, family, slot)
+    return Converted(model, path, slots)
 
 
 class Converted(nn.Module):
-    """A network that makes of frames what a model's own features are; see `convert`.
+    """A network that makes of frames what a model's own features are, or what a whole model gives; see `convert`.
 
-    model: the model once more, with a single module in the place of its blocks.
+    model: the model once more, whose blocks run as the Eventful ones within a stream.
+    blocks: the Eventful ones.
+    whole: more than a backbone was converted, which may ask for what is between the blocks.
+    path: where in the model its backbone is; nothing where it is the model itself.
     """
 
-    def __init__(self, model: nn.Module, family: Family, slot: Slot) -> None:
+    def __init__(self, model: nn.Module, path: str, slots: Slots) -> None:
         super().__init__()
-        originals: Any = model.get_submodule(family.blocks)
-        place = type(originals)([slot] if isinstance(originals, nn.ModuleList) else slot)
-        self.model = twin(model, lambda module: place if module is originals else None)
-        self._family = family
+        self.model = twin(model)
+        self.blocks = slots.blocks
+        self.slots = slots
+        self.path = path
+        self.whole = bool(path) or slots.family.features is None
+        place: Any = self.model.get_submodule(path).get_submodule(slots.family.blocks)
+        slots.fill(list(place))
+        self._features = whole_features(model) if path else slots.family.features or whole_features(model)
         super().train(False)
-
-    @property
-    def blocks(self) -> Blocks:
-        """The Eventful blocks."""
-        place: Any = self.model.get_submodule(self._family.blocks)
-        blocks: Blocks = place[0].blocks
-        return blocks
 
     def train(self, mode: bool = True) -> Converted:
         """Stay in evaluation mode: a stream has no use for dropout."""
         return self
 
-    def states(self, variant: Variant) -> States:
-        """Empty states of its blocks."""
-        return self.blocks.states(variant)
+    def states(self, variant: Variant, between: bool | None = None) -> States:
+        """Empty states of its blocks; none of the dense model, which is the model's own code.
+
+        between: what each block gives may be asked for, not that of the last alone; None where the model is `whole`.
+        """
+        if variant.gate is None and variant.pool == 1:
+            return States([], variant, 0)
+        states = self.blocks.states(variant)
+        if states.once and (self.whole if between is None else between):
+            states.between = [Buffer() for _ in states.blocks[1:]]
+        return states
 
     def check(self, variant: Variant) -> None:
         """Refuse a variant that pools, where the tokens form no grid.
@@ -103,14 +120,14 @@ class Converted(nn.Module):
         Raises:
             ConfigError: it does.
         """
-        if variant.pool > 1 and self._family.form == "BNC":
+        if variant.pool > 1 and self.slots.family.form == "BNC":
             raise ConfigError(
                 f"variant.pool is {variant.pool}, but a converted network knows of no grid of tokens; it must be 1"
             )
 
     def stream(
         self, variant: str | Variant = "rows", policy: Policy | None = None, *, r: float | None = None
-    ) -> Stream:
+    ) -> ModelStream:
         """A new stream of frames (B, C, H, W) on these weights.
 
         Args:
@@ -133,44 +150,84 @@ class Converted(nn.Module):
                 )
             policy = TopR(r)
         try:
-            return Stream(self, variant, policy)
+            return ModelStream(self, variant, policy)
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
-    def forward(self, x: Tensor, states: States | None = None, policy: Policy | None = None) -> Tensor:
-        """Run frames (B, C, H, W), as the model takes them, to its features; densely without states."""
-        with run(states, policy):
-            return self._family.features(self.model, x)
+    def forward(self, x: Tensor, states: States | None = None, policy: Policy | None = None) -> Any:
+        """Run frames (B, C, H, W), as the model takes them, to its features, or to what a whole model gives.
+
+        Without states, within a stream of this network that was entered, they are a frame of that; and else the
+        model's own code runs.
+
+        Raises:
+            ConversionError: with states, the model does not run its blocks, or more than once; or it is compiled.
+        """
+        if torch.compiler.is_dynamo_compiling():
+            if states is not None:
+                raise ConversionError("torch.compile takes a converted network as it is, without states")
+            return self._features(self.model, x)
+        if states is None and run_of(self.slots) is not None:
+            return self._features(self.model, x)
+        with running(self.slots, Given(states, policy)) as run:
+            out = self._features(self.model, x)
+        if states is not None and states.blocks and (run.frames != 1 or not run.done):
+            raise ConversionError(
+                f"the model ran its blocks {run.frames} times, the last time {run.done} of {len(self.blocks)} of "
+                "them; a stream that is called must have each frame once: enter it, and call the model"
+            )
+        return out
 
 
-def _family_of(model: nn.Module) -> Family:
-    """What is known of a model.
+def whole_features(model: nn.Module) -> Callable[[Any, Tensor], Any]:
+    """What runs a whole model on frames: by keyword, where it takes pictures as those of transformers do."""
+    if "pixel_values" in inspect.signature(model.forward).parameters:
+        return lambda model, frame: model(pixel_values=frame)
+    return lambda model, frame: model(frame)
+
+
+def _path_to_backbone(model: nn.Module) -> str:
+    """Where in a model the one is that can be converted; nothing where it is the model itself.
 
     Raises:
-        Refused: nothing is; or it is of a subclass that runs its blocks by code of its own.
+        Refused: there is none, or more than one.
     """
-    for cls in type(model).__mro__:
-        family = FAMILIES.get(kind_of(cls))
-        if family is None:
-            continue
-        if getattr(type(model), family.method) is not getattr(cls, family.method):
-            refuse(model, f"its {family.method} is not that of {kind_of(cls)}, and may do anything")
-        return family
-    inside = [
-        f"{path} can be, which is a {kind_of(part)}"
-        for path, part in model.named_modules()
-        if any(kind_of(cls) in FAMILIES for cls in type(part).__mro__)
-    ]
-    if inside:
-        refuse(model, f"not as a whole; its part {inside[0]}")
-    file = type(model).__module__.rpartition(".")[2].removeprefix("modeling_")
+    found: dict[nn.Module, str] = {}
+    for path, part in model.named_modules():
+        inside = any(path.startswith(f"{other}." if other else "") for other in found.values())
+        if not inside and any(kind_of(cls) in FAMILIES for cls in type(part).__mro__):
+            found[part] = path
+    if len(found) > 1:
+        names = ", ".join(f"{path} (a {kind_of(part)})" for part, path in found.items())
+        refuse(model, f"{len(found)} of its parts can be, {names}; convert one of them, or each for itself")
+    if found:
+        return found.popitem()[1]
+    for part in model.modules():
+        if reason := OTHERS.get(_file_of(part)):
+            refuse(part, reason)
     known = "; ".join(
         f"of {library} {', '.join(kind.rsplit('.', 1)[1] for kind in FAMILIES if kind.startswith(library))}"
         for library in ("timm", "transformers")
     )
-    return refuse(
-        model, f"{OTHERS.get(file, 'it is not known to be made of plain blocks')} (known are {known})"
-    )
+    return refuse(model, f"it is not known to be made of plain blocks (known are {known})")
+
+
+def _file_of(module: nn.Module) -> str:
+    """What the file is called that has its class."""
+    return type(module).__module__.rpartition(".")[2].removeprefix("modeling_")
+
+
+def _family_of(backbone: nn.Module) -> Family:
+    """What is known of a model.
+
+    Raises:
+        Refused: it is of a subclass that runs its blocks by code of its own.
+    """
+    cls = next(cls for cls in type(backbone).__mro__ if kind_of(cls) in FAMILIES)
+    family = FAMILIES[kind_of(cls)]
+    if getattr(type(backbone), family.method) is not getattr(cls, family.method):
+        refuse(backbone, f"its {family.method} is not that of {kind_of(cls)}, and may do anything")
+    return family
 
 
 def _check_random(model: nn.Module) -> None:
@@ -189,10 +246,10 @@ def _check_random(model: nn.Module) -> None:
             )
 
 
-def _check_methods(model: nn.Module, family: Family) -> None:
+def _check_methods(model: nn.Module, backbone: nn.Module, family: Family) -> None:
     """Refuse code of others in the place of what is relied upon."""
     if family.encoder is not None:
-        expect(model.get_submodule(family.blocks.rpartition(".")[0]), model, family.encoder)
+        expect(backbone.get_submodule(family.blocks.rpartition(".")[0]), backbone, family.encoder)
     for module in model.modules():
         # As a compiled one, which would go on running the model's own parts.
         if replaced := {"forward", family.method} & vars(module).keys():
@@ -200,8 +257,8 @@ def _check_methods(model: nn.Module, family: Family) -> None:
 
 
 def _check_hooks(blocks: nn.Module) -> None:
-    """Refuse hooks on blocks and in them, which would not be called any more."""
-    for module in blocks.modules():
+    """Refuse hooks in blocks, which would not be called any more."""
+    for module in chain.from_iterable(list(block.modules())[1:] for block in blocks.children()):
         hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
         # transformers has its own, for `output_hidden_states`.
         if any(getattr(hook, "__module__", None) != "transformers.utils.output_capturing" for hook in hooks):
@@ -209,9 +266,9 @@ def _check_hooks(blocks: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _check_equal(original: nn.Module, number: int, slot: Slot, family: Family) -> None:
+def _check_equal(number: int, slots: Slots) -> None:
     """Run a block beside the original on a few random tokens, in case a version of a library computes otherwise."""
-    block: Any = slot.blocks[number]
+    original, block, family = slots.originals[number], cast(Any, slots.blocks[number]), slots.family
     first, last = (
         next(module for module in part.modules() if isinstance(module, nn.Linear))
         for part in (block.attn.qkv, block.attn.proj)
@@ -234,8 +291,7 @@ def _check_equal(original: nn.Module, number: int, slot: Slot, family: Family) -
     arguments = family.arguments(cos, sin)
     out = original(laid_out(x, family.form, None if family.form == "BNC" else grid), **arguments)
     expected, _ = flat(out[0] if family.returns_tuple else out, family.form)
-    own: Any = slot.of_grid(None if family.form == "BNC" else grid, weight.device)[number]
-    turns = slot.turns(arguments, x, grid)
-    error = torch.linalg.vector_norm(own(x, rotary=turns and turns[number]) - expected)
+    own: Any = slots.of_grid(None if family.form == "BNC" else grid, weight.device)[number]
+    error = torch.linalg.vector_norm(own(x, rotary=slots.turns(arguments, x, grid, number)) - expected)
     if error > TOLERANCE.get(x.dtype, 0.1) * torch.linalg.vector_norm(expected - x):
         refuse(original, "on random tokens it does not compute what its converted block does")

@@ -36,6 +36,8 @@ class Example:
     patch: side of a patch in pixels.
     resizes: whether it takes pictures of other sizes than its own.
     frames: of a clip, where it takes clips in the place of pictures.
+    part: which of its settings are those of its backbone, where they are not its own.
+    output: what of it is held against the original, where it gives more than a tensor.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Example:
     patch: int = 16
     resizes: bool = True
     frames: int | None = None
+    part: str | None = None
+    output: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name}, {self.note}" if self.note else self.name
@@ -67,7 +71,9 @@ class Example:
         """
         library, settings = imported(self.library), dict(self.settings)
         if small:
-            settings |= _SMALL[self.library](self.patch * SMALL_GRIDS[0][0]) | dict(self.small)
+            backbone = _SMALL[self.library](self.patch * SMALL_GRIDS[0][0])
+            settings = _merged(settings, {self.part: backbone} if self.part else backbone)
+            settings = _merged(settings, self.small)
         torch.manual_seed(0)
         if self.library == "timm":
             model = library.create_model(self.name, pretrained=False, num_classes=0, **settings)
@@ -76,7 +82,9 @@ class Example:
             model = cls(cls.config_class(**settings))
         for parameter in model.parameters():
             # So large that tokens influence each other, and nothing is near 0, as LayerScale is at first.
-            parameter.data += (0.25 if small else 0.05) * torch.randn_like(parameter)
+            shape = parameter.shape
+            width = shape[1:].numel() if len(shape) > 3 else shape[-1] if shape else 1
+            parameter.data += 1.4 * width**-0.5 * torch.randn_like(parameter)
         model.eval()
         return model
 
@@ -85,8 +93,17 @@ class Example:
         frames = () if self.frames is None else (self.frames,)
         return torch.randn(batch, *frames, 3, *(self.patch * side for side in grid))
 
+    def tensor(self, output: Any) -> Tensor:
+        """What is held against the original of what a model gives."""
+        if self.output is None:
+            return output
+        given = getattr(output, self.output)
+        return given if isinstance(given, Tensor) else torch.cat([x.flatten() for x in given])
+
     def features(self, model: Any, pictures: Tensor) -> Tensor:
         """What the model itself makes of pictures."""
+        if self.output is not None:
+            return self.tensor(model(pixel_values=pictures))
         if self.library == "timm":
             out = model.forward_features(pictures)
         elif self.name in ("ViTModel", "CLIPVisionModel", "SiglipVisionModel"):
@@ -95,6 +112,14 @@ class Example:
         else:
             out = model(pixel_values=pictures).last_hidden_state
         return out
+
+
+def _merged(settings: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others in their place, and so in those of parts."""
+    return {**settings} | {
+        name: _merged(settings.get(name, {}), value) if isinstance(value, dict) else value
+        for name, value in others.items()
+    }
 
 
 _SMALL: dict[str, Callable[[int], dict[str, Any]]] = {
@@ -112,6 +137,8 @@ _SMALL: dict[str, Callable[[int], dict[str, Any]]] = {
 _DYNAMIC = {"dynamic_img_size": True}
 
 _WINDOWS = {"window_size": 3, "global_attn_indexes": [1]}
+_STAGES = {"out_features": ["stage1", "stage2"]}
+_MAPS = "what two blocks give"
 _VITDET = {"use_relative_position_embeddings": True}
 
 EXAMPLES = (
@@ -176,6 +203,71 @@ EXAMPLES = (
     Example("VideoMAEModel", {"num_frames": 4}, "4 frames a clip", resizes=False, frames=4),
     Example("CLIPVisionModel", {"patch_size": 16}),
     Example("SiglipVisionModel"),
+    Example("Dinov2Backbone", {"patch_size": 14} | _STAGES, _MAPS, patch=14, output="feature_maps"),
+    Example(
+        "Dinov2WithRegistersBackbone", {"patch_size": 14} | _STAGES, _MAPS, patch=14, output="feature_maps"
+    ),
+    Example("DINOv3ViTBackbone", _STAGES, _MAPS, output="feature_maps"),
+    Example(
+        "VitDetBackbone",
+        _VITDET | {"window_size": 4, "window_block_indices": [0]} | _STAGES,
+        _MAPS,
+        small={"window_size": 3},
+        output="feature_maps",
+    ),
+    Example("ViTForImageClassification", note="logits", resizes=False, output="logits"),
+    Example("Dinov2ForImageClassification", {"patch_size": 14}, "logits", patch=14, output="logits"),
+    Example(
+        "DepthAnythingForDepthEstimation",
+        {
+            "backbone_config": {"model_type": "dinov2", "patch_size": 14, "reshape_hidden_states": False}
+            | {"out_indices": [3, 6, 9, 12]},
+            "reassemble_hidden_size": 768,
+        },
+        "depth",
+        {
+            "backbone_config": {"num_hidden_layers": 4, "out_indices": [1, 2, 3, 4]},
+            "reassemble_hidden_size": 32,
+            "neck_hidden_sizes": [8, 8, 8, 8],
+            "fusion_hidden_size": 8,
+            "head_hidden_size": 8,
+        },
+        patch=14,
+        part="backbone_config",
+        output="predicted_depth",
+    ),
+    Example(
+        "SamModel",
+        {"vision_config": {"image_size": 224}, "prompt_encoder_config": {"image_size": 224}},
+        "masks, at 224",
+        {"vision_config": _WINDOWS, "prompt_encoder_config": {"image_size": 64}},
+        resizes=False,
+        part="vision_config",
+        output="pred_masks",
+    ),
+    Example(
+        "CLIPVisionModelWithProjection",
+        {"patch_size": 16},
+        "embeddings",
+        resizes=False,
+        output="image_embeds",
+    ),
+    Example(
+        "SiglipForImageClassification",
+        {"vision_config": {}},
+        "logits",
+        resizes=False,
+        part="vision_config",
+        output="logits",
+    ),
+    Example(
+        "VideoMAEForVideoClassification",
+        {"num_frames": 4},
+        "logits",
+        resizes=False,
+        frames=4,
+        output="logits",
+    ),
 )
 
 _ONE = {"depth": 1}
@@ -195,7 +287,8 @@ REFUSED = (
     Example("SwinModel"),
     Example("HieraModel"),
     Example("PvtModel"),
-    Example("ViTForImageClassification", {"num_hidden_layers": 1}),
+    Example("SegformerModel"),
+    Example("SegformerForSemanticSegmentation"),
     Example(
         "VitDetModel", {"residual_block_indices": [0], "num_hidden_layers": 1}, "a convolution after a block"
     ),
@@ -216,17 +309,17 @@ def errors(
     """The largest relative errors of a converted model on pictures of one size.
 
     Returns:
-        Of the dense network, and of streams in which all tokens pass, on a frame after the first.
+        Of the dense network and of the first frame of streams; and of streams in which all tokens pass, of a later
+        frame.
     """
-    first, later = (example.pictures(batch, grid) for _ in range(2))
-    expected = example.features(model, later)
-    dense = relative_error(net(later), expected)
-    streamed = 0.0
+    pictures = [example.pictures(batch, grid) for _ in range(2)]
+    first, later = (example.features(model, picture) for picture in pictures)
+    dense, streamed = relative_error(example.tensor(net(pictures[0])), first), 0.0
     for variant in ALL_TOKENS:
         stream: Any = net.stream(variant, r=0)
-        stream(first)
+        dense = max(dense, relative_error(example.tensor(stream(pictures[0])), first))
         stream.policy.r = stream.states.blocks[0].qkv_gate.gate.u.shape[1]
-        streamed = max(streamed, relative_error(stream(later), expected))
+        streamed = max(streamed, relative_error(example.tensor(stream(pictures[1])), later))
     return dense, streamed
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -47,12 +47,12 @@ def expect(module: Any, owner: nn.Module, *kinds: str) -> None:
         )
 
 
-Turns = Callable[[dict[str, Any], Tensor, Grid | None], Sequence[Rotary | None] | None]
-"""From what blocks are given beside their tokens (B, N, D), and the grid of these, how queries and keys are turned in
-each block. What is read is taken out of the arguments."""
+Turns = Callable[[dict[str, Any], Tensor, Grid | None, int], Rotary | None]
+"""From what a block is given beside its tokens (B, N, D), the grid of these, and its number, how it turns queries and
+keys. What is read is taken out of the arguments."""
 
 
-def no_turns(given: dict[str, Any], tokens: Tensor, grid: Grid | None) -> None:
+def no_turns(given: dict[str, Any], tokens: Tensor, grid: Grid | None, number: int) -> None:
     """Of blocks that do not turn queries and keys."""
 
 
@@ -71,7 +71,7 @@ class Family:
     blocks: where they are, as `encoder.layer`.
     encoder: the class of what has them, and runs them, where that is not the model itself.
     parts: what a block is made of; raises `Refused` where it is anything else.
-    features: what the model makes of frames (B, C, H, W), a tensor.
+    features: what the model makes of frames (B, C, H, W), a tensor; None where it gives more than one.
     num_prefix_tokens: the first tokens that stand for no place in the picture.
     check: raises `Refused` for what else cannot be.
     rotary: of a model.
@@ -84,7 +84,7 @@ class Family:
     method: str
     blocks: str
     parts: Callable[[Any], Parts]
-    features: Callable[[Any, Tensor], Tensor]
+    features: Callable[[Any, Tensor], Tensor] | None
     num_prefix_tokens: Callable[[Any], int]
     encoder: str | None = None
     check: Callable[[Any], None] = lambda model: None

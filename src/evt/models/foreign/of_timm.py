@@ -110,12 +110,12 @@ def eva_rotary(model: Any) -> Turns:
     """How an Eva turns queries and keys: by `rope`, (n, 2d), sines first."""
     neighbours = not model.blocks[0].attn.rotate_half
 
-    def turns(given: dict[str, Any], tokens: Tensor, grid: Grid | None) -> list[Rotary] | None:
+    def turns(given: dict[str, Any], tokens: Tensor, grid: Grid | None, number: int) -> Rotary | None:
         rope = given.pop("rope", None)
         if rope is None:
             return None
         sin, cos = rope.chunk(2, dim=-1)
-        return [with_prefix(cos, sin, tokens.shape[1], neighbours)] * len(model.blocks)
+        return with_prefix(cos, sin, tokens.shape[1], neighbours)
 
     return turns
 

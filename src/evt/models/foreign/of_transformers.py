@@ -120,9 +120,9 @@ def check_dinov3(model: Any) -> None:
 def dinov3_rotary(model: Any) -> Turns:
     """How a DINOv3 turns queries and keys: by `position_embeddings`, cosines and sines, (n, d) each."""
 
-    def turns(given: dict[str, Any], tokens: Tensor, grid: Grid | None) -> list[Rotary]:
+    def turns(given: dict[str, Any], tokens: Tensor, grid: Grid | None, number: int) -> Rotary:
         cos, sin = given.pop("position_embeddings")
-        return [with_prefix(cos, sin, tokens.shape[1], neighbours=False)] * model.config.num_hidden_layers
+        return with_prefix(cos, sin, tokens.shape[1], neighbours=False)
 
     return turns
 
@@ -159,24 +159,21 @@ def sam3_rotary(model: Any) -> Turns:
     """How SAM 3's image encoder turns queries and keys: by places in the window, or in the whole grid."""
     layers = list(model.layers)
 
-    def turns(given: dict[str, Any], tokens: Tensor, grid: Grid | None) -> list[Rotary]:
+    def turns(given: dict[str, Any], tokens: Tensor, grid: Grid | None, number: int) -> Rotary:
         assert grid is not None
-        made: dict[int, Rotary] = {}
-        for layer in layers:
-            side = layer.window_size
-            if side and (grid[0] % side or grid[1] % side):
-                raise ConversionError(
-                    f"{grid[0]} x {grid[1]} patches; they must be whole windows of {side} x {side}"
-                )
-            if side not in made:
-                cos, sin = layer.rotary_emb(tokens, layer.position_ids.to(tokens.device))  # (1, n, d) each
-                cos, sin = cos[0], sin[0]
-                if side:
-                    rows, columns = (torch.arange(n, device=tokens.device) % side for n in grid)
-                    place = (rows[:, None] * side + columns).flatten()
-                    cos, sin = cos[place], sin[place]
-                made[side] = Rotary(cos, sin, neighbours=True)
-        return [made[layer.window_size] for layer in layers]
+        layer = layers[number]
+        side = layer.window_size
+        if side and (grid[0] % side or grid[1] % side):
+            raise ConversionError(
+                f"{grid[0]} x {grid[1]} patches; they must be whole windows of {side} x {side}"
+            )
+        cos, sin = layer.rotary_emb(tokens, layer.position_ids.to(tokens.device))  # (1, n, d) each
+        cos, sin = cos[0], sin[0]
+        if side:
+            rows, columns = (torch.arange(n, device=tokens.device) % side for n in grid)
+            place = (rows[:, None] * side + columns).flatten()
+            cos, sin = cos[place], sin[place]
+        return Rotary(cos, sin, neighbours=True)
 
     return turns
 
@@ -206,7 +203,7 @@ def _family(
     names: Names,
     blocks: str,
     num_prefix_tokens: Callable[[Any], int],
-    features: Callable[[Any, Tensor], Tensor] = resized_hidden_state,
+    features: Callable[[Any, Tensor], Tensor] | None = resized_hidden_state,
     encoder: str | None = None,
 ) -> Family:
     return Family(
@@ -249,7 +246,7 @@ _SAM3_NAMES = Names(f"{_SAM3}ViTLayer", f"{_SAM3}ViTRoPEAttention", norm1="layer
 
 _VIDEOMAE = f"{_file('videomae')}VideoMAE"
 
-FAMILIES = {
+MODELS = {
     f"{_VIT}Model": _family(
         Names(f"{_VIT}Layer", f"{_VIT}Attention", norm1="layernorm_before", norm2="layernorm_after"),
         "layers",
@@ -317,4 +314,8 @@ FAMILIES = {
         _clip(_SIGLIP), "encoder.layers", lambda model: 0, encoder=f"{_SIGLIP}Encoder"
     ),
 }
-"""By class."""
+FAMILIES = MODELS | {
+    f"{kind}Backbone": replace(MODELS[f"{kind}Model"], features=None)
+    for kind in (_DINOV2, _REGISTERS, _DINOV3, _VITDET)
+}
+"""By class; backbones give what several of their layers do."""

@@ -75,8 +75,8 @@ class OwnModel(nn.Module):
 
     Raises:
         ConversionError: the model cannot be converted.
-        ConfigError: its patches are no squares, size is no multiple of their side; or, on torch's meta device, it
-            cannot run pictures of that size.
+        ConfigError: its patches are no squares, size is no multiple of their side, or it is more than a backbone;
+            or, on torch's meta device, it cannot run pictures of that size.
     """
 
     sees = "frames"
@@ -98,7 +98,13 @@ class OwnModel(nn.Module):
                 f"model.size is {size}; it must be a positive multiple of the patch size, {self.patch_size}"
             )
         self.size, self.pixels = size, pixels
-        self.net = Tokens(convert(model.eval()), (size // self.patch_size,) * 2)
+        net = convert(model.eval())
+        if net.whole:
+            raise ConfigError(
+                f"a {type(model).__name__} is more than a backbone, and what it gives are no features of patches; "
+                f"the model must be its {net.path or 'backbone'} alone"
+            )
+        self.net = Tokens(net, (size // self.patch_size,) * 2)
         # The model as its library knows it; no part of this one, since its parameters are the network's.
         self._foreign = (model,)
         for name in ("mean", "std"):

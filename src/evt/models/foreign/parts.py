@@ -114,7 +114,7 @@ def twin(module: nn.Module, swap: Callable[[nn.Module], nn.Module | None] = lamb
     """The same module once more, with other modules in the place of some below it.
 
     Parameters and buffers stay the original's: the twin has the same dictionaries of them, so that one which is
-    replaced there is replaced here. It is in evaluation mode, whatever the original is in.
+    replaced there is replaced here. It has the hooks that the original has now, and is in evaluation mode.
 
     Args:
         module: with all below it.
@@ -125,9 +125,22 @@ def twin(module: nn.Module, swap: Callable[[nn.Module], nn.Module | None] = lamb
         return other
     other = copy.copy(module)
     other.training = False
+    for name in ("_forward_hooks", "_forward_pre_hooks"):
+        # Libraries add hooks on first use, to the model and to its twin.
+        setattr(other, name, getattr(module, name).copy())
     other._modules = {
         name: None if child is None else twin(child, swap) for name, child in module._modules.items()
     }
+    return other
+
+
+def on_meta(module: nn.Module) -> nn.Module:
+    """A twin with weights on torch's meta device: shapes, and no numbers."""
+    other = twin(module)
+    for part in other.modules():
+        for name in ("_parameters", "_buffers"):
+            tensors: dict[str, Tensor | None] = getattr(part, name)
+            setattr(part, name, {key: None if x is None else x.to("meta") for key, x in tensors.items()})
     return other
 
 

@@ -1,0 +1,84 @@
+"""A stream that a model runs in: called with frames, or entered, so that the model itself may be called."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor
+
+from evt.errors import ConfigError
+from evt.eventful import Policy, Stream, Variant
+from evt.models.foreign.slot import Run, check_finite, running, slotted_originals
+
+
+class ModelStream(Stream):
+    """A stream of frames on a converted network's weights; see `Stream`.
+
+    Entered, as `with net.stream("rows", r=128):`, it takes each frame that comes to the model, however that is
+    called: with keywords, by a pipeline, within another model. In other threads, and afterwards, the model is as it
+    was.
+    """
+
+    network: Any
+
+    def __init__(self, network: Any, variant: Variant, policy: Policy | None = None) -> None:
+        self._whole = network.whole  # what comes between the blocks may be asked for
+        self._entries: list[tuple[ExitStack, Run]] = []
+        super().__init__(network, variant, policy)
+
+    def _fresh(self) -> Any:
+        return super()._fresh() if self.variant.hold else self.network.states(self.variant, self._whole)
+
+    def __enter__(self) -> ModelStream:
+        """Run the model's blocks in this stream, in this thread.
+
+        Raises:
+            ConfigError: the variant keeps what the whole model gives, which is not for blocks to do; or the stream
+                was called with frames, of which less was kept than may be asked for now.
+        """
+        if self.variant.hold:
+            raise ConfigError(
+                "variant.hold is true: what the whole model gives is kept, so this stream cannot be entered; call "
+                "it, as stream(frame)"
+            )
+        if not self._whole:
+            if self.variant.gate == "frame" and self._shape is not None:
+                raise ConfigError("this stream was called with frames; call reset() before it is entered")
+            self._whole = True
+            if self._shape is None:
+                self.reset()
+        stack = ExitStack()
+        stack.enter_context(slotted_originals(self.network.slots))
+        self._entries.append((stack, stack.enter_context(running(self.network.slots, self))))
+        return self
+
+    def __exit__(self, kind: Any, *error: Any) -> None:
+        """Leave the model as it was."""
+        stack, run = self._entries.pop()
+        stack.close()
+        if kind is None and not run.frames:
+            warnings.warn(
+                "no frame came to a stream that was entered: within it, call the model that was converted, or "
+                "net.model, and none that torch.compile made of it",
+                stacklevel=2,
+            )
+
+    def begins(self, tokens: Tensor) -> None:
+        """Take the tokens of a frame that came to the model, (B, N, D).
+
+        Raises:
+            ValueError: they are not finite, or of another shape than those before; the stream stays as it was.
+        """
+        if self._shape is not None and tokens.shape != self._shape:
+            raise ValueError(
+                f"this stream holds tokens of shape {tuple(self._shape)} and was given some of shape "
+                f"{tuple(tokens.shape)}; call reset() before a frame of another size"
+            )
+        check_finite(tokens, "{} of the frame's values are NaN or infinite; all must be finite")
+        self._shape = tokens.shape
+
+    def _count_bad(self, out: Any) -> int:
+        """Of a whole model the blocks are held to be finite, and what it makes of that is its own concern."""
+        return 0 if self.network.whole else super()._count_bad(out)
