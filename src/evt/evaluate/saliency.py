@@ -17,18 +17,18 @@ from evt.evaluate.segmentation import Segmentation
 from evt.evaluate.trace import Seen, Subject
 from evt.evaluate.videos import run_videos
 from evt.metrics.agreement import correlation, cosine, iou, mean_absolute_error, relative_l2
-from evt.models.saliency import Saliency
+from evt.models.features import Features
 
 
 @dataclass
 class SaliencyAgreement:
     """An evaluator: features and saliency beside the dense model's, on the picture alone, and what the decoder costs.
 
-    decode: what makes `Saliency` of a stream's outputs, of the dense model's too.
+    decode: what makes `Features` of a stream's outputs, of the dense model's too.
     frames: the figures of each.
     """
 
-    decode: Callable[[Sequence[Tensor], Any], Saliency]
+    decode: Callable[[Sequence[Tensor], Any], Features]
     frames: list[dict[str, float]] = field(default_factory=list)
 
     def update(self, seen: Seen) -> None:
@@ -59,7 +59,7 @@ class SaliencyAgreement:
         return {name: _means(frames) for name, frames in parts.items() if frames}
 
 
-def compared(found: Saliency, dense: Saliency) -> dict[str, float]:
+def compared(found: Features, dense: Features) -> dict[str, float]:
     """What a frame's features and saliency have in common with the dense model's."""
     return {
         "feature_relative_l2": relative_l2(found.features, dense.features),

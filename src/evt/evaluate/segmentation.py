@@ -17,7 +17,7 @@ from evt.errors import DataError
 from evt.evaluate.trace import Seen
 from evt.metrics.propagation import Propagation
 from evt.metrics.segmentation import VOID, f_of_thresholds, mean_absolute_error, object_measures, stretched
-from evt.models.saliency import Saliency
+from evt.models.features import Features
 
 
 @dataclass
@@ -77,7 +77,7 @@ Follow = Callable[[Tensor, Tensor, tuple[int, int]], Propagation]
 class Segmentation:
     """An evaluator: J and F of objects that are followed through each sequence, and what its saliency maps hit.
 
-    Samples are frames with masks, the first of which says what is to be followed; predictions are `Saliency`, whose
+    Samples are frames with masks, the first of which says what is to be followed; predictions are `Features`, whose
     map may have any range of values. As in DAVIS's semi-supervised task the first and the last frame count neither
     for J nor for F. For saliency all do, and all objects are one.
 
@@ -90,7 +90,7 @@ class Segmentation:
     _tracked: Propagation | None = None
 
     def update(self, seen: Seen) -> None:
-        """See `Evaluator`; the sample is a frame, the prediction `Saliency`.
+        """See `Evaluator`; the sample is a frame, the prediction `Features`.
 
         Raises:
             DataError: the frame has no mask, or the first one shows no object.
@@ -98,7 +98,7 @@ class Segmentation:
         self.add_frame(seen.sample, seen.prediction)
 
     @torch.no_grad()
-    def add_frame(self, frame: Frame, found: Saliency) -> None:
+    def add_frame(self, frame: Frame, found: Features) -> None:
         """Add what a model makes of the next frame; see `update` for what is raised."""
         if frame.mask is None:
             raise DataError(f"{frame.name}: there is no mask of this frame; segmentation needs one for each")
@@ -153,7 +153,7 @@ class Segmentation:
         )
 
 
-def _scaled(found: Saliency, mask: Tensor) -> list[int]:
+def _scaled(found: Features, mask: Tensor) -> list[int]:
     """How far patches reach beyond a mask, in its own pixels: to the left, right, top and bottom."""
     left, right, top, bottom = found.beyond
     height, width = (own / resized for own, resized in zip(mask.shape, found.size or mask.shape, strict=True))

@@ -42,9 +42,9 @@ def installed_file() -> str:
 
 
 def read_onnx(path: str | Path) -> dict[str, Tensor]:
-    """The parameters in the ONNX file, by the names of `DINOv2Saliency`.
+    """The parameters in the ONNX file, of `backbone`, by the names of transformers, and of `decoder`.
 
-    LayerScale goes into the layers that it scales, and batch norm into those that it follows.
+    Batch norm goes into the layers that it follows.
 
     Raises:
         CheckpointError: onnx is not installed, or the file is missing, broken or another.
@@ -69,26 +69,28 @@ def read_onnx(path: str | Path) -> dict[str, Tensor]:
     embeddings = "backbone.embeddings"
     positions = [read_by.get(f"/backbone/embeddings/{node}", node) for node in ("Concat_6", "Reshape_1")]
     found: dict[str, Tensor] = {
-        "net.cls_token": of(f"{embeddings}.cls_token"),
-        "net.pos_embed": torch.cat([of(name) for name in positions], dim=1),
+        f"{embeddings}.cls_token": of(f"{embeddings}.cls_token"),
+        f"{embeddings}.position_embeddings": torch.cat([of(name) for name in positions], dim=1),
     }
 
     def put(name: str, layer: dict[str, Tensor]) -> None:
         found.update({f"{name}.{part}": x for part, x in layer.items()})
 
-    put("net.patch_embed.proj", norm(f"{embeddings}.patch_embeddings.projection"))
-    put("net.norm", norm("backbone.layernorm"))
+    for name in (f"{embeddings}.patch_embeddings.projection", "backbone.layernorm"):
+        put(name, norm(name))
     depth = sum(name.endswith("layer_scale1.lambda1") for name in tensors)
     for i in range(depth):
-        own, layer = f"net.blocks.{i}", f"backbone.encoder.layer.{i}"
-        parts = [linear(f"{layer}.attention.attention.{name}") for name in ("query", "key", "value")]
-        put(f"{own}.norm1", norm(f"{layer}.norm1"))
-        put(f"{own}.attn.qkv", {key: torch.cat([part[key] for part in parts]) for key in ("weight", "bias")})
-        scale = of(f"{layer}.layer_scale1.lambda1")
-        put(f"{own}.attn.proj", _scaled(linear(f"{layer}.attention.output.dense"), scale))
-        put(f"{own}.norm2", norm(f"{layer}.norm2"))
-        put(f"{own}.mlp.fc1", linear(f"{layer}.mlp.fc1"))
-        put(f"{own}.mlp.fc2", _scaled(linear(f"{layer}.mlp.fc2"), of(f"{layer}.layer_scale2.lambda1")))
+        layer = f"backbone.encoder.layer.{i}"
+        for part in ("norm1", "norm2"):
+            put(f"{layer}.{part}", norm(f"{layer}.{part}"))
+        # The file is of an older transformers, which had other names in attention.
+        for own, name in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value")):
+            put(f"{layer}.attention.{own}", linear(f"{layer}.attention.attention.{name}"))
+        put(f"{layer}.attention.o_proj", linear(f"{layer}.attention.output.dense"))
+        for part in ("mlp.fc1", "mlp.fc2"):
+            put(f"{layer}.{part}", linear(f"{layer}.{part}"))
+        for part in ("layer_scale1.lambda1", "layer_scale2.lambda1"):
+            found[f"{layer}.{part}"] = of(f"{layer}.{part}")
     for i in (1, 2, 3):
         bn = {name: of(f"decoder.bn{i}.{name}") for name in ("weight", "bias", "running_mean", "running_var")}
         scale = bn["weight"] / (bn["running_var"] + BATCH_NORM_EPS).sqrt()
@@ -102,11 +104,6 @@ def read_onnx(path: str | Path) -> dict[str, Tensor]:
         )
     put("decoder.final_conv", norm("decoder.final_conv"))
     return found
-
-
-def _scaled(layer: dict[str, Tensor], scale: Tensor) -> dict[str, Tensor]:
-    """A linear layer whose outputs are multiplied by factors."""
-    return {"weight": layer["weight"] * scale[:, None], "bias": layer["bias"] * scale}
 
 
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

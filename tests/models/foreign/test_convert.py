@@ -23,9 +23,9 @@ from evt.models.foreign.examples import (
     SMALL_GRIDS,
     Example,
     errors,
-    imported,
     relative_error,
 )
+from evt.models.foreign.libraries import imported
 
 TOLERANCE = 1e-5
 

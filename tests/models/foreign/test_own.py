@@ -15,7 +15,8 @@ from evt import reproduce, run
 from evt.data.video import Frame
 from evt.errors import CheckpointError, ConfigError, ConversionError
 from evt.eventful import VARIANTS, TopR
-from evt.models.foreign.own import OwnModel, Pixels, TimmModel, TransformersModel, library
+from evt.models.foreign.libraries import library
+from evt.models.foreign.own import OwnModel, Pixels, TimmModel, TransformersModel
 from evt.tables import fill
 from tests.commands import Refused, command
 from tests.models.foreign.test_convert import library as installed
@@ -246,7 +247,7 @@ def test_a_size_that_a_model_cannot_run_is_refused_before_it_is_built(tmp_path: 
 
 def test_a_library_that_is_not_there_is_told_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
-    with pytest.raises(ConfigError, match=r"^model=timm needs timm: pip install 'evt\[timm\]'$"):
+    with pytest.raises(ConfigError, match=r"^this model needs timm: pip install 'evt\[timm\]'$"):
         library("timm")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evt.models.foreign.convert import Converted
+from evt.models.foreign.libraries import imported
 
 GRIDS = ((14, 14), (10, 16))
 """Rows and columns of patches of the pictures that a model is held against itself on: its own, and others."""
@@ -21,8 +20,6 @@ SMALL_GRIDS = ((4, 4), (5, 3))
 
 ALL_TOKENS = ("temporal", "rows")
 """The variants by which all tokens pass: on the reference path, and on the fast one."""
-
-_kept: list[torch.library.Library] = []
 
 
 @dataclass(frozen=True)
@@ -321,26 +318,3 @@ def errors(
         stream.policy.r = stream.states.blocks[0].qkv_gate.gate.u.shape[1]
         streamed = max(streamed, relative_error(example.tensor(stream(pictures[1])), later))
     return dense, streamed
-
-
-def imported(name: str) -> Any:
-    """A library.
-
-    Raises:
-        ModuleNotFoundError: it is not installed.
-    """
-    # It looks whether torchvision has operators, and must not find those below.
-    importlib.import_module("evt.models.ops")
-    try:
-        importlib.import_module("torchvision")
-    except ModuleNotFoundError:
-        pass  # transformers does without
-    except RuntimeError:
-        # A build for another torch than this one, as beside torch for CPUs: on import it asks for two operators.
-        ops = torch.library.Library("torchvision", "FRAGMENT")
-        ops.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        ops.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _kept.append(ops)  # they are there for as long as this is
-        for half in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[half]
-    return importlib.import_module(name)

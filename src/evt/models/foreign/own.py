@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,9 +18,10 @@ from evt.data.video import Frame
 from evt.errors import CheckpointError, ConfigError, DataError
 from evt.eventful import Policy, States, Stream, Variant
 from evt.models.checkpoints import BROKEN, files_of, load_tensors, read_checkpoint
+from evt.models.features import PIXEL_MEAN, PIXEL_STD, Features
 from evt.models.foreign.convert import Converted, convert
+from evt.models.foreign.libraries import first_line, library
 from evt.models.letterbox import Box, letterboxed
-from evt.models.saliency import PIXEL_MEAN, PIXEL_STD, Saliency
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ class OwnModel(nn.Module):
                 out = self.net(self.blank())
         except (ValueError, RuntimeError, AssertionError) as error:
             raise ConfigError(
-                f"model.size is {self.size}, and the model cannot run pictures of that size: {_first(error)}"
+                f"model.size is {self.size}, and the model cannot run pictures of that size: {first_line(error)}"
             ) from error
         if out.shape[1] != self.n_tokens:
             raise ConfigError(
@@ -169,19 +168,30 @@ class OwnModel(nn.Module):
             DataError: it has NaN or infinite pixels; the message names it.
         """
         try:
-            x = letterboxed(frame.image, self.size).to(self.pixel_mean.device)
+            yield self.preprocess(frame.image)
         except ValueError as error:
             raise DataError(f"{frame.name}: {error}") from error
-        yield ((self.pixels.scale * x - self.pixel_mean) / self.pixel_std).unsqueeze(0)
 
-    def decode(self, outputs: Sequence[Tensor], frame: Frame) -> Saliency:
+    def preprocess(self, image: Tensor) -> Tensor:
+        """The same of a picture, (3, H, W) RGB in [0, 255], to (1, 3, size, size) float32.
+
+        Raises:
+            ValueError: it is of another shape, or has NaN or infinite pixels.
+        """
+        return self.normalise(letterboxed(image, self.size)).unsqueeze(0)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Normalise pixels in [0, 255], (..., 3, H, W), and put them on the model's device."""
+        return (self.pixels.scale * pixels.to(self.pixel_mean.device) - self.pixel_mean) / self.pixel_std
+
+    def decode(self, outputs: Sequence[Tensor], frame: Frame) -> Features:
         """The features of the patches that show some of a frame, from the stream's output; there is no map."""
         (tokens,) = outputs
         rows, columns = self.net.grid
         height, width = frame.image.shape[-2:]
         box = Box.of(height, width, self.size)
         features = box.patches(tokens[0, -rows * columns :].unflatten(0, self.net.grid), self.patch_size)
-        return Saliency(
+        return Features(
             None,
             features.flatten(0, 1),
             (features.shape[0], features.shape[1]),
@@ -215,7 +225,7 @@ class TimmModel(OwnModel):
             model = timm.create_model(architecture, pretrained=False, num_classes=0, **settings)
         except (TypeError, ValueError, AssertionError) as error:
             raise ConfigError(
-                f"timm cannot build model.architecture={architecture} with model.size={size}: {_first(error)}"
+                f"timm cannot build model.architecture={architecture} with model.size={size}: {first_line(error)}"
             ) from error
         given = model.pretrained_cfg
         own = Pixels(given["mean"], given["std"], 1 / 255, "its pretrained_cfg says")
@@ -240,7 +250,7 @@ class TimmModel(OwnModel):
             tensors = renamed(tensors, self.foreign) if renamed else tensors
         except BROKEN as error:
             raise CheckpointError(
-                f"{path}: timm cannot read it for this architecture: {_first(error)}"
+                f"{path}: timm cannot read it for this architecture: {first_line(error)}"
             ) from error
         unused = load_tensors(self.foreign.state_dict(), tensors, path)
         return [*(f"not loaded: {name}" for name in unused), str(self.pixels)]
@@ -274,7 +284,7 @@ class TransformersModel(OwnModel):
             )
             model = transformers.AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"{path}: transformers cannot build this model: {_first(error)}") from error
+            raise ConfigError(f"{path}: transformers cannot build this model: {first_line(error)}") from error
         own = getattr(config, "image_size", None)
         own = own if isinstance(own, int | None) else max(own)
         if size is None and own is None:
@@ -307,36 +317,13 @@ class TransformersModel(OwnModel):
                 dtype=torch.float32,
             )
         except (OSError, *BROKEN) as error:
-            raise CheckpointError(f"{path}: transformers cannot load it: {_first(error)}") from error
+            raise CheckpointError(f"{path}: transformers cannot load it: {first_line(error)}") from error
         # A pooler makes one vector of a picture, and no feature depends on it.
         if missing := sorted(name for name in info["missing_keys"] if not name.startswith("pooler.")):
             raise CheckpointError(f"{path}: {missing[0]} is missing (of {len(missing)} parameters that are)")
         load_tensors(self.foreign.state_dict(), loaded.state_dict(), path)
         unused = sorted(info["unexpected_keys"])
         return [*(f"not loaded: {name}" for name in unused), str(self.pixels)]
-
-
-def library(name: str) -> Any:
-    """timm or transformers, which then ask no server for anything.
-
-    Raises:
-        ConfigError: it is not installed, or cannot be imported.
-    """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    try:
-        found = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"model={name} needs {error.name}: pip install 'evt[{name}]'") from error
-    except (ImportError, RuntimeError) as error:
-        raise ConfigError(
-            f"model={name} needs {name}, which is installed and cannot be imported: {_first(error)} (torch and "
-            "torchvision must be of one build)"
-        ) from error
-    if name == "transformers":
-        # It tells of what was not loaded in a table, and draws a bar.
-        found.utils.logging.set_verbosity_error()
-        found.utils.logging.disable_progress_bar()
-    return found
 
 
 def _pixels_of(folder: Path) -> Pixels:
@@ -360,12 +347,9 @@ def _pixels_of(folder: Path) -> Pixels:
             for name, default, neutral in (("mean", PIXEL_MEAN, 0.0), ("std", PIXEL_STD, 1.0))
         )
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a preprocessor's config ({_first(error)})") from error
+        raise ConfigError(
+            f"{path}: cannot be read as a preprocessor's config ({first_line(error)})"
+        ) from error
     if not (len(mean) == len(std) == 3 and all(std)):
         raise ConfigError(f"{path}: image_mean is {mean} and image_std {std}; each must be three numbers")
     return Pixels(mean, std, scale, "preprocessor_config.json says")
-
-
-def _first(error: Exception) -> str:
-    """The first line of what others say."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
