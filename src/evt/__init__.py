@@ -6,12 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from evt.interrupt import is_command, leave_at_once
+from evt.version import __version__
 
 if TYPE_CHECKING:
     from evt.eventful import VARIANTS, Budget, Every, Refresh, Stream, Threshold, TopR, Variant, count_ops
     from evt.models.foreign import Converted, convert
-
-__version__ = "0.1.0"
 
 __all__ = [
     "VARIANTS",
@@ -23,6 +22,7 @@ __all__ = [
     "Threshold",
     "TopR",
     "Variant",
+    "__version__",
     "convert",
     "count_ops",
 ]

@@ -10,12 +10,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import evt
 from evt.data.sprites import DISTURBANCES, MIXED, SPLITS, SpriteClips, SpriteVideos
 from evt.data.sprites.writing import FORMATS, write_kinetics, write_vid
 from evt.errors import DataError
 from evt.files import sentence
 from evt.interrupt import imports_are_done
+from evt.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"evt {evt.__version__}")
+    parser.add_argument("--version", action="version", version=f"evt {__version__}")
     parser.add_argument("out", type=Path)
     parser.add_argument("--kind", choices=("detection", "action"), default="detection")
     parser.add_argument("--format", choices=FORMATS, default="png", help="of the frames for detection")
