@@ -9,11 +9,23 @@ from evt.interrupt import is_command, leave_at_once
 from evt.version import __version__
 
 if TYPE_CHECKING:
-    from evt.eventful import VARIANTS, Budget, Every, Refresh, Stream, Threshold, TopR, Variant, count_ops
+    from evt.eventful import (
+        VARIANTS,
+        Batch,
+        Budget,
+        Every,
+        Refresh,
+        Stream,
+        Threshold,
+        TopR,
+        Variant,
+        count_ops,
+    )
     from evt.models.foreign import Converted, convert
 
 __all__ = [
     "VARIANTS",
+    "Batch",
     "Budget",
     "Converted",
     "Every",

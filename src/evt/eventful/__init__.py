@@ -1,5 +1,6 @@
 """The Eventful mechanism (paper, section 4). It imports torch and nothing else of this project."""
 
+from evt.eventful.batch import Batch
 from evt.eventful.block import Block, Blocks, BlockState, States, init_weights
 from evt.eventful.counting import KINDS, count_ops
 from evt.eventful.policy import (
@@ -14,12 +15,13 @@ from evt.eventful.policy import (
     TopR,
 )
 from evt.eventful.rotary import Rotary
-from evt.eventful.stream import Stream
+from evt.eventful.stream import Stream, state_bytes
 from evt.eventful.variant import VARIANTS, Variant
 
 __all__ = [
     "KINDS",
     "VARIANTS",
+    "Batch",
     "Block",
     "BlockState",
     "Blocks",
@@ -38,4 +40,5 @@ __all__ = [
     "Variant",
     "count_ops",
     "init_weights",
+    "state_bytes",
 ]

@@ -196,6 +196,9 @@ class FastState:
         windows, and else computed anew in each frame; with rows that of a query that did not change stays as it is.
     """
 
+    of_streams = dict.fromkeys(("q", "k", "v", "out", "lse"), 1)
+    """Along which axis streams follow one another, where that is not the first."""
+
     def __init__(self, variant: Variant) -> None:
         self.variant = variant
         self.q: Tensor | None = None  # (H, T, d)
@@ -203,7 +206,7 @@ class FastState:
         self.v: Tensor | None = None  # (H, T, d)
         self.out: Tensor | None = None  # (H, T, d), where there are windows or it is updated
         self.lse: Tensor | None = None  # (H, T), where out is updated
-        self.frame: Tensor | None = None  # (), int64, later frames so far, where out is updated
+        self.frame: Tensor | None = None  # (B,), int64, later frames so far, where out is updated
 
     @named("attention")
     def __call__(
@@ -298,7 +301,7 @@ class FastState:
             if lse is not None:
                 lse[:, tokens] = own_lse
         if updated:
-            self.lse, self.frame = lse, torch.zeros((), dtype=torch.int64)
+            self.lse, self.frame = lse, torch.zeros(self.q.shape[1] // layout.n, dtype=torch.int64)
         if updated or len(windows) > 1:
             self.out = out
         return out
@@ -348,7 +351,7 @@ class FastState:
                 must = torch.zeros(layout.n, dtype=torch.bool, device=q.device)
                 must[index] = True
                 every = REFRESH[q.dtype]
-                must[int(self.frame) % every :: every] = True
+                must[int(self.frame[stream]) % every :: every] = True
                 if len(keys):
                     new = k.index_select(1, keys), v.index_select(1, keys)
                     must |= update(out, lse, q, rel, old_pooled, new, keys, scale).any(0)

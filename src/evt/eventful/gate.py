@@ -47,6 +47,7 @@ class Gate:
         """
         if self.u is None:
             self.u = _kept(c, own)
+            self.past.begin(len(c))
             return c, None
         error = _error(self.u, c, self.always)
         if self.relative:
@@ -75,6 +76,7 @@ class STGTGate:
         """Select tokens, as `Gate` does, and remember all of them as u."""
         previous, self.u = self.u, _kept(c, own)
         if previous is None:
+            self.past.begin(len(c))
             return c, None
         selection = _select(policy, _error(previous, c, self.always), self.past)
         return selection.gather(c), selection

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from numbers import Integral, Real
 from typing import Any, Literal, Protocol
 
@@ -33,6 +34,15 @@ class Selection:
         """Write (K, D) values to the selected tokens of a contiguous (B, N, D) tensor."""
         x.view(-1, x.shape[-1]).index_copy_(0, self.index, values)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Selection]) -> Selection:
+        """One for all streams of some, in order."""
+        n_tokens, n_before, index = parts[0].n_tokens, 0, []
+        for part in parts:
+            index.append(part.index + n_before * n_tokens)
+            n_before += len(part.counts)
+        return cls(torch.cat(index), tuple(chain.from_iterable(part.counts for part in parts)), n_tokens)
+
     def per_stream(self) -> list[Tensor]:
         """List for each stream the positions of its selected tokens, from 0 to N - 1."""
         parts = self.index.split(self.counts)
@@ -43,8 +53,8 @@ class Past:
     """Which gate it is and what passed it since the flush, by which a policy may select.
 
     gate: its number in the network, from 0 on, in the order in which a frame comes to them; see `States.gates`.
-    frames: later frames before the present one, () int64; None where there are none.
-    passed: tokens of each stream that passed in these, (B,) int64; None where there are none.
+    frames: of each stream, later frames before the present one, (B,) int64; None before the flush.
+    passed: tokens of each stream that passed in these, (B,) int64; None before the flush.
     """
 
     def __init__(self) -> None:
@@ -55,16 +65,32 @@ class Past:
     @property
     def number(self) -> int:
         """Of the present frame, from the flush on, which is 0."""
-        return 1 if self.frames is None else 1 + int(self.frames)
+        return 1 if self.frames is None else 1 + int(self.frames[0])
+
+    def begin(self, n_streams: int) -> None:
+        """Count from the flush of so many streams on."""
+        self.frames, self.passed = torch.zeros(2, n_streams, dtype=torch.int64).unbind()
 
     def add(self, selection: Selection) -> None:
         """Count what passed in the present frame."""
-        passed = torch.tensor(selection.counts)
         if self.frames is None or self.passed is None:
-            self.frames, self.passed = torch.tensor(1), passed
-        else:  # in place, since every gate does this in every frame
-            self.frames += 1
-            self.passed += passed.to(self.passed.device)
+            self.begin(len(selection.counts))
+        assert self.frames is not None
+        assert self.passed is not None
+        # In place, since every gate does this in every frame.
+        self.frames += 1
+        self.passed += torch.tensor(selection.counts).to(self.passed.device)
+
+    def split(self, sizes: Sequence[int]) -> list[Past]:
+        """That of the first streams of a batch, of so many after these, and so on, after the flush."""
+        assert self.frames is not None
+        assert self.passed is not None
+        parts = []
+        for frames, passed in zip(self.frames.split(sizes), self.passed.split(sizes), strict=True):
+            part = Past()
+            part.gate, part.frames, part.passed = self.gate, frames, passed
+            parts.append(part)
+        return parts
 
 
 Selects = Literal["tokens", "tokens once a frame", "frames"]

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from evt.eventful.block import States
 from evt.eventful.motion import cells, moved, replaced, shifts
-from evt.eventful.policy import Past, Policy, Selection
+from evt.eventful.policy import Every, Past, Policy, Selection, TopR
 from evt.eventful.variant import Variant
+
+S = TypeVar("S", bound="Stream")
 
 HEADER = "header"
 """The entry of a saved stream that says what it is of, and which tensors it holds."""
+
+FORMAT = 2
+"""Of what a saved stream holds. 1, which had no number, counted frames of all streams of a batch together."""
 
 
 class Network(Protocol):
@@ -24,6 +31,12 @@ class Network(Protocol):
 
     def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
         """Its parts, by name."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Those of its weights that are trained."""
+
+    def buffers(self) -> Iterator[Tensor]:
+        """Tensors beside these."""
 
     def states(self, variant: Variant) -> States:
         """Empty states of its blocks."""
@@ -65,8 +78,9 @@ class Stream:
     Raises:
         ValueError: a variant without the policy that it needs, with one that it does not take or that is for other
             networks, or one that moves tokens which form no grid; when called, a frame of another shape than the one
-            the stream was flushed with, or one with values that are not finite, which leaves the stream as it was, or
-            a frame of which the network makes such values.
+            the stream was flushed with, weights that were moved or rounded since, a frame on another device, or one
+            with values that are not finite, all of which leave the stream as it was, or a frame of which the network
+            makes such values.
     """
 
     def __init__(self, network: Network, variant: Variant, policy: Policy | None = None) -> None:
@@ -85,31 +99,112 @@ class Stream:
         self.network = network
         self.variant = variant
         self.policy = policy
+        self._recall: Callable[[], None] | None = None
         self.reset()
 
     def reset(self) -> None:
         """Forget all frames; the next one is a flush."""
-        self.states: States | Held = self._fresh()
+        self.states = self._fresh()
         self._shape: torch.Size | None = None
+        self._kind = kind_of_weights(self.network)
+
+    @torch.inference_mode(False)  # see `advance`
+    def copy(self: S) -> S:
+        """Another stream on the same weights that goes on from here by itself, with a policy of its own."""
+        self._have_back()
+        return copy.deepcopy(self, self._not_copied())
+
+    def _not_copied(self) -> dict[int, Any]:
+        """What a copy has in the place of what objects, by their id."""
+        return {id(self.network): self.network}
+
+    @property
+    def states(self) -> States | Held:
+        """What is kept between frames."""
+        self._have_back()
+        return self._states
+
+    @states.setter
+    def states(self, states: States | Held) -> None:
+        self._have_back()
+        self._states = states
+
+    def _have_back(self) -> None:
+        if self._recall is not None:
+            self._recall()
+
+    def lend(self, recall: Callable[[], None]) -> None:
+        """Leave what is kept to another, who is asked to give it back before it is needed here."""
+        self._recall = recall
+
+    def take_back(self) -> States | Held:
+        """Where what was lent belongs."""
+        self._recall = None
+        return self._states
+
+    @property
+    def flushed(self) -> bool:
+        """Whether it has seen a frame."""
+        return self._shape is not None
+
+    @property
+    def rows(self) -> int:
+        """Videos that it is of, all in step; 0 before the first frame."""
+        return 0 if self._shape is None else self._shape[0]
 
     def _fresh(self) -> States | Held:
         """The state before the flush."""
         return Held() if self.variant.hold else self.network.states(self.variant)
 
-    @torch.no_grad()
     def __call__(self, frame: Tensor) -> Tensor:
         """Run one frame of each stream, (B, ...) as the network takes it, to the network's output."""
+        self.check(frame)
+        return self.advance(frame)
+
+    def check(self, frame: Tensor) -> None:
+        """Refuse a frame that cannot be run.
+
+        Raises:
+            ValueError: it cannot, see the class.
+        """
         if self._shape is not None and frame.shape != self._shape:
             raise ValueError(
                 f"this stream holds a frame of shape {tuple(self._shape)} and was given one of shape "
                 f"{tuple(frame.shape)}; call reset() before a frame of another shape"
             )
+        self.check_weights(frame.device)
         # One NaN would stay in references and buffers for all later frames.
         if bad := _not_finite(frame):
             raise ValueError(
                 f"{bad} of the frame's {frame.numel()} values are NaN or infinite; all must be finite (the stream is "
                 "as it was before this frame)"
             )
+
+    def check_weights(self, device: torch.device) -> None:
+        """Refuse weights that were moved or rounded since the flush, or are on another device than a frame.
+
+        Raises:
+            ValueError: they are.
+        """
+        kind = kind_of_weights(self.network)
+        if self._shape is not None and kind != self._kind:
+            now, was = ("{} on {}".format(*x) for x in (kind, self._kind))
+            raise ValueError(
+                f"the weights are {now}, and were {was} when this stream was flushed; call reset(), or save the "
+                "stream by state_dict() before they are moved, and load it after that"
+            )
+        if device != kind[1]:
+            raise ValueError(f"the frame is on {device}, but the weights are on {kind[1]}")
+
+    # What is kept must be no tensor of inference mode: it may not be written to outside of that.
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def advance(self, frame: Tensor) -> Tensor:
+        """Run a frame that was checked, to the network's output.
+
+        Raises:
+            ValueError: see the class; the stream is reset.
+        """
         try:
             out = self._moving(frame) if self.variant.move else self._run(frame, self.policy)
             if bad := self._count_bad(out):
@@ -121,7 +216,7 @@ class Stream:
             # Some gates may already hold this frame and others the last: only a flush is safe now.
             self.reset()
             raise
-        self._shape = frame.shape
+        self._shape, self._kind = frame.shape, kind_of_weights(self.network)
         return out
 
     def _count_bad(self, out: Tensor) -> int:
@@ -168,17 +263,18 @@ class Stream:
     @property
     def nbytes(self) -> int:
         """Bytes of memory that the stream keeps between frames."""
-        return sum(x.numel() * x.element_size() for _, _, _, x in _tensors(self.states))
+        return sum(x.numel() * x.element_size() for _, _, _, x in tensors_of(self.states))
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of what the stream keeps between frames, by name, to be saved. Empty before the first frame."""
         if self._shape is None:
             return {}
         tensors = {
-            name: x.clone(memory_format=torch.contiguous_format) for name, _, _, x in _tensors(self.states)
+            name: x.clone(memory_format=torch.contiguous_format) for name, _, _, x in tensors_of(self.states)
         }
         return {HEADER: _as_tensor(json.dumps(self._header(list(self._shape), tensors))), **tensors}
 
+    @torch.inference_mode(False)  # see `advance`
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
         """Continue where a saved stream of the same network, weights and variant stopped.
 
@@ -207,22 +303,52 @@ class Stream:
         states = self._fresh()
         device = next(iter(self.network.state_dict().values())).device
         for name, x in tensors.items():
-            *path, attribute = name.split(".")
-            owner: Any = states
-            for key in path:
-                owner = owner[int(key)] if isinstance(owner, list) else getattr(owner, key)
-            setattr(owner, attribute, x.to(device, copy=True))
-        self.states, self._shape = states, frame_shape
+            put(states, name, x.to(device, copy=True))
+        self.states, self._shape, self._kind = states, frame_shape, kind_of_weights(self.network)
 
     def _header(self, frame_shape: list[int], tensors: dict[str, Tensor]) -> dict[str, Any]:
         """What a saved stream with these tensors says of itself, for JSON."""
         return {
+            "format": FORMAT,
             "frame_shape": frame_shape,
             "variant": repr(self.variant),
             "tensors": {name: f"{x.dtype} {list(x.shape)}" for name, x in sorted(tensors.items())},
             "weights": _fingerprint(self.network.state_dict()),
             "content": _fingerprint(tensors),
         }
+
+
+def state_bytes(network: Network, variant: Variant, frame_shape: Sequence[int]) -> int:
+    """Bytes that a stream will keep from its first frame on, as `Stream.nbytes` will say; nothing is computed.
+
+    Args:
+        network: the weights; the frames are of their type.
+        variant: of the stream.
+        frame_shape: (B, ...), as the network takes it.
+
+    Raises:
+        ValueError: the network does not take such frames, or the variant is not for it.
+    """
+    # The network once more, on torch's meta device, where tensors have shapes and no numbers.
+    weights = {id(x): x.to("meta") for x in chain(network.parameters(), network.buffers())}
+    blank = torch.empty(tuple(frame_shape), dtype=next(network.parameters()).dtype, device="meta")
+    policy: Policy | None = None
+    if variant.takes:
+        policy = Every(1) if variant.hold else TopR(0)
+    stream = Stream(copy.deepcopy(network, weights), variant, policy)
+    try:
+        stream(blank)
+    except Exception as error:  # whatever the code of others raises
+        raise ValueError(
+            f"the network does not take frames of shape {tuple(frame_shape)}: {error}"
+        ) from error
+    return stream.nbytes
+
+
+def kind_of_weights(network: Network) -> tuple[torch.dtype, torch.device]:
+    """Of which type weights are, and where."""
+    weight = next(network.parameters())
+    return weight.dtype, weight.device
 
 
 def _not_finite(x: Tensor) -> int:
@@ -232,6 +358,8 @@ def _not_finite(x: Tensor) -> int:
 
 def _differs(key: str, saved: Any, own: Any) -> str:
     """In words, what a saved stream says of itself and what is so."""
+    if key == "format":
+        return "was saved by another version of evt, which kept other numbers"
     if key == "variant":
         return f"is of another variant, {saved}; this one is of {own}"
     if key == "weights":
@@ -258,7 +386,16 @@ def _as_tensor(text: str) -> Tensor:
     return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
 
-def _tensors(state: Any, prefix: str = "") -> Iterator[tuple[str, Any, str, Tensor]]:
+def put(states: Any, name: str, x: Tensor) -> None:
+    """Set a tensor of a state object, by the name that `tensors_of` gives it."""
+    *path, attribute = name.split(".")
+    owner = states
+    for key in path:
+        owner = owner[int(key)] if isinstance(owner, list) else getattr(owner, key)
+    setattr(owner, attribute, x)
+
+
+def tensors_of(state: Any, prefix: str = "") -> Iterator[tuple[str, Any, str, Tensor]]:
     """Every tensor below a state object: dotted name, owner, attribute, and the tensor."""
     items: Any = enumerate(state) if isinstance(state, list) else vars(state).items()
     for key, value in items:
@@ -266,4 +403,4 @@ def _tensors(state: Any, prefix: str = "") -> Iterator[tuple[str, Any, str, Tens
         if isinstance(value, Tensor):
             yield name, state, key, value
         elif isinstance(value, list) or hasattr(value, "__dict__"):
-            yield from _tensors(value, f"{name}.")
+            yield from tensors_of(value, f"{name}.")

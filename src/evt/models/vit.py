@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from evt.eventful import Block, Blocks, Policy, States, Stream, Variant
+from evt.eventful import Block, Blocks, Policy, States, Stream, Variant, state_bytes
 from evt.eventful.counting import add
 from evt.eventful.derived import Derived
 from evt.eventful.precision import wide
@@ -148,6 +148,10 @@ class ViT(nn.Module):
     def stream(self, variant: Variant, policy: Policy | None = None) -> Stream:
         """A new stream of frames (B, C, H, W) on these weights."""
         return Stream(self, variant, policy)
+
+    def state_bytes(self, variant: Variant, frame_shape: Sequence[int]) -> int:
+        """Bytes that a stream of such frames, (B, C, H, W), will keep from its first one on; see `state_bytes`."""
+        return state_bytes(self, variant, frame_shape)
 
     def forward(self, x: Tensor, states: States | None = None, policy: Policy | None = None) -> Tensor:
         """Run frames through embedding and blocks, (B, C, H, W) to (B, N, D); densely without states.

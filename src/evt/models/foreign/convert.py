@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from evt.errors import ConfigError, ConversionError
-from evt.eventful import VARIANTS, Blocks, Policy, States, TopR, Variant
+from evt.eventful import VARIANTS, Blocks, Policy, States, TopR, Variant, state_bytes
 from evt.eventful.gate import Buffer
 from evt.models.foreign import of_timm, of_transformers
 from evt.models.foreign.family import Family, Refused, expect, kind_of, refuse
@@ -138,21 +138,45 @@ class Converted(nn.Module):
         Raises:
             ConfigError: there is no such variant, or it pools, or takes another policy.
         """
+        variant = self._variant(variant)
+        if r is not None and policy is not None:
+            raise ConfigError(
+                f"r is short for a policy, TopR({r}), and {policy} was given, too; give one of them"
+            )
+        try:
+            policy = policy if r is None else TopR(r)
+            return ModelStream(self, variant, policy)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def state_bytes(self, variant: str | Variant, frame_shape: Sequence[int]) -> int:
+        """Bytes that a stream of such frames will keep from its first one on, as `stream.nbytes` will say.
+
+        Args:
+            variant: see `stream`.
+            frame_shape: (B, C, H, W).
+
+        Raises:
+            ConfigError: see `stream`, and a shape that the model does not take.
+        """
+        variant = self._variant(variant)
+        try:
+            return state_bytes(self, variant, frame_shape)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def _variant(self, variant: str | Variant) -> Variant:
+        """The variant that a name stands for.
+
+        Raises:
+            ConfigError: there is none, or it pools.
+        """
         if isinstance(variant, str):
             if variant not in VARIANTS:
                 raise ConfigError(f"there is no variant {variant!r}; there are {', '.join(VARIANTS)}")
             variant = VARIANTS[variant]
         self.check(variant)
-        if r is not None:
-            if policy is not None:
-                raise ConfigError(
-                    f"r is short for a policy, TopR({r}), and {policy} was given, too; give one of them"
-                )
-            policy = TopR(r)
-        try:
-            return ModelStream(self, variant, policy)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+        return variant
 
     def forward(self, x: Tensor, states: States | None = None, policy: Policy | None = None) -> Any:
         """Run frames (B, C, H, W), as the model takes them, to its features, or to what a whole model gives.

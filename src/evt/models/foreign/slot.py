@@ -165,7 +165,7 @@ class Run:
             )
         block: Any = self.slots.of_grid(grid, tokens.device)[number]
         try:
-            with torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad():  # see `Stream.advance`
                 if states.once:
                     tokens = self._once(block, number, x, tokens, turn)
                 else:

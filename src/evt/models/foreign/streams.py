@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evt.errors import ConfigError
 from evt.eventful import Policy, Stream, Variant
+from evt.eventful.stream import kind_of_weights
 from evt.models.foreign.slot import Run, check_finite, running, slotted_originals
 
 
@@ -30,6 +31,9 @@ class ModelStream(Stream):
 
     def _fresh(self) -> Any:
         return super()._fresh() if self.variant.hold else self.network.states(self.variant, self._whole)
+
+    def _not_copied(self) -> dict[int, Any]:
+        return {**super()._not_copied(), id(self._entries): []}
 
     def __enter__(self) -> ModelStream:
         """Run the model's blocks in this stream, in this thread.
@@ -76,8 +80,9 @@ class ModelStream(Stream):
                 f"this stream holds tokens of shape {tuple(self._shape)} and was given some of shape "
                 f"{tuple(tokens.shape)}; call reset() before a frame of another size"
             )
+        self.check_weights(tokens.device)
         check_finite(tokens, "{} of the frame's values are NaN or infinite; all must be finite")
-        self._shape = tokens.shape
+        self._shape, self._kind = tokens.shape, kind_of_weights(self.network)
 
     def _count_bad(self, out: Any) -> int:
         """Of a whole model the blocks are held to be finite, and what it makes of that is its own concern."""
