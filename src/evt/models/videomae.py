@@ -14,6 +14,7 @@ from evt.errors import ConfigError
 from evt.eventful import VARIANTS, Block, Variant, init_weights
 from evt.eventful.counting import Linear, add
 from evt.models.checkpoints import load_tensors, read_checkpoint
+from evt.models.videomae_weights import official_names
 from evt.models.views import Views
 from evt.models.vit import check_ratio, check_whole
 from evt.models.vivit import TubeletEmbed
@@ -115,7 +116,7 @@ class VideoMAE(nn.Module):
         self.apply(init_weights)
 
     def load(self, paths: Sequence[str], allow_pickle: bool = False) -> list[str]:
-        """Load a checkpoint under its published names.
+        """Load a checkpoint under its published names, or a classifier's of transformers.
 
         Returns:
             What it holds and the model has no use for, and what it lacks, a sentence each.
@@ -124,7 +125,7 @@ class VideoMAE(nn.Module):
             CheckpointError: see `load_tensors`.
         """
         (path,) = paths
-        tensors = read_checkpoint(path, allow_pickle)
+        tensors = official_names(read_checkpoint(path, allow_pickle))
         said = []
         if self.length_embed is not None and LENGTH_EMBEDDING not in tensors:
             # Trained without one, as the official models are: it is zero, which changes nothing, until it is trained.

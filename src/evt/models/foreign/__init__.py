@@ -1,5 +1,6 @@
 """Vision Transformers of timm and transformers, whose blocks become Eventful ones."""
 
 from evt.models.foreign.convert import Converted, convert
+from evt.models.foreign.streams import ModelStream
 
-__all__ = ["Converted", "convert"]
+__all__ = ["Converted", "ModelStream", "convert"]

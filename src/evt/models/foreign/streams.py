@@ -78,7 +78,8 @@ class ModelStream(Stream):
         if self._shape is not None and tokens.shape != self._shape:
             raise ValueError(
                 f"this stream holds tokens of shape {tuple(self._shape)} and was given some of shape "
-                f"{tuple(tokens.shape)}; call reset() before a frame of another size"
+                f"{tuple(tokens.shape)}; call reset() before a frame of another size, and where the stream was "
+                "called before"
             )
         self.check_weights(tokens.device)
         check_finite(tokens, "{} of the frame's values are NaN or infinite; all must be finite")
