@@ -162,6 +162,23 @@ def test_a_map_of_features_is_laid_out_as_tokens(tmp_path: Path) -> None:
     assert torch.allclose(tokens[0, 6], expected[0, :, 1, 2], rtol=1e-4, atol=1e-4)
 
 
+def test_of_a_model_that_is_more_only_what_sees_pictures_runs(tmp_path: Path) -> None:
+    transformers = installed("transformers")
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = transformers.CLIPConfig(
+        text_config=small | {"vocab_size": 10}, vision_config=small | {"image_size": 64, "patch_size": 16}
+    )
+    torch.manual_seed(0)
+    original = transformers.CLIPModel(config).eval()
+    original.save_pretrained(tmp_path)
+    model = TransformersModel(str(tmp_path))
+    model.load([str(tmp_path)])
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = original.vision_model(pixel_values=x).last_hidden_state
+    assert torch.allclose(model.stream(VARIANTS["rows"], TopR(8))(x), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_timms_own_positions_are_resized(tmp_path: Path) -> None:
     path = timm_arguments(tmp_path)[-1].partition("=")[2]
     for size, expected in ((64, 17), (96, 37)):

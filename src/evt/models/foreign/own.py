@@ -285,12 +285,15 @@ class TransformersModel(OwnModel):
             model = transformers.AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path}: transformers cannot build this model: {first_line(error)}") from error
+        # Of a model that is more, such as CLIP, only what sees pictures.
+        self._path = convert(model.eval()).path
+        backbone = model.get_submodule(self._path)
+        config = getattr(backbone, "config", config)
         own = getattr(config, "image_size", None)
         own = own if isinstance(own, int | None) else max(own)
         if size is None and own is None:
             raise ConfigError(f"{path}/config.json has no image_size, so that model.size must be given")
-        # Of what is not known to have patches, `convert` says what it is.
-        super().__init__(model, getattr(config, "patch_size", 1), size or own, _pixels_of(folder))  # type: ignore[arg-type]
+        super().__init__(backbone, getattr(config, "patch_size", 1), size or own, _pixels_of(folder))  # type: ignore[arg-type]
 
     def load(self, paths: Sequence[str], allow_pickle: bool = False) -> list[str]:
         """Load the *.safetensors of a folder, also where they are of the model with a head.
@@ -318,10 +321,16 @@ class TransformersModel(OwnModel):
             )
         except (OSError, *BROKEN) as error:
             raise CheckpointError(f"{path}: transformers cannot load it: {first_line(error)}") from error
+        prefix = f"{self._path}." if self._path else ""
         # A pooler makes one vector of a picture, and no feature depends on it.
-        if missing := sorted(name for name in info["missing_keys"] if not name.startswith("pooler.")):
+        missing = sorted(
+            name
+            for name in info["missing_keys"]
+            if name.startswith(prefix) and not name.startswith(f"{prefix}pooler.")
+        )
+        if missing:
             raise CheckpointError(f"{path}: {missing[0]} is missing (of {len(missing)} parameters that are)")
-        load_tensors(self.foreign.state_dict(), loaded.state_dict(), path)
+        load_tensors(self.foreign.state_dict(), loaded.get_submodule(self._path).state_dict(), path)
         unused = sorted(info["unexpected_keys"])
         return [*(f"not loaded: {name}" for name in unused), str(self.pixels)]
 
