@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Variant,
         count_ops,
     )
+    from evt.models.exported import export
     from evt.models.foreign import Converted, convert
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "__version__",
     "convert",
     "count_ops",
+    "export",
 ]
 
 if is_command():
@@ -47,5 +49,9 @@ def __getattr__(name: str) -> Any:
     # A command says its version, or that it was interrupted, before torch is imported.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    room = "evt.models.foreign" if name in ("Converted", "convert") else "evt.eventful"
-    return getattr(import_module(room), name)
+    rooms = {
+        "Converted": "evt.models.foreign",
+        "convert": "evt.models.foreign",
+        "export": "evt.models.exported",
+    }
+    return getattr(import_module(rooms.get(name, "evt.eventful")), name)

@@ -103,7 +103,8 @@ def _bias(rel: Rel, heads: slice, queries: slice) -> Tensor:
 def _softmax_attention(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
-    if q.device.type == "cpu" and hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"):
+    flash = hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
+    if flash and q.device.type == "cpu" and not torch.compiler.is_exporting():
         # What scaled_dot_product_attention calls here; only this way does it hand over the log-sum-exp. It takes the
         # numbers of a token to stand side by side, and does not check.
         mask = None if bias is None else bias.unsqueeze(0)

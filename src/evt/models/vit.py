@@ -141,6 +141,11 @@ class ViT(nn.Module):
         for block in self.blocks:
             block.attn.resize(grid)  # type: ignore[operator]
 
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Of one frame, (1, C, H, W)."""
+        return 1, self.patch_embed.proj.in_channels, *(self.patch_size * side for side in self.grid)
+
     def states(self, variant: Variant) -> States:
         """Empty states of its blocks."""
         return self.blocks.states(variant)

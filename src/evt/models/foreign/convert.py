@@ -98,6 +98,12 @@ class Converted(nn.Module):
         self._features = whole_features(model) if path else slots.family.features or whole_features(model)
         super().train(False)
 
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Of one frame of the size that the model is made for, (1, C, H, W)."""
+        backbone: Any = self.model.get_submodule(self.path)
+        return self.slots.family.frame_shape(backbone)
+
     def train(self, mode: bool = True) -> Converted:
         """Stay in evaluation mode: a stream has no use for dropout."""
         return self

@@ -63,6 +63,13 @@ def with_prefix(cos: Tensor, sin: Tensor, n_tokens: int, neighbours: bool) -> Ro
     return Rotary(cos, sin, neighbours)
 
 
+def of_config(model: Any) -> tuple[int, ...]:
+    """The shape of one frame of the size that a model of transformers is made for, (1, C, H, W)."""
+    side = model.config.image_size
+    sides = tuple(side) if isinstance(side, list | tuple) else (side, side)
+    return 1, model.config.num_channels, *sides
+
+
 @dataclass(frozen=True)
 class Family:
     """A kind of model, by what of its code a conversion relies on.
@@ -78,6 +85,7 @@ class Family:
     form: of the tokens that blocks take and give: "BNC", "BHWC" or "BCHW".
     returns_tuple: a block gives a tuple of one.
     pads: the grid of tokens need not be whole windows.
+    frame_shape: of one frame of the size that a model is made for.
     arguments: what a block must be given, if it is to turn queries and keys by cos and sin, (N, d) each, if it can.
     """
 
@@ -92,4 +100,5 @@ class Family:
     form: str = "BNC"
     returns_tuple: bool = False
     pads: bool = True
+    frame_shape: Callable[[Any], tuple[int, ...]] = of_config
     arguments: Callable[[Tensor, Tensor], dict[str, Any]] = lambda cos, sin: {}

@@ -132,6 +132,7 @@ _VIT = Family(
     features=lambda model, frame: model.forward_features(frame),
     num_prefix_tokens=lambda model: model.num_prefix_tokens,
     check=check_vit,
+    frame_shape=lambda model: (1, model.patch_embed.proj.in_channels, *model.patch_embed.img_size),
 )
 
 _EVA = replace(

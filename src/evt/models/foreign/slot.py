@@ -165,7 +165,7 @@ class Run:
             )
         block: Any = self.slots.of_grid(grid, tokens.device)[number]
         try:
-            with torch.inference_mode(False), torch.no_grad():  # see `Stream.advance`
+            with _quietly():
                 if states.once:
                     tokens = self._once(block, number, x, tokens, turn)
                 else:
@@ -196,6 +196,16 @@ class Run:
         return states.between[number](self._tokens, self._selection).clone() if states.between else tokens
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without gradients and inference mode, see `Stream.advance`; a program that is exported has neither."""
+    if torch.compiler.is_exporting():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
 def _check_given(args: Sequence[Any], kwargs: dict[str, Any]) -> None:
     """Refuse what a block is given beside its tokens."""
     given = [repr(value) for value in args if value is not None and value is not False]
@@ -212,12 +222,12 @@ def _check_given(args: Sequence[Any], kwargs: dict[str, Any]) -> None:
 
 
 def check_finite(x: Tensor, sentence: str) -> None:
-    """Refuse values that are not, with a sentence that says how many.
+    """Refuse values that are not, with a sentence that says how many; a program that is exported cannot look.
 
     Raises:
         ValueError: some are not.
     """
-    if not x.is_meta and not x.isfinite().all():
+    if not x.is_meta and not torch.compiler.is_exporting() and not x.isfinite().all():
         raise ValueError(sentence.format(int((~x.isfinite()).sum())))
 
 
