@@ -219,9 +219,9 @@ class Stream:
         self._shape, self._kind = frame.shape, kind_of_weights(self.network)
         return out
 
-    def _count_bad(self, out: Tensor) -> int:
-        """How many values of an output are not finite."""
-        return _not_finite(out)
+    def _count_bad(self, out: Any) -> int:
+        """How many values of an output are not finite; one that is no tensor is not looked into."""
+        return _not_finite(out) if isinstance(out, Tensor) else 0
 
     def _run(self, frame: Tensor, policy: Policy | None) -> Tensor:
         """The output of a frame, as it is kept."""

@@ -210,6 +210,15 @@ def test_dense_it_is_the_models_own_code_and_counted() -> None:
     assert base.nbytes == 0
 
 
+@pytest.mark.parametrize("variant", ["rows", "frame"])
+def test_bytes_are_known_before(variant: str) -> None:
+    """Those between the blocks, too, where one selection is made a frame."""
+    net, (frame,) = converted(built(CLASSIFIER)), video_of(CLASSIFIER, 1)
+    stream = net.stream(variant, evt.TopR(4))
+    stream(frame)
+    assert net.state_bytes(variant, frame.shape) == stream.nbytes > 0
+
+
 def test_bad_frames_leave_a_stream_as_it_was() -> None:
     model, video = built(CLASSIFIER), video_of(CLASSIFIER)
     net = converted(model)
