@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,12 +13,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from evt.eventful import VARIANTS, Threshold, TopR, Variant, count_ops, init_weights
 from evt.eventful import fast as fast_module
 from evt.eventful.attention import Attention, AttentionState
 from evt.eventful.policy import Selection
-from tests.common import small_frames, small_vit
+from tests.common import WithClassToken, small_frames, small_vit
 from tests.eventful.test_mechanism import run
 
 # The fast path is exact in q, k and v. So are dense attention on the buffered tokens (token-wise gating) and, of
@@ -65,6 +67,37 @@ def test_it_equals_dense_attention_on_the_buffered_tokens(
     theirs = run(net.stream(REFERENCE[name], policy if gated else None), frames)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
+
+
+class PairBias(nn.Module):
+    """Random biases, large enough to matter."""
+
+    def __init__(self, heads: int, n: int) -> None:
+        super().__init__()
+        self.biases = nn.Parameter(2 * torch.randn(heads, n, n))
+
+    def forward(self) -> torch.Tensor:
+        return self.biases
+
+
+@pytest.mark.parametrize("r", [0, 5, 30])
+@pytest.mark.parametrize("name", ["base", "temporal", "tokenwise"])
+def test_biases_of_pairs_of_tokens_are_part_of_it(name: str, r: int) -> None:
+    """As BEiT's heads have them: of the keys that changed, and of the queries that are computed afresh."""
+    torch.manual_seed(0)
+    net = WithClassToken((6, 6), patch_size=4)
+    attn: Any = net.blocks[0].attn
+    attn.pair_bias = PairBias(2, 37)
+    policy = TopR(r) if VARIANTS[name].gate else None
+    frames = small_frames(4, changed=9)
+    ours, theirs = (run(net.stream(v, policy), frames) for v in (on_fast_path(name), REFERENCE[name]))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+    with count_ops() as fast, torch.no_grad():
+        net.stream(on_fast_path("base"))(frames[0])
+    with count_ops() as reference, torch.no_grad():
+        net(frames[0])
+    assert fast == reference
 
 
 def random_attention(n: int, seed: int = 0) -> tuple[torch.Tensor, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evt.eventful.counting import Linear, add, add_, einsum, matmul, record
 from evt.eventful.derived import Derived
-from evt.eventful.fast import FastState
+from evt.eventful.fast import Biases, FastState, Positions, Vectors
 from evt.eventful.gate import Buffer, no_buffer
 from evt.eventful.layout import Grid, Layout, pooled
 from evt.eventful.policy import Selection
@@ -74,6 +74,9 @@ class Attention(nn.Module):
             self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, head_dim))
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, head_dim))
         self.rel_pos_of_distances = False  # see `rel_pos_table`
+        self.pair_bias: nn.Module | None = (
+            None  # what each head adds to the score of each pair of tokens, (H, N, N)
+        )
         self._row_table, self._column_table = Derived(rel_pos_table), Derived(rel_pos_table)
         self.layout: Layout | None = None
         if grid is not None:
@@ -135,6 +138,8 @@ class Attention(nn.Module):
             b = matmul(scaled_q, k.transpose(-2, -1))
         if self.rel_pos_h is not None and grid is not None:
             b = self._add_rel_pos(b, q, grid, state.pool, in_place=state.query_key is None)
+        if self.pair_bias is not None:
+            b = add(b, self.pair_bias())
         a = b.softmax(dim=-1)
         if state.attention_value is not None:
             av = state.attention_value(a, v, changed_k)  # (B, H, N, d)
@@ -153,13 +158,15 @@ class Attention(nn.Module):
                 qkv = self._laid_out(qkv)
             else:
                 tokens = [self.places[stream] for stream in tokens]
-        tables = None
+        positions: Positions | None = None
         if self.rel_pos_h is not None and self.grid is not None:
-            tables = self._rel_pos_tables(layout.grid, state.variant.pool)
+            positions = Vectors(*self._rel_pos_tables(layout.grid, state.variant.pool))
+        if self.pair_bias is not None:
+            positions = Biases(self.pair_bias().to(qkv.dtype))
         pad = None
         if any((window.rows, window.columns) != layout.grid for window in layout.windows):
             pad = self._padding(qkv).view(3, self.num_heads, -1)[1:]
-        out = state(qkv, tokens, layout, self.scale, tables, pad)  # (H, B N, d)
+        out = state(qkv, tokens, layout, self.scale, positions, pad)  # (H, B N, d)
         out = out.unflatten(1, (-1, n_tokens)).permute(1, 2, 0, 3)  # (B, N, H, d)
         return (out if self.window_size is None else self._in_order(out)).flatten(2)
 

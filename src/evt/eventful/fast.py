@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -52,11 +54,55 @@ REFRESH = {torch.float64: 512, torch.float32: 512, torch.bfloat16: 64, torch.flo
 
 LOG2_E = math.log2(math.e)
 
-Tables = tuple[Tensor, Tensor]
-"""The relative-position vectors of (query, key) pairs for rows and for columns, (side, key side, d) each."""
+Rel = tuple[Tensor, ...]
+"""What is added to the scores of queries: for a key's row and for its column, (H, n, key rows) and (H, n, key
+columns); or one tensor, for each key, (H, n, Nk)."""
 
-Rel = tuple[Tensor, Tensor]
-"""The products of queries with these: (H, n, key rows) and (H, n, key columns)."""
+
+class Positions(Protocol):
+    """Relative positions, of which queries, that fill a grid or stand at some places of it, get what is theirs."""
+
+    def of(self, q: Tensor, rows: int, columns: int) -> Rel:
+        """Of queries (H, T, d) that fill a grid."""
+
+    def of_some(self, q: Tensor, place: Tensor) -> Rel:
+        """Of queries (H, K, d) at some places."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Queries are multiplied by vectors of (query, key) pairs, for rows and for columns, (side, key side, d) each."""
+
+    rows: Tensor
+    columns: Tensor
+
+    def of(self, q: Tensor, rows: int, columns: int) -> Rel:
+        """See `Positions`."""
+        grid = q.unflatten(1, (rows, columns))
+        by_row = einsum("hyxd,ykd->hyxk", grid, self.rows[:rows])
+        by_column = einsum("hyxd,xkd->hyxk", grid, self.columns[:columns])
+        return by_row.flatten(1, 2), by_column.flatten(1, 2)
+
+    def of_some(self, q: Tensor, place: Tensor) -> Rel:
+        """See `Positions`."""
+        y, x = place // len(self.columns), place % len(self.columns)
+        tables = ((self.rows, y), (self.columns, x))
+        return tuple(einsum("hnd,nkd->hnk", q, table.index_select(0, at)) for table, at in tables)
+
+
+@dataclass(frozen=True)
+class Biases:
+    """What each head adds to the score of each pair of tokens, (H, N, N), which form no grid."""
+
+    pairs: Tensor
+
+    def of(self, q: Tensor, rows: int, columns: int) -> Rel:
+        """See `Positions`."""
+        return (self.pairs,)
+
+    def of_some(self, q: Tensor, place: Tensor) -> Rel:
+        """See `Positions`."""
+        return (self.pairs.index_select(1, place),)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, rel: Rel | None, scale: float) -> tuple[Tensor, Tensor]:
@@ -65,7 +111,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, rel: Rel | None, scale: float) -> tu
     Args:
         q: (H, n, d).
         k, v: (H, Nk, d), the keys row by row of their grid where there is rel.
-        rel: what is added to the score of a key for its row and for its column.
+        rel: what is added to the scores.
         scale: of the product of a query and a key.
 
     Returns:
@@ -75,7 +121,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, rel: Rel | None, scale: float) -> tu
     heads, n, d = q.shape
     record("matmul", 2 * heads * n * k.shape[1] * d)
     if rel is not None:
-        record("add", 2 * heads * n * k.shape[1])
+        record("add", len(rel) * heads * n * k.shape[1])
     out, lse = torch.empty_like(q), q.new_empty(heads, n, dtype=_accurate(q.dtype))
     q, k, v = wide(q), wide(k), wide(v)
     most = max(1, SCORES // k.shape[1])
@@ -95,9 +141,11 @@ def _blocks(heads: int, n: int, together: int, most: int) -> Iterator[tuple[slic
 
 
 def _bias(rel: Rel, heads: slice, queries: slice) -> Tensor:
-    """Add what is for a key's row to what is for its column, (h, n, Nk)."""
-    by_row, by_column = (x[heads, queries] for x in rel)
-    return torch.add(by_row.unsqueeze(3), by_column.unsqueeze(2)).flatten(2)
+    """What is added to scores, (h, n, Nk)."""
+    by_row, *by_column = (x[heads, queries] for x in rel)
+    if not by_column:
+        return by_row
+    return torch.add(by_row.unsqueeze(3), by_column[0].unsqueeze(2)).flatten(2)
 
 
 def _softmax_attention(
@@ -145,9 +193,9 @@ def update(
     record("matmul", 4 * heads * n * m * d)
     record("accumulator", out.numel())
     if rel is not None:
-        record("add", 4 * heads * n * m)
-        n_columns = rel[1].shape[2]
-        key_rows, key_columns = keys // n_columns, keys % n_columns
+        record("add", 2 * len(rel) * heads * n * m)
+        n_columns = rel[1].shape[2] if len(rel) > 1 else 1
+        places = (keys // n_columns, keys % n_columns)
     # Everything in powers of 2, which processors raise twice as fast as those of e.
     old_k, new_k = (x[0].to(accurate) * (LOG2_E * scale) for x in (old, new))
     # Two rows of v are ones: the second product sums the weights, too, of old keys and of new.
@@ -166,12 +214,13 @@ def update(
         if rel is None:
             torch.neg(less.expand(shape), out=bias)
         else:
-            by_row, by_column = (
+            by_row, *by_column = (
                 (x[h, block].to(accurate) * LOG2_E).transpose(1, 2).contiguous() for x in rel
             )
-            torch.index_select(by_row.sub_(less), 1, key_rows, out=bias)
-            torch.index_select(by_column, 1, key_columns, out=weights)
-            bias += weights
+            torch.index_select(by_row.sub_(less), 1, places[0], out=bias)
+            for x in by_column:
+                torch.index_select(x, 1, places[1], out=weights)
+                bias += weights
         torch.baddbmm(bias, old_k[h], queries, out=weights).exp2_()
         part = torch.bmm(old_v[h], weights)
         part.baddbmm_(new_v[h], bias.baddbmm_(new_k[h], queries).exp2_())
@@ -216,7 +265,7 @@ class FastState:
         changed: list[Tensor] | None,
         layout: Layout,
         scale: float,
-        tables: Tables | None,
+        positions: Positions | None,
         pad: Tensor | None = None,
     ) -> Tensor:
         """Attend to all tokens.
@@ -227,7 +276,7 @@ class FastState:
             changed: where the tokens that changed stand in the layout, stream by stream; None for all.
             layout: of a stream.
             scale: of the product of a query and a key.
-            tables: for relative positions.
+            positions: relative ones.
             pad: (2, H, d), k and v of the tokens that pad a window; needed where there are windows.
 
         Returns:
@@ -235,7 +284,7 @@ class FastState:
         """
         if changed is None or self.q is None:
             self._flush(qkv, layout)
-            out = self._attend_anew(layout, scale, tables, pad, None)
+            out = self._attend_anew(layout, scale, positions, pad, None)
             if self.variant.gate is None:
                 self.q = self.k = self.v = self.out = None
             return out
@@ -248,8 +297,8 @@ class FastState:
         for x, new in zip((self.q, self.k, self.v), qkv.permute(1, 2, 0, 3), strict=True):
             x.index_copy_(1, index, new)
         if old is not None:
-            return self._attend_updated(old, changed, layout, scale, tables)
-        return self._attend_anew(layout, scale, tables, pad, index)
+            return self._attend_updated(old, changed, layout, scale, positions)
+        return self._attend_anew(layout, scale, positions, pad, index)
 
     def _flush(self, qkv: Tensor, layout: Layout) -> None:
         qkv = qkv.permute(2, 3, 0, 1, 4).flatten(2, 3)  # (3, H, T, d)
@@ -262,7 +311,7 @@ class FastState:
         self,
         layout: Layout,
         scale: float,
-        tables: Tables | None,
+        positions: Positions | None,
         pad: Tensor | None,
         index: Tensor | None,
     ) -> Tensor:
@@ -294,10 +343,10 @@ class FastState:
                 some = index[(index >= tokens.start) & (index < tokens.stop)] - tokens.start
                 place = some // window.columns * layout.grid[1] + some % window.columns
                 fresh_q = q.index_select(1, some)
-                rel = None if tables is None else _rel_of_some(fresh_q, tables, place)
+                rel = None if positions is None else positions.of_some(fresh_q, place)
                 out[:, tokens].index_copy_(1, some, attend(fresh_q, k, v, rel, scale)[0])
                 continue
-            rel = None if tables is None else _rel_of(q, tables, *grid)
+            rel = None if positions is None else positions.of(q, *grid)
             out[:, tokens], own_lse = attend(q, k, v, rel, scale)
             if lse is not None:
                 lse[:, tokens] = own_lse
@@ -313,7 +362,7 @@ class FastState:
         changed: list[Tensor],
         layout: Layout,
         scale: float,
-        tables: Tables | None,
+        positions: Positions | None,
     ) -> Tensor:
         """Replace what the changed keys gave to all queries. There are no windows.
 
@@ -339,11 +388,11 @@ class FastState:
             rel: Rel | None = None
             if self.variant.rows:
                 fresh, fresh_q = index, q.index_select(1, index)
-                if tables is not None:
-                    rel = _rel_of_some(fresh_q, tables, index)
+                if positions is not None:
+                    rel = positions.of_some(fresh_q, index)
             else:
-                if tables is not None:
-                    rel = _rel_of(q, tables, window.rows, window.columns)
+                if positions is not None:
+                    rel = positions.of(q, window.rows, window.columns)
                 # An update is of all queries, and of each key that changed as it was and as it is.
                 cost = len(index) * n_keys + 2 * len(keys) * layout.n
                 if cost >= layout.n * n_keys:
@@ -359,7 +408,7 @@ class FastState:
                 fresh = must.nonzero().flatten()
                 fresh_q = q.index_select(1, fresh)
                 if rel is not None:
-                    rel = rel[0].index_select(1, fresh), rel[1].index_select(1, fresh)
+                    rel = tuple(x.index_select(1, fresh) for x in rel)
             fresh_out, fresh_lse = attend(fresh_q, k, v, rel, scale)
             out.index_copy_(1, fresh, fresh_out)
             lse.index_copy_(1, fresh, fresh_lse)
@@ -376,23 +425,6 @@ def _padded(x: Tensor, grid: Grid, whole_grid: Grid, by: Tensor) -> Tensor:
     whole = by[:, None, None].expand(-1, *whole_grid, -1).clone()
     whole[:, : grid[0], : grid[1]] = x.unflatten(1, grid)
     return whole.flatten(1, 2)
-
-
-def _rel_of(q: Tensor, tables: Tables, rows: int, columns: int) -> Rel:
-    """Multiply queries (H, T, d) that fill a grid with the relative-position vectors."""
-    grid = q.unflatten(1, (rows, columns))
-    by_row = einsum("hyxd,ykd->hyxk", grid, tables[0][:rows])
-    by_column = einsum("hyxd,xkd->hyxk", grid, tables[1][:columns])
-    return by_row.flatten(1, 2), by_column.flatten(1, 2)
-
-
-def _rel_of_some(q: Tensor, tables: Tables, place: Tensor) -> Rel:
-    """Multiply queries (H, K, d) at some places of a grid with the relative-position vectors."""
-    y, x = place // len(tables[1]), place % len(tables[1])
-    by_row, by_column = (
-        einsum("hnd,nkd->hnk", q, table.index_select(0, at)) for table, at in zip(tables, (y, x), strict=True)
-    )
-    return by_row, by_column
 
 
 def _pooled_change(

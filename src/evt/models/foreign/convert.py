@@ -28,7 +28,7 @@ OTHERS = {
         ("hiera", "mvitv2", "pvt_v2", "pvt"), "its tokens are pooled between blocks, or keys within them"
     ),
     "segformer": "its tokens are merged between stages, and keys are fewer than queries",
-    **dict.fromkeys(("beit", "vision_transformer_relpos"), "each head adds a table of relative positions"),
+    "beit": "each head adds a table of relative positions; timm's can be",
     "cait": "its heads mix their attention",
     "xcit": "its attention is between channels",
 }
@@ -315,8 +315,11 @@ def _check_equal(number: int, slots: Slots) -> None:
     # A window and, where that may be, a padded one.
     grid = (side + family.pads, side)
     n_places = grid[0] * grid[1]
+    n_tokens = block.num_prefix_tokens + n_places
+    if (pair_bias := block.attn.pair_bias) is not None:
+        n_tokens = pair_bias().shape[-1]
     # Small, so that what a block adds is not lost in rounding.
-    x = 0.01 * random(1, block.num_prefix_tokens + n_places, first.in_features)
+    x = 0.01 * random(1, n_tokens, first.in_features)
     cos, sin = random(2, n_places, last.in_features // block.attn.num_heads)
     arguments = family.arguments(cos, sin)
     out = original(laid_out(x, family.form, None if family.form == "BNC" else grid), **arguments)

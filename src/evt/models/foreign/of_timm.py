@@ -11,10 +11,21 @@ from torch import Tensor, nn
 from evt.eventful import Rotary
 from evt.eventful.layout import Grid
 from evt.models.foreign.family import Family, Turns, expect, refuse, with_prefix
-from evt.models.foreign.parts import Apart, Biased, HeadNorms, Parts, Scale, chain, counted, does_nothing
+from evt.models.foreign.parts import (
+    Apart,
+    Biased,
+    HeadNorms,
+    PairBias,
+    Parts,
+    Scale,
+    chain,
+    counted,
+    does_nothing,
+)
 from evt.models.foreign.tokenwise import check_tokenwise
 
 VIT, EVA, SAM = "timm.models.vision_transformer", "timm.models.eva", "timm.models.vision_transformer_sam"
+RELPOS, BEIT = "timm.models.vision_transformer_relpos", "timm.models.beit"
 
 
 def vit_parts(block: Any) -> Parts:
@@ -82,6 +93,61 @@ def check_eva(model: Any) -> None:
         refuse(model.rope, "in training mode its positions are random; call model.eval() before")
 
 
+def relpos_parts(block: Any) -> Parts:
+    """The parts of a `RelPosBlock`, whose heads add biases to pairs of tokens."""
+    expect(block, block, f"{RELPOS}.RelPosBlock")
+    attn = block.attn
+    expect(attn, block, f"{RELPOS}.RelPosAttention")
+    if attn.rel_pos is not None:
+        expect(attn.rel_pos, attn, f"{_REL}.RelPosBias", f"{_REL}.RelPosMlp")
+    check_tokenwise(block.norm1, attn.qkv, attn.q_norm, attn.k_norm)
+    check_tokenwise(attn.proj, block.ls1, block.norm2, block.mlp, block.ls2)
+    return Parts(
+        norm1=chain(block.norm1),
+        qkv=with_norms(counted(attn.qkv), attn),
+        proj=chain(attn.proj, block.ls1),
+        norm2=chain(block.norm2),
+        mlp=chain(block.mlp, block.ls2),
+        num_heads=attn.num_heads,
+        scale=attn.scale,
+        pair_bias=None if attn.rel_pos is None else PairBias(attn.rel_pos, "get_bias"),
+    )
+
+
+def check_relpos(model: Any) -> None:
+    """Refuse biases that all blocks share."""
+    check_vit(model)
+    if model.shared_rel_pos is not None:
+        refuse(model.shared_rel_pos, "all blocks share its biases (shared_rel_pos)")
+
+
+def beit_parts(block: Any) -> Parts:
+    """The parts of a `Block` of BEiT, whose heads add biases to pairs of tokens, or do not."""
+    expect(block, block, f"{BEIT}.Block")
+    attn = block.attn
+    expect(attn, block, f"{BEIT}.Attention")
+    check_tokenwise(block.norm1, attn.qkv, attn.proj, block.norm2, block.mlp)
+    qkv = counted(attn.qkv)
+    scale1, scale2 = (None if gamma is None else Scale(gamma) for gamma in (block.gamma_1, block.gamma_2))
+    return Parts(
+        norm1=chain(block.norm1),
+        qkv=qkv if attn.q_bias is None else Biased(qkv, attn.q_bias, attn.v_bias),
+        proj=chain(attn.proj, scale1),
+        norm2=chain(block.norm2),
+        mlp=chain(block.mlp, scale2),
+        num_heads=attn.num_heads,
+        scale=attn.scale,
+        pair_bias=None if attn.window_size is None else PairBias(attn, "_get_rel_pos_bias"),
+    )
+
+
+def check_beit(model: Any) -> None:
+    """Refuse biases that all blocks share."""
+    check_vit(model)
+    if model.rel_pos_bias is not None:
+        refuse(model.rel_pos_bias, "all blocks share its biases (use_shared_rel_pos_bias)")
+
+
 def sam_parts(block: Any) -> Parts:
     """The parts of a `Block` of a SAM image encoder, with windows or not, and relative positions or not."""
     expect(block, block, f"{SAM}.Block")
@@ -145,7 +211,11 @@ _EVA = replace(
 
 _SAM = replace(_VIT, parts=sam_parts, num_prefix_tokens=lambda model: 0, form="BHWC")
 
+_REL = "timm.layers.pos_embed_rel"
+
 FAMILIES = {
+    f"{RELPOS}.VisionTransformerRelPos": replace(_VIT, parts=relpos_parts, check=check_relpos),
+    f"{BEIT}.Beit": replace(_VIT, parts=beit_parts, check=check_beit),
     f"{SAM}.VisionTransformerSAM": _SAM,
     f"{EVA}.Eva": _EVA,
     f"{VIT}.VisionTransformer": _VIT,

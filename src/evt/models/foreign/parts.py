@@ -28,6 +28,7 @@ class Parts:
     scale: of the product of a query and a key.
     window_size: side of the windows, in tokens; None for global attention.
     rel_pos: vectors of distances along columns and along rows, (2 side - 1, d) each, which are interpolated linearly.
+    pair_bias: what each head adds to the score of each pair of tokens, (H, N, N); where there are no windows.
     """
 
     norm1: nn.Module
@@ -39,6 +40,7 @@ class Parts:
     scale: float
     window_size: int | None = None
     rel_pos: tuple[nn.Parameter, nn.Parameter] | None = None
+    pair_bias: nn.Module | None = None
 
     def block(self, num_prefix_tokens: int) -> Block:
         """An Eventful block of these parts; see `Block`."""
@@ -55,6 +57,7 @@ class Parts:
         if self.rel_pos is not None:
             block.attn.rel_pos_h, block.attn.rel_pos_w = self.rel_pos
             block.attn.rel_pos_of_distances = True
+        block.attn.pair_bias = self.pair_bias
         return block
 
 
@@ -96,6 +99,19 @@ class Biased(nn.Module):
         y: Tensor = self.qkv(x)
         record("bias", y.numel())
         return y + torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias]).to(y.dtype)
+
+
+class PairBias(nn.Module):
+    """What is added to the scores of pairs of tokens, as a module says by a method of its own."""
+
+    def __init__(self, module: nn.Module, method: str) -> None:
+        super().__init__()
+        self.module, self.method = twin(module), method
+
+    def forward(self) -> Tensor:
+        """The biases, (H, N, N)."""
+        biases: Tensor = getattr(self.module, self.method)()
+        return biases.squeeze(0)
 
 
 class Scale(nn.Module):
