@@ -119,5 +119,5 @@ def test_only_what_is_kept_can_be_moved(changes: dict[str, str]) -> None:
 
 
 def test_tokens_without_a_grid_are_refused() -> None:
-    with pytest.raises(ValueError, match="form no grid; it must be false"):
+    with pytest.raises(ValueError, match="form no grid that is known; say grid="):
         Stream(SubModel(5, 8, 1, 2, 2), SKIP, Every(2))

@@ -79,7 +79,7 @@ class SideBySide:
     def _moved(self, variant: Variant, policy: Every) -> list[list[Sequence[Step]]]:
         """The same where the output moves along: a stream runs whose network says what the dense model made."""
         stream: Any = self.model.stream(variant, policy)
-        stream.network = known = _Known()
+        stream.network = known = _Known(stream.network)
         found: list[list[Sequence[Step]]] = []
         for x, samples, dense, runs in zip(
             self.inputs, self.moments, self.dense, self._held(policy), strict=True
@@ -97,7 +97,13 @@ class SideBySide:
 
 
 class _Known:
-    """A network that runs nothing, since its output is known."""
+    """A network that runs nothing, since its output is known.
+
+    network: whose output it is.
+    """
+
+    def __init__(self, network: Any) -> None:
+        self.parameters = network.parameters  # by which a stream knows where they are
 
     def told(self, inputs: Sequence[Tensor], dense: Sequence[Sequence[Step]]) -> Iterator[Tensor]:
         """The inputs of some samples side by side; what a stream takes next has the output of the same step."""

@@ -44,6 +44,8 @@ class Batch:
         Raises:
             ValueError: it is already here, on other weights, under another variant, or one of frame skipping.
         """
+        if not isinstance(stream, Stream):
+            raise ValueError(f"a batch is of streams; a {type(stream).__name__} was given")
         if any(stream is member for member in self._members):
             raise ValueError("this stream is already in the batch")
         if stream.variant.hold:
@@ -90,6 +92,8 @@ class Batch:
                 streams that had a first frame are reset, since it is not known how far each came. Where that is so
                 of a first frame, its stream alone is reset, and those after it have not seen theirs.
         """
+        if isinstance(frames, Tensor):
+            raise ValueError("frames are one tensor; they must be a list, with a tensor for each stream")
         if len(frames) != len(self._members):
             raise ValueError(f"{len(frames)} frames were given to {len(self._members)} streams")
         for number in range(len(frames)):

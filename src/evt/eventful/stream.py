@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from evt.eventful.block import States
+from evt.eventful.layout import Grid
 from evt.eventful.motion import cells, moved, replaced, shifts
 from evt.eventful.policy import Every, Past, Policy, Selection, TopR
 from evt.eventful.variant import Variant
@@ -63,6 +64,14 @@ class Held:
         self.cells: Tensor | None = None
 
 
+SUCH_AS = {
+    "tokens": "TopR(r=64) or Threshold(h=1.0)",
+    "tokens once a frame": "Budget(spend=0.25)",
+    "frames": "Every(every=4)",
+}
+"""Policies by what they select."""
+
+
 class Stream:
     """The state of a batch of streams on a network's weights, which any number of streams share.
 
@@ -74,25 +83,33 @@ class Stream:
         variant: what reuses the previous frame.
         policy: which tokens pass the gates, or which frames are run; needed exactly by variants that have gates, or
             hold their output.
+        grid: rows and columns of the last tokens, where the network does not say it; for variants that move them.
 
     Raises:
         ValueError: a variant without the policy that it needs, with one that it does not take or that is for other
-            networks, or one that moves tokens which form no grid; when called, a frame of another shape than the one
-            the stream was flushed with, weights that were moved or rounded since, a frame on another device, or one
-            with values that are not finite, all of which leave the stream as it was, or a frame of which the network
-            makes such values.
+            networks, or one that moves tokens which form no grid; when called, what is no frame, one of another shape
+            than the one the stream was flushed with, weights that were moved or rounded since, a frame on another
+            device, or one with values that are not finite, all of which leave the stream as it was, or a frame of
+            which the network makes such values.
     """
 
-    def __init__(self, network: Network, variant: Variant, policy: Policy | None = None) -> None:
+    def __init__(
+        self, network: Network, variant: Variant, policy: Policy | None = None, grid: Grid | None = None
+    ) -> None:
+        if policy is not None and (isinstance(policy, type) or not hasattr(policy, "selects")):
+            raise ValueError(f"policy is {policy!r}; it must be a policy, such as TopR(r=64)")
         if (policy is None) is not (variant.takes == ()) or (policy and policy.selects not in variant.takes):
             needs = " or ".join(variant.takes)
             needs = f"needs a policy that selects {needs}" if needs else "takes no policy"
             given = f"{policy}, which selects {policy.selects}," if policy else "none"
-            raise ValueError(f"this variant {needs}; {given} was given")
-        self._grid = getattr(network, "grid", None)
+            such = " or ".join(SUCH_AS[selects] for selects in variant.takes)
+            such = f"; take {such}" if such else ""
+            raise ValueError(f"this variant {needs}; {given} was given{such}")
+        self._grid = grid or getattr(network, "grid", None)
         if variant.move and self._grid is None:
             raise ValueError(
-                "variant.move is true, but the tokens of this network form no grid; it must be false"
+                "variant.move is true, but the tokens of this network form no grid that is known; say grid=(rows, "
+                "columns) of the last of them, or take a variant that moves nothing"
             )
         if fits := getattr(policy, "fits", None):
             fits(network, variant)
@@ -167,6 +184,12 @@ class Stream:
         Raises:
             ValueError: it cannot, see the class.
         """
+        if not isinstance(frame, Tensor):
+            raise ValueError(f"a frame must be a tensor of torch; a {type(frame).__name__} was given")
+        if not frame.is_floating_point():
+            raise ValueError(
+                f"the frame is of {frame.dtype}; it must be of floating-point numbers, as the network wants them"
+            )
         if self._shape is not None and frame.shape != self._shape:
             raise ValueError(
                 f"this stream holds a frame of shape {tuple(self._shape)} and was given one of shape "
@@ -258,7 +281,8 @@ class Stream:
             held.output = self.network(frame, self.network.states(self.variant.dense), None)
         held.frames = torch.tensor(number + 1)
         assert held.output is not None
-        return held.output
+        # Whoever writes to the output must not write to what is held; what is no tensor is handed out as it is.
+        return held.output.clone() if isinstance(held.output, Tensor) else held.output
 
     @property
     def nbytes(self) -> int:

@@ -237,6 +237,12 @@ def test_what_a_folder_lacks_is_refused_in_a_sentence(tmp_path: Path) -> None:
     ):
         TransformersModel(str(tmp_path), size=40)
     model = TransformersModel(str(tmp_path))
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(
+        weights[: len(weights) // 2]
+    )  # as a download that was interrupted
+    with pytest.raises(CheckpointError, match="transformers cannot load it"):
+        model.load([str(tmp_path)])
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"there are no weights in it.*model\.checkpoint=null"):
         model.load([str(tmp_path)])

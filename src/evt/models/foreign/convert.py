@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -13,10 +12,11 @@ from torch import Tensor, nn
 from evt.errors import ConfigError, ConversionError
 from evt.eventful import VARIANTS, Blocks, Policy, States, TopR, Variant, state_bytes
 from evt.eventful.gate import Buffer
+from evt.eventful.layout import Grid
 from evt.models.foreign import of_timm, of_transformers
 from evt.models.foreign.family import Family, Refused, expect, kind_of, refuse
 from evt.models.foreign.parts import twin
-from evt.models.foreign.slot import Given, Slots, flat, laid_out, run_of, running
+from evt.models.foreign.slot import Given, Slots, check_hooks, flat, laid_out, run_of, running
 from evt.models.foreign.streams import ModelStream
 
 FAMILIES = of_timm.FAMILIES | of_transformers.FAMILIES
@@ -52,6 +52,10 @@ def convert(model: nn.Module) -> Converted:
     Raises:
         ConversionError: it is something else, or a part of it is; the message names class, module and reason.
     """
+    if not isinstance(model, nn.Module):
+        raise ConversionError(
+            f"convert takes a model, a module of torch; a {type(model).__name__} was given: build the model first"
+        )
     try:
         path = _path_to_backbone(model)
         backbone = model.get_submodule(path)
@@ -60,7 +64,7 @@ def convert(model: nn.Module) -> Converted:
         family.check(backbone)
         _check_methods(model, backbone, family)
         originals: Any = backbone.get_submodule(family.blocks)
-        _check_hooks(originals)
+        check_hooks(originals)
         num_prefix_tokens = family.num_prefix_tokens(backbone)
         blocks = Blocks(family.parts(original).block(num_prefix_tokens) for original in originals)
         slots = Slots(blocks, family, family.rotary(backbone), list(originals))
@@ -132,7 +136,12 @@ class Converted(nn.Module):
             )
 
     def stream(
-        self, variant: str | Variant = "rows", policy: Policy | None = None, *, r: float | None = None
+        self,
+        variant: str | Variant = "rows",
+        policy: Policy | None = None,
+        *,
+        r: float | None = None,
+        grid: Grid | None = None,
     ) -> ModelStream:
         """A new stream of frames (B, C, H, W) on these weights.
 
@@ -140,10 +149,13 @@ class Converted(nn.Module):
             variant: or its name in `VARIANTS`.
             policy: which tokens pass, or which frames are run, as the variant takes it.
             r: short for the policy `TopR(r)`: a number of tokens, or their share of all, as 0.125.
+            grid: rows and columns of a frame's patches, for variants that move them.
 
         Raises:
-            ConfigError: there is no such variant, or it pools, or takes another policy.
+            ConfigError: there is no such variant, or it pools, or takes another policy, or a grid.
+            ConversionError: blocks of the model were changed since it was converted.
         """
+        self.slots.check_unchanged()
         variant = self._variant(variant)
         if r is not None and policy is not None:
             raise ConfigError(
@@ -151,7 +163,7 @@ class Converted(nn.Module):
             )
         try:
             policy = policy if r is None else TopR(r)
-            return ModelStream(self, variant, policy)
+            return ModelStream(self, variant, policy, grid)
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
@@ -284,15 +296,6 @@ def _check_methods(model: nn.Module, backbone: nn.Module, family: Family) -> Non
         # As a compiled one, which would go on running the model's own parts.
         if replaced := {"forward", family.method} & vars(module).keys():
             refuse(module, f"its {replaced.pop()} was replaced, and may do anything")
-
-
-def _check_hooks(blocks: nn.Module) -> None:
-    """Refuse hooks in blocks, which would not be called any more."""
-    for module in chain.from_iterable(list(block.modules())[1:] for block in blocks.children()):
-        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-        # transformers has its own, for `output_hidden_states`.
-        if any(getattr(hook, "__module__", None) != "transformers.utils.output_capturing" for hook in hooks):
-            refuse(module, "it has forward hooks, which would not be called")
 
 
 @torch.no_grad()

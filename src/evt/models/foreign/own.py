@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from pydantic import PositiveInt
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from evt.data.video import Frame
@@ -319,7 +320,7 @@ class TransformersModel(OwnModel):
                 output_loading_info=True,
                 dtype=torch.float32,
             )
-        except (OSError, *BROKEN) as error:
+        except (OSError, SafetensorError, *BROKEN) as error:
             raise CheckpointError(f"{path}: transformers cannot load it: {first_line(error)}") from error
         prefix = f"{self._path}." if self._path else ""
         # A pooler makes one vector of a picture, and no feature depends on it.

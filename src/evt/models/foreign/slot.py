@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from evt.errors import ConversionError
 from evt.eventful import Blocks, Policy, Selection, States, count_ops
 from evt.eventful.counting import observed, record
 from evt.eventful.layout import Grid
-from evt.models.foreign.family import Family, Turns
+from evt.models.foreign.family import Family, Refused, Turns, kind_of, refuse
 from evt.models.foreign.parts import on_meta, twin
 
 ASKED_FOR = ("output_hidden_states", "return_dict")
@@ -52,6 +52,15 @@ class Given:
         """See `Kept`."""
 
 
+def check_hooks(blocks: Iterable[nn.Module]) -> None:
+    """Refuse hooks in blocks, which would not be called any more."""
+    for module in (module for block in blocks for module in list(block.modules())[1:]):
+        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        # transformers has its own, for `output_hidden_states`.
+        if any(getattr(hook, "__module__", None) != "transformers.utils.output_capturing" for hook in hooks):
+            refuse(module, "it has forward hooks, which would not be called")
+
+
 class Slots:
     """The places of a model's blocks, in the model itself and in its twin.
 
@@ -66,9 +75,30 @@ class Slots:
         self.blocks = blocks
         self.family, self.turns = family, turns
         self.originals = list(originals)
+        self._parts = [module for block in originals for module in block.modules()]
         self.numbers = {original: number for number, original in enumerate(originals)}
         self._of_grids: dict[tuple[Grid, torch.device], Blocks] = {}
         self._counts: dict[tuple[Any, ...], Counter[str]] = {}
+
+    def check_unchanged(self) -> None:
+        """Refuse blocks of the model that are not what was converted.
+
+        Raises:
+            ConversionError: a module in them is another one, or has hooks or a forward that was replaced since.
+        """
+        now = [module for block in self.originals for module in block.modules()]
+        same = len(now) == len(self._parts) and all(a is b for a, b in zip(now, self._parts, strict=True))
+        try:
+            check_hooks(self.originals)
+        except Refused as refused:
+            raise ConversionError(
+                f"the model's blocks were changed since it was converted: of a {kind_of(refused.module)}, "
+                f"{refused.reason}"
+            ) from None
+        if not same or any("forward" in vars(module) for module in now):
+            raise ConversionError(
+                "modules in the model's blocks were replaced since it was converted; convert it anew"
+            )
 
     def fill(self, blocks: Sequence[nn.Module]) -> None:
         """Take blocks of the twin, which from here on run as the innermost run says that is of these places."""

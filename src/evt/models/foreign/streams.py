@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evt.errors import ConfigError
 from evt.eventful import Policy, Stream, Variant
+from evt.eventful.layout import Grid
 from evt.eventful.stream import kind_of_weights
 from evt.models.foreign.slot import Run, check_finite, running, slotted_originals
 
@@ -24,10 +25,12 @@ class ModelStream(Stream):
 
     network: Any
 
-    def __init__(self, network: Any, variant: Variant, policy: Policy | None = None) -> None:
+    def __init__(
+        self, network: Any, variant: Variant, policy: Policy | None = None, grid: Grid | None = None
+    ) -> None:
         self._whole = network.whole  # what comes between the blocks may be asked for
         self._entries: list[tuple[ExitStack, Run]] = []
-        super().__init__(network, variant, policy)
+        super().__init__(network, variant, policy, grid)
 
     def _fresh(self) -> Any:
         return super()._fresh() if self.variant.hold else self.network.states(self.variant, self._whole)
@@ -39,13 +42,16 @@ class ModelStream(Stream):
         """Run the model's blocks in this stream, in this thread.
 
         Raises:
-            ConfigError: the variant keeps what the whole model gives, which is not for blocks to do; or the stream
+            ConfigError: the variant keeps or moves what the whole model gives, which is not for blocks to do; or the stream
                 was called with frames, of which less was kept than may be asked for now.
+            ConversionError: blocks of the model were changed since it was converted.
         """
-        if self.variant.hold:
+        self.network.slots.check_unchanged()
+        if self.variant.hold or self.variant.move:
+            setting, done = ("hold", "kept") if self.variant.hold else ("move", "moved")
             raise ConfigError(
-                "variant.hold is true: what the whole model gives is kept, so this stream cannot be entered; call "
-                "it, as stream(frame)"
+                f"variant.{setting} is true: what the whole model gives is {done}, so this stream cannot be entered; "
+                "call it, as stream(frame)"
             )
         if not self._whole:
             if self.variant.gate == "frame" and self._shape is not None:

@@ -1,0 +1,120 @@
+"""What is done to a model after it was converted, and what is given in the place of models and frames."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import evt
+from evt.errors import ConfigError, ConversionError
+from tests.models.foreign.test_convert import PLAIN, built
+
+GRID = (4, 4)
+
+
+def converted() -> tuple[Any, Any]:
+    model = built(PLAIN)
+    return model, evt.convert(model)
+
+
+def add_hook(model: Any) -> None:
+    model.blocks[1].attn.register_forward_hook(lambda module, inputs, output: 2 * output)
+
+
+def replace_layer(model: Any) -> None:
+    model.blocks[0].mlp.fc1 = nn.Linear(32, 128)
+
+
+def replace_forward(model: Any) -> None:
+    model.blocks[0].attn.forward = lambda x, **others: x
+
+
+@pytest.mark.parametrize("change", [add_hook, replace_layer, replace_forward])
+def test_blocks_that_were_changed_are_not_run_as_they_were(change: Callable[[Any], None]) -> None:
+    """Else a stream would silently give what another model makes of a frame."""
+    model, net = converted()
+    before = net.stream("rows", r=4)
+    change(model)
+    with pytest.raises(ConversionError, match="since it was converted"):
+        net.stream("rows", r=4)
+    with pytest.raises(ConversionError, match="since it was converted"), before:
+        pass
+
+
+def test_weights_may_be_others() -> None:
+    model, net = converted()
+    model.blocks[0].mlp.fc1.weight = nn.Parameter(torch.randn(128, 32))
+    frame = PLAIN.pictures(1, GRID)
+    with torch.no_grad():
+        torch.testing.assert_close(net.stream("rows", r=4)(frame), model.forward_features(frame))
+
+
+def test_who_writes_to_an_output_writes_to_nothing_that_is_held() -> None:
+    _, net = converted()
+    frame = PLAIN.pictures(1, GRID)
+    stream = net.stream("skip", evt.Every(3))
+    first = stream(frame)
+    kept = first.clone()
+    first.zero_()
+    assert torch.equal(stream(frame), kept)
+
+
+def test_with_its_grid_a_network_moves_its_tokens() -> None:
+    """As patches of one column are those of the next one later: the features of the last frame move along."""
+    _, net = converted()
+    frame = PLAIN.pictures(1, (4, 4))
+    for variant, policy in (("frame_moved", evt.TopR(0)), ("skip_moved", evt.Every(9))):
+        stream = net.stream(variant, policy, grid=GRID)
+        first = stream(frame)
+        assert torch.equal(stream(frame), first)
+        moved = stream(frame.roll(16, -1))
+        assert not torch.equal(moved, first)
+        with pytest.raises(ConfigError, match="cannot be entered"), stream:
+            pass
+    with pytest.raises(ConfigError, match=r"form no grid that is known; say grid=\(rows, columns\)"):
+        net.stream("skip_moved", evt.Every(9))
+
+
+@pytest.mark.parametrize("given", [None, "vit_base_patch16_224", {"weight": torch.zeros(1)}])
+def test_what_is_no_model_is_told(given: Any) -> None:
+    with pytest.raises(ConversionError, match=r"^convert takes a model, a module of torch; a "):
+        evt.convert(given)
+
+
+@pytest.mark.parametrize(
+    ("frame", "sentence"),
+    [
+        (np.zeros((1, 3, 64, 64), np.float32), "a frame must be a tensor of torch; a ndarray was given"),
+        (None, "a NoneType was given"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "the frame is of torch.uint8; it must be of floating-point"),
+    ],
+)  # fmt: skip
+def test_what_is_no_frame_is_told(frame: Any, sentence: str) -> None:
+    _, net = converted()
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        net.stream("rows", r=4)(frame)
+
+
+@pytest.mark.parametrize("policy", [5, evt.TopR])
+def test_what_is_no_policy_is_told(policy: Any) -> None:
+    _, net = converted()
+    with pytest.raises(ConfigError, match=r"^policy is .*; it must be a policy, such as TopR\(r=64\)"):
+        net.stream("rows", policy)
+    with pytest.raises(ConfigError, match=r"none was given; take TopR\(r=64\) or Threshold\(h=1.0\)$"):
+        net.stream("rows")
+
+
+def test_what_is_no_batch_is_told() -> None:
+    _, net = converted()
+    streams = [net.stream("rows", r=4) for _ in range(2)]
+    frames: Tensor = torch.cat([PLAIN.pictures(1, GRID)] * 2)
+    with pytest.raises(ValueError, match="frames are one tensor; they must be a list"):
+        evt.Batch(streams)(frames)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a batch is of streams; a int was given"):
+        evt.Batch([*streams, 3])  # type: ignore[list-item]
