@@ -42,8 +42,8 @@ class ModelStream(Stream):
         """Run the model's blocks in this stream, in this thread.
 
         Raises:
-            ConfigError: the variant keeps or moves what the whole model gives, which is not for blocks to do; or the stream
-                was called with frames, of which less was kept than may be asked for now.
+            ConfigError: the variant keeps or moves what the whole model gives, which is not for blocks to do; or the
+                stream was called with frames, of which less was kept than may be asked for now.
             ConversionError: blocks of the model were changed since it was converted.
         """
         self.network.slots.check_unchanged()
