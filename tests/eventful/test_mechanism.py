@@ -311,7 +311,10 @@ def test_a_frame_that_overflows_does_not_stay(policy: Policy) -> None:
         (torch.zeros(1, 3, 24, 28), r"shape \(1, 3, 24, 28\) .* takes .* shape \(B, 3, 24, 24\)"),
         (torch.zeros(1, 1, 24, 24), r"shape \(B, 3, 24, 24\)"),
         (torch.zeros(3, 24, 24), r"shape \(B, 3, 24, 24\)"),
-        (torch.zeros(1, 3, 24, 24, dtype=torch.uint8), "type torch.uint8; .* takes torch.float32"),
+        (
+            torch.zeros(1, 3, 24, 24, dtype=torch.uint8),
+            "the frame is of torch.uint8; it must be of floating-point numbers",
+        ),
         (torch.zeros(1, 3, 24, 24, dtype=torch.float64), "type torch.float64; .* takes torch.float32"),
     ],
 )

@@ -269,7 +269,8 @@ class Stream:
             return out
         for tokens in passed:
             states.cells = replaced(states.cells, now, tokens, self._grid)
-        if torch.equal(states.cells, now):  # nothing is of another picture, as in a frame that was run whole
+        # Nothing is of another picture, as in a frame that was run whole; on torch's meta device nobody knows.
+        if not now.is_meta and torch.equal(states.cells, now):
             return out
         return moved(out, shifts(states.cells, now, self._grid))
 
