@@ -96,13 +96,12 @@ class _Largest(TopR):
 
     def __init__(self, r: int) -> None:
         super().__init__(r)
-        self.n_passing = r
         self.norms: dict[int, list[float]] = {}
 
     def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
         assert past is not None
         norm = torch.linalg.vector_norm(error, dim=-1)  # (B, N)
-        largest = norm.masked_fill(norm.isinf(), 0).topk(self.n_passing).values[:, -1]
+        largest = norm.masked_fill(norm.isinf(), 0).topk(self.tokens(norm.shape[1])).values[:, -1]
         self.norms.setdefault(past.gate, []).extend(largest.tolist())
         return super().__call__(error, past)
 

@@ -74,9 +74,8 @@ class Attention(nn.Module):
             self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, head_dim))
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, head_dim))
         self.rel_pos_of_distances = False  # see `rel_pos_table`
-        self.pair_bias: nn.Module | None = (
-            None  # what each head adds to the score of each pair of tokens, (H, N, N)
-        )
+        # What each head adds to the score of each pair of tokens, (H, N, N), if anything.
+        self.pair_bias: nn.Module | None = None
         self._row_table, self._column_table = Derived(rel_pos_table), Derived(rel_pos_table)
         self.layout: Layout | None = None
         if grid is not None:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evt.models.frame_model import check_picture
+
 
 class Box(NamedTuple):
     """Where the picture lies in the square, in pixels."""
@@ -49,10 +51,7 @@ def letterboxed(image: Tensor, side: int) -> Tensor:
     Raises:
         ValueError: the image is not (3, H, W), or has NaN or infinite pixels.
     """
-    if image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"a frame of shape {tuple(image.shape)}; it must be (3, H, W)")
-    if image.is_floating_point() and not torch.isfinite(image).all():
-        raise ValueError("a frame with NaN or infinite pixels; all must be finite numbers in [0, 255]")
+    check_picture(image)
     height, width = image.shape[-2:]
     box = Box.of(height, width, side)
     x = image.float()

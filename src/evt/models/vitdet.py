@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -11,10 +11,11 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from evt.data.video import Boxes, Frame
-from evt.errors import ConfigError, DataError
+from evt.errors import ConfigError
 from evt.eventful import Policy, Stream, Variant, init_weights
 from evt.models.boxes import Detections, Proposals
 from evt.models.checkpoints import load_backbone, load_checkpoint
+from evt.models.frame_model import FrameModel, check_picture
 from evt.models.pyramid import add_pyramid, pyramid
 from evt.models.roi_heads import ROIHeads
 from evt.models.rpn import RPN
@@ -25,7 +26,7 @@ PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
 
-class ViTDet(nn.Module):
+class ViTDet(FrameModel):
     """The ViTDet-B of the paper (section 5.1), under the parameter names of its published checkpoints.
 
     Args:
@@ -45,9 +46,7 @@ class ViTDet(nn.Module):
             `ROIHeads`), or detectron2 is not installed.
     """
 
-    sees = "frames"
     predicts = "objects"
-    pixel_mean: Tensor
     pixel_std: Tensor
 
     def __init__(
@@ -104,11 +103,6 @@ class ViTDet(nn.Module):
         """Tokens of a frame."""
         return self.net.grid[0] * self.net.grid[1]
 
-    @property
-    def input_numbers(self) -> int:
-        """How many numbers a frame is in memory."""
-        return 3 * self.size**2
-
     def initialise(self) -> None:
         """Draw the Transformer's weights; the detector's layers draw theirs as they are built."""
         self.net.apply(init_weights)
@@ -144,21 +138,6 @@ class ViTDet(nn.Module):
         """A new video stream through the Transformer."""
         return Stream(self.net, variant, policy)
 
-    def blank(self) -> Tensor:
-        """A frame as a stream takes it, all zeros, (1, 3, size, size)."""
-        return self.pixel_mean.new_zeros(1, 3, self.size, self.size)
-
-    def inputs(self, frame: Frame) -> Iterator[Tensor]:
-        """What a stream takes of a frame: the one tensor that `preprocess` makes of it.
-
-        Raises:
-            DataError: it has NaN or infinite pixels; the message names it.
-        """
-        try:
-            yield self.preprocess(frame.image)
-        except ValueError as error:
-            raise DataError(f"{frame.name}: {error}") from error
-
     def decode(self, outputs: Sequence[Tensor], frame: Frame) -> Detections:
         """The objects of a frame, in its pixels, from the stream's output."""
         (tokens,) = outputs
@@ -177,10 +156,7 @@ class ViTDet(nn.Module):
         Raises:
             ValueError: the image is not (3, H, W), or has NaN or infinite pixels.
         """
-        if image.ndim != 3 or image.shape[0] != 3:
-            raise ValueError(f"a frame of shape {tuple(image.shape)}; it must be (3, H, W)")
-        if image.is_floating_point() and not torch.isfinite(image).all():
-            raise ValueError("a frame with NaN or infinite pixels; all must be finite numbers in [0, 255]")
+        check_picture(image)
         height, width = image.shape[-2:]
         new = self.resized(height, width)
         if new != (height, width):

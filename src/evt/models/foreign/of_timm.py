@@ -37,14 +37,28 @@ def vit_parts(block: Any) -> Parts:
         refuse(attn, "what it attends to is gated by what its tokens were (gated=True)")
     check_tokenwise(block.norm1, attn.qkv, attn.q_norm, attn.k_norm)
     check_tokenwise(attn.norm, attn.proj, block.ls1, block.norm2, block.mlp, block.ls2)
+    return plain(block, with_norms(counted(attn.qkv), attn), block.ls1, block.ls2)
+
+
+def plain(block: Any, qkv: nn.Module, scale1: Any, scale2: Any, **others: Any) -> Parts:
+    """Parts that have timm's usual names, and those that have not.
+
+    Args:
+        block: what has them.
+        qkv: queries, keys and values.
+        scale1, scale2: LayerScale after attention and after the MLP; None is none.
+        others: of `Parts`.
+    """
+    attn = block.attn
     return Parts(
         norm1=chain(block.norm1),
-        qkv=with_norms(counted(attn.qkv), attn),
-        proj=chain(attn.norm, attn.proj, block.ls1),
+        qkv=qkv,
+        proj=chain(getattr(attn, "norm", None), attn.proj, scale1),
         norm2=chain(block.norm2),
-        mlp=chain(block.mlp, block.ls2),
+        mlp=chain(block.mlp, scale2),
         num_heads=attn.num_heads,
-        scale=attn.head_dim**-0.5,
+        scale=attn.scale,
+        **others,
     )
 
 
@@ -53,6 +67,11 @@ def with_norms(qkv: nn.Module, attn: Any) -> nn.Module:
     if does_nothing(attn.q_norm) and does_nothing(attn.k_norm):
         return qkv
     return HeadNorms(qkv, chain(attn.q_norm), chain(attn.k_norm), attn.num_heads)
+
+
+def scales(block: Any) -> list[nn.Module | None]:
+    """LayerScale after attention and after the MLP, where a block has parameters for it."""
+    return [None if gamma is None else Scale(gamma) for gamma in (block.gamma_1, block.gamma_2)]
 
 
 def eva_parts(block: Any) -> Parts:
@@ -72,16 +91,7 @@ def eva_parts(block: Any) -> Parts:
         qkv = Biased(counted(attn.qkv), attn.q_bias, attn.v_bias)
     else:
         qkv = counted(attn.qkv)
-    scale1, scale2 = (None if gamma is None else Scale(gamma) for gamma in (block.gamma_1, block.gamma_2))
-    return Parts(
-        norm1=chain(block.norm1),
-        qkv=with_norms(qkv, attn),
-        proj=chain(attn.norm, attn.proj, scale1),
-        norm2=chain(block.norm2),
-        mlp=chain(block.mlp, scale2),
-        num_heads=attn.num_heads,
-        scale=attn.head_dim**-0.5,
-    )
+    return plain(block, with_norms(qkv, attn), *scales(block))
 
 
 def check_eva(model: Any) -> None:
@@ -102,16 +112,8 @@ def relpos_parts(block: Any) -> Parts:
         expect(attn.rel_pos, attn, f"{_REL}.RelPosBias", f"{_REL}.RelPosMlp")
     check_tokenwise(block.norm1, attn.qkv, attn.q_norm, attn.k_norm)
     check_tokenwise(attn.proj, block.ls1, block.norm2, block.mlp, block.ls2)
-    return Parts(
-        norm1=chain(block.norm1),
-        qkv=with_norms(counted(attn.qkv), attn),
-        proj=chain(attn.proj, block.ls1),
-        norm2=chain(block.norm2),
-        mlp=chain(block.mlp, block.ls2),
-        num_heads=attn.num_heads,
-        scale=attn.scale,
-        pair_bias=None if attn.rel_pos is None else PairBias(attn.rel_pos, "get_bias"),
-    )
+    bias = None if attn.rel_pos is None else PairBias(attn.rel_pos, "get_bias")
+    return plain(block, with_norms(counted(attn.qkv), attn), block.ls1, block.ls2, pair_bias=bias)
 
 
 def check_relpos(model: Any) -> None:
@@ -128,17 +130,10 @@ def beit_parts(block: Any) -> Parts:
     expect(attn, block, f"{BEIT}.Attention")
     check_tokenwise(block.norm1, attn.qkv, attn.proj, block.norm2, block.mlp)
     qkv = counted(attn.qkv)
-    scale1, scale2 = (None if gamma is None else Scale(gamma) for gamma in (block.gamma_1, block.gamma_2))
-    return Parts(
-        norm1=chain(block.norm1),
-        qkv=qkv if attn.q_bias is None else Biased(qkv, attn.q_bias, attn.v_bias),
-        proj=chain(attn.proj, scale1),
-        norm2=chain(block.norm2),
-        mlp=chain(block.mlp, scale2),
-        num_heads=attn.num_heads,
-        scale=attn.scale,
-        pair_bias=None if attn.window_size is None else PairBias(attn, "_get_rel_pos_bias"),
-    )
+    if attn.q_bias is not None:
+        qkv = Biased(qkv, attn.q_bias, attn.v_bias)
+    bias = None if attn.window_size is None else PairBias(attn, "_get_rel_pos_bias")
+    return plain(block, qkv, *scales(block), pair_bias=bias)
 
 
 def check_beit(model: Any) -> None:
@@ -159,14 +154,11 @@ def sam_parts(block: Any) -> Parts:
     if block.window_size and not (does_nothing(attn.q_norm) and does_nothing(attn.k_norm)):
         refuse(attn, "in windows, which are padded, it normalises queries and keys (qk_norm)")
     check_tokenwise(attn.proj, block.ls1, block.norm2, block.mlp, block.ls2)
-    return Parts(
-        norm1=chain(block.norm1),
-        qkv=with_norms(counted(attn.qkv), attn),
-        proj=chain(attn.proj, block.ls1),
-        norm2=chain(block.norm2),
-        mlp=chain(block.mlp, block.ls2),
-        num_heads=attn.num_heads,
-        scale=attn.head_dim**-0.5,
+    return plain(
+        block,
+        with_norms(counted(attn.qkv), attn),
+        block.ls1,
+        block.ls2,
         window_size=block.window_size or None,
         rel_pos=(attn.rel_pos_h, attn.rel_pos_w) if attn.use_rel_pos else None,
     )

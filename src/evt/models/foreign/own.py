@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from evt.data.video import Frame
-from evt.errors import CheckpointError, ConfigError, DataError
+from evt.errors import CheckpointError, ConfigError
 from evt.eventful import Policy, States, Stream, Variant
 from evt.models.checkpoints import BROKEN, files_of, load_tensors, read_checkpoint
 from evt.models.features import PIXEL_MEAN, PIXEL_STD, Features
 from evt.models.foreign.convert import Converted, convert
 from evt.models.foreign.libraries import first_line, library
+from evt.models.frame_model import FrameModel
 from evt.models.letterbox import Box, letterboxed
 
 
@@ -64,7 +65,7 @@ class Tokens(nn.Module):
         return out if out.ndim == 3 else out.flatten(2).transpose(1, 2)
 
 
-class OwnModel(nn.Module):
+class OwnModel(FrameModel):
     """A model of timm or transformers, converted, on frames that are resized and padded to a square.
 
     Args:
@@ -79,10 +80,8 @@ class OwnModel(nn.Module):
             or, on torch's meta device, it cannot run pictures of that size.
     """
 
-    sees = "frames"
     predicts = "features"
     n_classes = 1
-    pixel_mean: Tensor
     pixel_std: Tensor
 
     def __init__(self, model: nn.Module, patch_size: Any, size: int, pixels: Pixels) -> None:
@@ -142,11 +141,6 @@ class OwnModel(nn.Module):
         n_prefix: int = block.num_prefix_tokens
         return n_prefix + rows * columns
 
-    @property
-    def input_numbers(self) -> int:
-        """How many numbers a frame is in memory."""
-        return 3 * self.size**2
-
     def initialise(self) -> None:
         """Do nothing: the library has drawn the weights."""
 
@@ -158,27 +152,8 @@ class OwnModel(nn.Module):
         """A new video stream through the Transformer."""
         return Stream(self.net, variant, policy)
 
-    def blank(self) -> Tensor:
-        """A frame as a stream takes it, all zeros, (1, 3, size, size)."""
-        return self.pixel_mean.new_zeros(1, 3, self.size, self.size)
-
-    def inputs(self, frame: Frame) -> Iterator[Tensor]:
-        """What a stream takes of a frame: (1, 3, size, size), resized with its aspect kept, padded and normalised.
-
-        Raises:
-            DataError: it has NaN or infinite pixels; the message names it.
-        """
-        try:
-            yield self.preprocess(frame.image)
-        except ValueError as error:
-            raise DataError(f"{frame.name}: {error}") from error
-
     def preprocess(self, image: Tensor) -> Tensor:
-        """The same of a picture, (3, H, W) RGB in [0, 255], to (1, 3, size, size) float32.
-
-        Raises:
-            ValueError: it is of another shape, or has NaN or infinite pixels.
-        """
+        """Resize a picture with its aspect kept, pad it on both sides and normalise it; see `FrameModel`."""
         return self.normalise(letterboxed(image, self.size)).unsqueeze(0)
 
     def normalise(self, pixels: Tensor) -> Tensor:
