@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from evt import bench, reproduce
 from evt.evaluate.ledger import Ledger
+from evt.evaluate.rivals import RIVALS, UnavailableError
 from tests.commands import SMALL, Refused, command
 from tests.data.test_frames import write_frames
 
@@ -61,6 +64,7 @@ def test_a_bench_needs_no_data(
         (["parts=2"], "parts is 2; it must be true or false"),
         (["variant=rows", "fast=false"], "the variant rows is of the fast path alone"),
         (["policy.r=257"], "policy.r is 257"),
+        (["rivals=[tensorrt]"], "rivals has 'tensorrt'; allowed are torch_compile, onnxruntime"),
         (
             ["variant=spatial", "variant.pool=9", "policy=none"],
             "variant.pool is 9, but the smallest grid or window of the model has 8 tokens on a side",
@@ -92,6 +96,51 @@ def test_frame_skipping_is_not_raced(refused: Refused) -> None:
     """Most of its frames take no time at all: a speed-up over their median would be a fiction."""
     said = refused("model=vitdet_mini", "variant=skip", "policy.every=4", task=bench.bench)
     assert "variant is skip, which does nothing in most frames" in said
+
+
+def absent(*arguments: Any) -> Any:
+    """A rival of which nothing is installed."""
+    raise UnavailableError("it is not installed")
+
+
+def test_rivals_run_in_the_race(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A rival here makes 1.25 times the dense output, and another is not there: both must be told."""
+    monkeypatch.setitem(RIVALS, "openvino", lambda network, inputs, dtype: lambda x: 1.25 * network(x))
+    monkeypatch.setitem(RIVALS, "onnxruntime", absent)
+    arguments = ["model=vitdet_mini", "policy.r=16", "data.n_frames=3", "parts=false", *FEW]
+    arguments += ["rivals=[openvino,onnxruntime]", f"hydra.run.dir={tmp_path}"]
+    command(monkeypatch, bench.bench, *arguments)
+    printed = capsys.readouterr().out
+    assert re.search(r"dense +this +openvino\n", printed)
+    assert re.search(r"error against float32 +2\.5e-01\n", printed)
+    assert "onnxruntime does not run here: it is not installed" in printed
+    figures = json.loads((tmp_path / "bench.json").read_text())
+    rival, dense = figures["records"]["openvino"], figures["records"]["dense"]
+    assert rival["speed_up"] == pytest.approx(dense["later_ms"] / rival["later_ms"])
+    assert rival["error"] == pytest.approx(0.25, abs=1e-5)
+    assert figures["absent"] == {"onnxruntime": "it is not installed"}
+
+
+def test_table_2_has_rivals_below_a_race(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(RIVALS, "openvino", lambda network, inputs, dtype: lambda x: 1.25 * network(x))
+    monkeypatch.setitem(RIVALS, "onnxruntime", absent)
+    rows = (
+        "[{model: vitdet, size: 672, variant: base}, {model: vitdet, size: 672, variant: temporal, r: 256}]"
+    )
+    settings = [*SMALL, "data.size=[64,96]", f"table.points={rows}", "table.rivals=[openvino,onnxruntime]"]
+    settings += ["table.dtypes=[float32]", "table.frames={float32: 3}", "table.repeats={float32: 1}"]
+    places = [f"out={tmp_path}", f"hydra.run.dir={tmp_path}/run", "threads=1"]
+    command(monkeypatch, reproduce.reproduce, "table=table_2", *places, *settings)
+    table = pd.read_csv(tmp_path / "table_2.csv")
+    assert list(table.variant) == ["base", "temporal", "openvino", "onnxruntime"]
+    assert set(table["size"]) == {672}
+    assert table.error[2] == pytest.approx(0.25, abs=1e-5)
+    assert table.absent[3] == "it is not installed"
+    assert pd.isna(table.later_ms[3])
+    assert table.later_ms[:3].gt(0).all()
+    assert "nan" not in (tmp_path / "table_2.md").read_text()
 
 
 def test_table_2_goes_on_after_its_last_race(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

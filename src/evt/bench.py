@@ -3,6 +3,7 @@
 python -m evt.bench policy.r=512 data=frames data.path=FOLDER
 python -m evt.bench model.size=672 policy.r=256 dtype=bfloat16 variant=spatiotemporal
 python -m evt.bench model=vivit_epic model.size=320 policy.r=50 data=video data.path=clip.mp4
+python -m evt.bench model.size=672 policy.r=256 rivals=[torch_compile,openvino,openvino_int8]
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -20,6 +22,7 @@ from evt.cli import run_command
 from evt.device import build_device
 from evt.errors import ConfigError
 from evt.evaluate.race import machine, milliseconds_of_parts, race
+from evt.evaluate.rivals import build_rivals, check_rivals
 from evt.evaluate.speed import DTYPES, Contestant, check_races, inputs_of, operations, record_of
 from evt.evaluate.variants import build_policy, build_variant
 from evt.eventful import VARIANTS
@@ -57,27 +60,36 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     n_frames = cfg.data.get("n_frames")
     # Of a model of clips the frames are cut into views, all of whose steps are run.
     n_inputs = None if sees == "steps" else FRAMES if n_frames is None else n_frames
-    inputs = inputs_of(model, cfg.data, n_inputs, dtype)
+    check_rivals(cfg.rivals, "rivals")
+    inputs = inputs_of(model, cfg.data, n_inputs, torch.float32)
+    rivals, absent = build_rivals(cfg.rivals, model, inputs, dtype)
+    inputs = [x.to(dtype) for x in inputs]
     model = model.to(dtype)
     runs = {"dense": Contestant(VARIANTS["base"]), "this": Contestant(variant, policy)}
-    laps = race({name: x.on(model, cfg.fast) for name, x in runs.items()}, inputs, cfg.repeats)
+    streams = {name: x.on(model, cfg.fast) for name, x in runs.items()}
+    laps = race({**streams, **rivals}, inputs, cfg.repeats)
     ops = {name: operations(x, model, cfg.model, inputs) for name, x in runs.items()}
     records = {name: record_of(laps[name], laps["dense"], ops["dense"] / ops[name]) for name in runs}
+    records |= {name: rival.record(laps[name], laps["dense"]) for name, rival in rivals.items()}
     parts = {}
     if cfg.parts:
         parts = {name: milliseconds_of_parts(x.on(model, cfg.fast), inputs) for name, x in runs.items()}
 
-    this, rows = records["this"], [["", *runs]]
+    this, rows = records["this"], [["", *records]]
     for title, key, form in (
         ("first frame, ms", "first_ms", ".1f"),
         ("later frame, ms (median)", "later_ms", ".1f"),
         ("a quarter is below", "later_ms_25", ".1f"),
         ("a quarter is above", "later_ms_75", ".1f"),
         ("state, MB", "state_mb", ".1f"),
+        ("times as fast as dense", "speed_up", ".2f"),
     ):
         rows.append([title, *(format(record[key], form) for record in records.values())])
+    if rivals:
+        errors = (f"{record['error']:.1e}" if "error" in record else "" for record in records.values())
+        rows.append(["error against float32", *errors])
     rows += [
-        [f"{part}, ms with profiler", *(f"{x[part]:.1f}" for x in parts.values())]
+        [f"{part}, ms with profiler", *(f"{x[part]:.1f}" for x in parts.values()), *[""] * len(rivals)]
         for part in parts.get("this", ())
     ]
     label = f"{cfg.variant.name} {policy or ''}".strip()
@@ -86,6 +98,8 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     )
     print(f"{machine(device)}; {len(inputs)} frames, {cfg.repeats} times")
     print(columns(rows))
+    for name, why in absent.items():
+        print(f"{name} does not run here: {why}")
     ratios = {
         "speed-up": "speed_up",
         "fewer operations": "op_ratio",
@@ -94,7 +108,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     }
     print(", ".join(f"{title} {this[key]:.2f}" for title, key in ratios.items()))
     print(f"weights: {weights}")
-    figures = {"machine": machine(device), "records": records, "parts": parts}
+    figures = {"machine": machine(device), "records": records, "parts": parts, "absent": absent}
     write(path, json.dumps(figures, indent=1) + "\n")
     print(f"written to {path}")
     return {"dense_ms": records["dense"]["later_ms"], **this}

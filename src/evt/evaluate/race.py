@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
-from evt.evaluate.trace import timed
+from evt.evaluate.trace import Streamed, timed
 from evt.eventful import Stream, count_ops
 from evt.eventful.profiling import PARTS, PREFIX, named_parts
 
@@ -38,7 +38,7 @@ class Laps:
     nbytes: int = 0
 
 
-def race(streams: Mapping[str, Stream], inputs: Sequence[Tensor], repeats: int) -> dict[str, Laps]:
+def race(streams: Mapping[str, Streamed], inputs: Sequence[Tensor], repeats: int) -> dict[str, Laps]:
     """Run all streams over the same frames, each frame through all of them before the next.
 
     Who goes first changes from frame to frame.

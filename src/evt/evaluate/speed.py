@@ -100,18 +100,25 @@ def operations(contestant: Contestant, model: Any, cfg: DictConfig, inputs: Sequ
     return last.ops.total()
 
 
-def record_of(laps: Laps, dense: Laps, op_ratio: float) -> dict[str, Any]:
-    """The figures of a contestant beside the dense model, medians, with the quartiles of later frames."""
+def times_of(laps: Laps, dense: Laps) -> dict[str, Any]:
+    """Times of a stream beside the dense model's, medians, with the quartiles of later frames."""
     low, _, high = statistics.quantiles(laps.later, n=4, method="inclusive")
-    speed_up = statistics.median(dense.later) / statistics.median(laps.later)
     return {
         "first_ms": 1e3 * statistics.median(laps.first),
         "later_ms": 1e3 * statistics.median(laps.later),
         "later_ms_25": 1e3 * low,
         "later_ms_75": 1e3 * high,
-        "speed_up": speed_up,
+        "speed_up": statistics.median(dense.later) / statistics.median(laps.later),
+    }
+
+
+def record_of(laps: Laps, dense: Laps, op_ratio: float) -> dict[str, Any]:
+    """The figures of a contestant beside the dense model."""
+    times = times_of(laps, dense)
+    return {
+        **times,
         "op_ratio": op_ratio,
-        "efficiency": speed_up / op_ratio,
+        "efficiency": times["speed_up"] / op_ratio,
         "ops_run_ratio": dense.ops.total() / laps.ops.total(),
         "state_mb": laps.nbytes / 1e6,
     }

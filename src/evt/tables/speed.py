@@ -16,6 +16,7 @@ from evt.build import choice
 from evt.device import build_device
 from evt.errors import ConfigError
 from evt.evaluate.race import machine, race
+from evt.evaluate.rivals import build_rivals, check_rivals
 from evt.evaluate.speed import DTYPES, Contestant, check_races, inputs_of, operations, record_of
 from evt.models.loading import build_model
 from evt.settings import changed
@@ -33,6 +34,7 @@ class SpeedTable:
     steps: by the name of a model, frames that one of the paper's times is of; 1 where it is not there.
     paper: the table's name there.
     points: its rows, see `points_of`; None is those of the paper.
+    rivals: the dense model in other runtimes, rows below those of each race, see `evt.evaluate.rivals`.
     dtypes: that are timed.
     frames, repeats: by dtype: frames of the data that are run, and how often.
     notes: below the table; may have {cfg}, {machine} and {data} in them.
@@ -52,6 +54,7 @@ class SpeedTable:
     repeats: dict[str, PositiveInt]
     notes: dict[str, str]
     points: tuple[dict[str, Any], ...] | None = None
+    rivals: tuple[str, ...] = ()
     digits: dict[str, int] = field(default_factory=dict)
     batch: None = None
 
@@ -72,6 +75,7 @@ class SpeedWork:
 
     def __init__(self, table: SpeedTable, cfg: DictConfig) -> None:
         self._table, self._cfg = table, cfg
+        check_rivals(table.rivals, "table.rivals")
         self._device = build_device(cfg)
         self._paper = paper_table(table.paper, "gpu_ms", "cpu_ms")
         points = self._paper.points() if table.points is None else points_of(table.points)
@@ -123,12 +127,19 @@ class SpeedWork:
         model, _ = build_model(settings, self._device)
         runs = self._contestants(rows, model)
         n_frames, setting = self._table.frames[dtype], f"table.frames.{dtype}"
-        inputs = inputs_of(model, self._cfg.data, n_frames, DTYPES[dtype], setting)
+        inputs = inputs_of(model, self._cfg.data, n_frames, torch.float32, setting)
+        rivals, absent = build_rivals(self._table.rivals, model, inputs, DTYPES[dtype])
+        inputs = [x.to(DTYPES[dtype]) for x in inputs]
         model = model.to(DTYPES[dtype])
         streams = {point.label: run.on(model, fast=True) for point, run in zip(points, runs, strict=True)}
-        laps = list(race(streams, inputs, self._table.repeats[dtype]).values())
+        laps = race({**streams, **rivals}, inputs, self._table.repeats[dtype])
+        own = [laps[point.label] for point in points]
         ops = [operations(run, model, settings, inputs) for run in runs]
-        return [record_of(own, laps[0], ops[0] / n) for own, n in zip(laps, ops, strict=True)]
+        records = [record_of(x, own[0], ops[0] / n) for x, n in zip(own, ops, strict=True)]
+        for name in self._table.rivals:
+            figures = {"absent": absent[name]} if name in absent else rivals[name].record(laps[name], own[0])
+            records.append({"variant": name, **figures})
+        return records
 
     def tables(self, found: Sequence[Sequence[dict[str, Any]]]) -> list[FilledTable]:
         """See `evt.tables.fill.Work`."""
@@ -137,7 +148,7 @@ class SpeedWork:
         records = []
         for (dtype, rows), figures in zip(self.parts, found, strict=True):
             base_ms: Any = None
-            for i, own in zip(rows, figures, strict=True):
+            for i, own in zip(rows, figures, strict=False):  # then come the rivals
                 point = self._points[i]
                 printed = self._paper.beside(point, column)
                 # The paper's times of ViViT are of a clip, whose steps are as many frames.
@@ -152,4 +163,8 @@ class SpeedWork:
                         "paper_speed_up": base_ms / paper_ms if base_ms and paper_ms else "",
                     }
                 )
+            of_race = {name: self._points[rows[0]][name] for name in ("model", "size")}
+            records += [{**of_race, "dtype": dtype, **own} for own in figures[len(rows) :]]
+        names = dict.fromkeys(name for record in records for name in record)  # rivals have some of their own
+        records = [{name: record.get(name, "") for name in names} for record in records]
         return [FilledTable(self._cfg.table.name, self._table.title, records, self._notes)]
