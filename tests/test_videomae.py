@@ -15,6 +15,7 @@ from evt.models.checkpoints import read_checkpoint, save_checkpoint
 from evt.models.videomae import VideoMAE, published
 from evt.run import run
 from evt.train import train_task
+from evt.training.objectives.motion import motion_losses
 from tests.commands import Refused, command
 from tests.data.test_something import write as write_something
 from tests.videos import write_video
@@ -98,6 +99,46 @@ def test_what_was_trained_has_the_published_names_and_can_be_run(
     checkpoint = f"model.checkpoint={train}/weights.safetensors"
     figures = ran(monkeypatch, tmp_path / "run", "variant=rlt", *CLIPS, checkpoint)["recognition"]
     assert figures["clips"] == 6
+
+
+def test_a_killed_training_with_merged_tokens_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """To the same weights, and not to those without merging: else a comparison would be of one and the same."""
+    small = [
+        *SMALL[1:],
+        "model.tubelet=[2,16,16]",
+        "train.batch_size=2",
+        "data.clips.n_clips=6",
+        "train.save_every=1",
+    ]
+
+    def weights(name: str, *arguments: str) -> bytes:
+        command(
+            monkeypatch,
+            train_task,
+            "task=videomae_mini",
+            *small,
+            *arguments,
+            f"hydra.run.dir={tmp_path}/{name}",
+        )
+        return (tmp_path / name / "weights.safetensors").read_bytes()
+
+    merging = ["variant=token_merging", "policy.r=60"]
+    whole = weights("whole", *merging)
+    assert whole != weights("dense")
+    steps = iter(range(2))
+
+    def killed(*arguments: Any) -> Any:
+        next(steps)
+        return motion_losses(*arguments)
+
+    monkeypatch.setattr("evt.train.motion_losses", killed)
+    with pytest.raises(StopIteration):
+        weights("parts", *merging)
+    assert len((tmp_path / "parts/log.jsonl").read_text().splitlines()) == 2
+    monkeypatch.setattr("evt.train.motion_losses", motion_losses)
+    assert weights("parts", *merging) == whole
 
 
 def test_a_clip_that_is_too_short_is_told(

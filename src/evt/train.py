@@ -100,8 +100,8 @@ def motion(cfg: DictConfig, device: torch.device, folder: Path) -> Task[Any, Any
     origin, how = origin_of(cfg), {}
     if "variant" in cfg:
         variant, dense = cfg.variant.name, "base"
-        if variant not in (dense, "rlt"):
-            raise ConfigError(f"variant is {variant}; to train it must be {dense} or rlt")
+        if variant not in (trainable := (dense, "rlt", "token_merging")):
+            raise ConfigError(f"variant is {variant}; to train it must be one of {', '.join(trainable)}")
         if variant != dense and sees_of(cfg.model) != "clips":
             raise ConfigError(
                 f"variant is {variant}, which is for {models_of_clips()}; for {cfg.model.name} it must be {dense}"

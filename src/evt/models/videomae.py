@@ -189,13 +189,46 @@ class VideoMAE(nn.Module):
             ValueError: the views are of another shape than the model's, or the reduction cannot be done with it.
         """
         reduction = _checked(reduction)
+        tokens, keep = self._first_tokens(views, reduction)
+        return self.run_blocks(tokens, reduction), keep
+
+    def trace(self, views: Tensor, reduction: Reduction | None = None) -> list[Tensor]:
+        """Which tokens became one in the blocks.
+
+        Returns:
+            After each block, for each token of the views, (V, N) int64, by which of its view's tokens it is stood
+            for, counted from 0 in the order that they have there; -1 where by none, since it was dropped.
+
+        Raises:
+            TypeError, ValueError: see `encode`.
+        """
+        reduction = _checked(reduction)
+        tokens, keep = self._first_tokens(views, reduction)
+        seen = self._seen(views, keep)
+        view, traced = seen.nonzero()[:, 0], []  # of each token that the first block sees
+        for number in range(self.depth):
+            tokens = self.run_block(number, tokens, reduction)
+            source = tokens.sources()
+            starts = torch.tensor([0, *tokens.lengths[:-1]], device=source.device).cumsum(0)
+            places = torch.full(seen.shape, -1, device=source.device)
+            places[seen] = torch.where(source < 0, -1, source - starts[view])
+            traced.append(places)
+        return traced
+
+    def _seen(self, views: Tensor, keep: Tensor | None) -> Tensor:
+        """Which tokens of views the first block saw, (V, N) bool."""
+        if keep is None:
+            return torch.ones(len(views), self.n_tokens, dtype=torch.bool, device=views.device)
+        return keep
+
+    def _first_tokens(self, views: Tensor, reduction: Reduction) -> tuple[Packed, Tensor | None]:
+        """What the first block gets; see `encode` for the rest."""
+        reduction.check(self)
         x = self.embed(views)
         keep = reduction.keep(views, self.tubelet)
         if keep is None:
-            tokens = Packed(x.flatten(0, 1), [x.shape[1]] * len(x))
-        else:
-            tokens = Packed(reduction.embed(x[keep], keep, self), keep.sum(1).tolist())
-        return self.run_blocks(tokens, reduction), keep
+            return Packed(x.flatten(0, 1), [x.shape[1]] * len(x)), None
+        return Packed(reduction.embed(x[keep], keep, self), keep.sum(1).tolist()), keep
 
     def run_blocks(self, tokens: Packed, reduction: Reduction = ALL_TOKENS) -> Packed:
         """Run all blocks, whose attention is each clip's own."""
@@ -206,12 +239,12 @@ class VideoMAE(nn.Module):
     def run_block(self, number: int, tokens: Packed, reduction: Reduction) -> Packed:
         """Run a block by its number, from 0 on."""
         block: Any = self.blocks[number]
-        attn, (x, lengths, size) = block.attn, tokens
+        attn, (x, lengths, size, _) = block.attn, tokens
         qkv = attn.qkv(block.norm1(x))  # (K, 3D)
         q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).unbind(-3)  # (K, H, d) each
         y = attend_packed(q, k, v, lengths, size if reduction.proportional else None)
         x = add(attn.proj(y.flatten(1)), x)
-        tokens = reduction.between(Packed(x, lengths, size), k, number, self.depth)
+        tokens = reduction.between(tokens._replace(x=x), k, number, self.depth)
         return tokens._replace(x=add(block.mlp(block.norm2(tokens.x)), tokens.x))
 
     def features(self, views: Tensor, reduction: Reduction | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -219,16 +252,16 @@ class VideoMAE(nn.Module):
 
         Returns:
             Logits (B, classes), what the blocks make of the tokens that they saw, (K, D), and whose these are,
-            (B, steps, rows, columns) bool.
+            (B, steps, rows, columns) bool. Where tokens became one, each of them has what is made of that.
 
         Raises:
             TypeError, ValueError: see `encode`.
         """
         tokens, keep = self.encode(views, reduction)
-        if keep is None:
-            keep = torch.ones(len(views), self.n_tokens, dtype=torch.bool, device=views.device)
-        seen = keep.unflatten(1, (self.steps, *self.grid))
-        return self.classify(tokens.means()), self.fc_norm(tokens.x), seen
+        seen, source = self._seen(views, keep), tokens.sources()
+        held = source >= 0
+        seen = seen.masked_scatter(seen, held).unflatten(1, (self.steps, *self.grid))
+        return self.classify(tokens.means()), self.fc_norm(tokens.x)[source[held]], seen
 
     def classify(self, pooled: Tensor) -> Tensor:
         """The logits of pooled tokens, (V, D) to (V, classes)."""

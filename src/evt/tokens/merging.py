@@ -78,13 +78,17 @@ class Merge(Reduction):
         shape = (len(tokens.lengths), -1)
         size = tokens.x.new_ones(len(tokens.x)) if tokens.size is None else tokens.size
         r = self.per_block(depth)[block]
-        x, size = merge(
+        x, size, into = merge(
             tokens.x.unflatten(0, shape), size.unflatten(0, shape), k.mean(1).unflatten(0, shape), r
         )
-        return Packed(x.flatten(0, 1), [x.shape[1]] * len(x), size.flatten())
+        n_views, n = x.shape[:2]
+        into = (into + n * torch.arange(n_views, device=x.device).unsqueeze(1)).flatten()
+        return Packed(x.flatten(0, 1), [n] * n_views, size.flatten(), into[tokens.sources()])
 
 
-def merge(x: Tensor, size: Tensor, keys: Tensor, r: int, class_token: bool = False) -> tuple[Tensor, Tensor]:
+def merge(
+    x: Tensor, size: Tensor, keys: Tensor, r: int, class_token: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """Merge r pairs of tokens by bipartite soft matching (section 3, figure 1).
 
     Tokens are dealt in turn to two sets. Each of the first set is matched with the most similar one of the second,
@@ -98,14 +102,14 @@ def merge(x: Tensor, size: Tensor, keys: Tensor, r: int, class_token: bool = Fal
         class_token: the first token stands for no place: it stays, and stays the first.
 
     Returns:
-        The tokens (B, N - r, D) and their sizes (B, N - r): those of the first set that stay, then the second set.
-        The former in the order of their matches, the closest first, as published: the next block deals them out in
-        this order. With a class token they stay in their own.
+        The tokens (B, N - r, D), their sizes (B, N - r), and which of them each of x became, (B, N) int64. Those of
+        the first set that stay come before the second set, in the order of their matches, the closest first, as
+        published: the next block deals them out in this order. With a class token they stay in their own.
     """
     n = x.shape[1]
     r = min(r, (n - class_token) // 2)
     if r <= 0:
-        return x, size
+        return x, size, torch.arange(n, device=x.device).expand(len(x), -1)
     keys = F.normalize(keys, dim=-1)
     scores = keys[:, ::2] @ keys[:, 1::2].transpose(1, 2)
     if class_token:
@@ -123,7 +127,12 @@ def merge(x: Tensor, size: Tensor, keys: Tensor, r: int, class_token: bool = Fal
     second_size.scatter_add_(1, into, first_size.gather(1, gone))
     total = torch.cat([first_size.gather(1, stay), second_size], 1)
     merged = torch.cat([first.gather(1, _wide(stay, x)), second], 1) / total.unsqueeze(-1)
-    return merged, total
+    n_stay = stay.shape[1]
+    became = torch.empty(x.shape[:2], dtype=torch.int64, device=x.device)
+    stays = torch.arange(n_stay, device=x.device).expand_as(stay)
+    became[:, ::2] = torch.cat([n_stay + into, stays], 1).gather(1, torch.cat([gone, stay], 1).argsort(1))
+    became[:, 1::2] = n_stay + torch.arange(n // 2, device=x.device)
+    return merged, total, became
 
 
 def _wide(index: Tensor, x: Tensor) -> Tensor:

@@ -21,11 +21,18 @@ class Packed(NamedTuple):
     x: (K, D).
     lengths: tokens of each clip; their sum is K.
     size: (K,), how many tokens each stands for; None where each stands for itself.
+    source: of each token that the first block saw, laid end to end, which of x holds it now, int64; -1 where none
+        does. None where these are x.
     """
 
     x: Tensor
     lengths: Sequence[int]
     size: Tensor | None = None
+    source: Tensor | None = None
+
+    def sources(self) -> Tensor:
+        """What `source` says, also where it is None."""
+        return torch.arange(len(self.x), device=self.x.device) if self.source is None else self.source
 
     def means(self) -> Tensor:
         """The mean of what the tokens of each clip stand for, (B, D)."""

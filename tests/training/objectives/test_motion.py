@@ -13,7 +13,7 @@ from evt.data.sprites import SpriteClips
 from evt.eventful import VARIANTS
 from evt.models.videomae import VideoMAE
 from evt.models.views import Views
-from evt.tokens import RunLength
+from evt.tokens import Merge, RunLength
 from evt.training.objectives.cells import BACKGROUND_WEIGHT
 from evt.training.objectives.motion import (
     CELLS,
@@ -129,6 +129,10 @@ def test_features_are_those_that_the_models_classify_by() -> None:
             logits, tokens, seen = videomae.features(views, reduction)
             torch.testing.assert_close(logits, videomae(views, reduction), rtol=0, atol=1e-5)
             assert tokens.shape == (int(seen.sum()), 24)
+        _, tokens, everywhere = videomae.features(views, Merge(9))
+        assert everywhere.all()
+        assert tokens.shape == (3 * 32, 24)
+        assert [len(of_view.unique(dim=0)) for of_view in tokens.view(3, 32, 24)] == [32 - 2 * 9] * 3
         assert seen[:, 0].all()
         assert not seen[:, 1, :2].any()
         assert seen[:, 1, 2:].all()
