@@ -60,13 +60,9 @@ class FrameOperations(Metric):
         first; of shorter videos the second half does.
     """
 
+    names: ClassVar[Sequence[str]] = ("gflops", "videos", "frames")
     flush_rate: Annotated[float, Field(gt=0, le=1)]
     settled: PositiveInt = 1
-
-    @property
-    def names(self) -> Sequence[str]:
-        """See `Metric`."""
-        return ("gflops", "videos", "frames")
 
     def record(self, seen: Sequence[Seen], data: Any) -> dict[str, float]:
         """See `Metric`."""
@@ -129,10 +125,7 @@ def _is_in_part(part: int, parts: int, n_frames: int, frame: str) -> bool:
 class ClipOperations(Metric):
     """`gflops` of a mean clip, and the share of its tokens that the model saw, `kept`, where some are dropped."""
 
-    @property
-    def names(self) -> Sequence[str]:
-        """See `Metric`."""
-        return ("gflops", "kept")
+    names: ClassVar[Sequence[str]] = ("gflops", "kept")
 
     def record(self, seen: Sequence[Seen], data: Any) -> list[float | None]:
         """See `Metric`."""
@@ -150,10 +143,7 @@ class ClipOperations(Metric):
 class Top1(Metric):
     """`top1` in percent, and of how many `clips`."""
 
-    @property
-    def names(self) -> Sequence[str]:
-        """See `Metric`."""
-        return ("top1", "clips")
+    names: ClassVar[Sequence[str]] = ("top1", "clips")
 
     def record(self, seen: Sequence[Seen], data: Any) -> int:
         """See `Metric`."""
@@ -173,10 +163,7 @@ class Top1(Metric):
 class Throughput(Metric):
     """`clips_per_second`, of models that take a clip at once; streams of steps are timed elsewhere."""
 
-    @property
-    def names(self) -> Sequence[str]:
-        """See `Metric`."""
-        return ("clips_per_second",)
+    names: ClassVar[Sequence[str]] = ("clips_per_second",)
 
     def record(self, seen: Sequence[Seen], data: Any) -> float | None:
         """See `Metric`."""

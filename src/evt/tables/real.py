@@ -30,14 +30,10 @@ class Agreement(Metric):
     """
 
     beside: ClassVar[bool] = True
+    names: ClassVar[Sequence[str]] = ("still", "moving", "error_still", "error_moving")
     settled: PositiveInt = 16
     apart: PositiveInt = 8
     moves: Annotated[float, Field(gt=0, lt=1)] = 0.005
-
-    @property
-    def names(self) -> Sequence[str]:
-        """See `Metric`."""
-        return ("still", "moving", "error_still", "error_moving")
 
     def record(self, seen: Sequence[Seen], data: Any) -> dict[str, Any]:
         """See `Metric`."""
@@ -68,10 +64,7 @@ class Agreement(Metric):
 class Following(Metric):
     """`jf`: J&F in percent of the objects that are followed by features, the mean over the videos with masks."""
 
-    @property
-    def names(self) -> Sequence[str]:
-        """See `Metric`."""
-        return ("with_masks", "jf")
+    names: ClassVar[Sequence[str]] = ("with_masks", "jf")
 
     def record(self, seen: Sequence[Seen], data: Any) -> float | None:
         """See `Metric`."""
@@ -96,10 +89,7 @@ class Following(Metric):
 class FrameTime(Metric):
     """`ms` of a later frame, the mean of what each took in this run, and `state_mb`, the most that a stream kept."""
 
-    @property
-    def names(self) -> Sequence[str]:
-        """See `Metric`."""
-        return ("ms", "state_mb")
+    names: ClassVar[Sequence[str]] = ("ms", "state_mb")
 
     def record(self, seen: Sequence[Seen], data: Any) -> dict[str, float]:
         """See `Metric`."""
