@@ -135,10 +135,8 @@ def test_an_interval_counts_crowds_as_the_number_does(
     content = random_json(seed)
     path = write_json(tmp_path / "val.json", content)
     found = detections_of(content, seed)
-    monkeypatch.setattr("evt.metrics.detection.resample", lambda n, resamples: np.ones((1, n), np.int64))
-    assert ours(path, found).map50_of_resamples(1) == pytest.approx(
-        100 * pycocotools(path, found)[1], abs=1e-4
-    )
+    monkeypatch.setattr("evt.metrics.detection.resample", lambda n: np.ones((1, n), np.int64))
+    assert ours(path, found).map50().resamples == pytest.approx(100 * pycocotools(path, found)[1], abs=1e-4)
 
 
 def test_a_crowd_by_hand() -> None:

@@ -48,18 +48,18 @@ def test_a_resample_scores_as_pycocotools_scores_its_videos_written_out(seed: in
         ]
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evt.metrics.detection.resample", lambda n, resamples: np.array([times, [1] * 4]))
-        drawn, once = plain.map50_of_resamples()
+        patch.setattr("evt.metrics.detection.resample", lambda n: np.array([times, [1] * 4]))
+        drawn, once = plain.map50().resamples
     assert once == pytest.approx(plain.compute().map50, abs=1e-9)
     assert drawn == pytest.approx(written_out.compute().map50, abs=1e-9)
 
 
 def test_every_resample_draws_as_many_videos_as_there_are() -> None:
-    draws = bootstrap.resample(7, 500)
-    assert draws.shape == (500, 7)
+    draws = bootstrap.resample(7)
+    assert draws.shape == (1000, 7)
     assert (draws.sum(1) == 7).all()
     assert abs(draws.mean(0) - 1).max() < 0.2
-    assert (draws == bootstrap.resample(7, 500)).all()
+    assert (draws == bootstrap.resample(7)).all()
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_distribution() -> None:
@@ -70,8 +70,8 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_distribution() -> None:
 
 
 def test_half_the_width_by_hand() -> None:
-    assert bootstrap.half_width(np.arange(101.0)) == pytest.approx(95 / 2)
-    assert bootstrap.half_width(np.array([1.0, np.nan, 1.0])) == 0
+    assert bootstrap.Estimate(50, np.arange(101.0)).interval == pytest.approx(95 / 2)
+    assert bootstrap.Estimate(1, np.array([1.0, np.nan, 1.0])).interval == 0
 
 
 def test_mixed_figures_by_hand() -> None:

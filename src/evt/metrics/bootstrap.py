@@ -17,18 +17,9 @@ RESAMPLES = 1000
 _RECALL = np.linspace(0, 1, 101)
 
 
-def resample(n: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """How often each of n videos is drawn in each resample, (resamples, n) int64; each row sums to n."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(n, np.full(n, 1 / n), size=resamples)
-
-
-def half_width(values: np.ndarray) -> float:
-    """Half the width of the interval that 95% of the values lie in; those that are not a number are left out."""
-    if np.isnan(values).all():
-        return float("nan")
-    low, high = np.nanpercentile(values, (2.5, 97.5))
-    return float(high - low) / 2
+def resample(n: int) -> np.ndarray:
+    """How often each of n videos is drawn in each resample, (RESAMPLES, n) int64; each row sums to n."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +35,11 @@ class Estimate:
 
     @property
     def interval(self) -> float:
-        """See `half_width`."""
-        return half_width(self.resamples)
+        """Half the width of what 95% of the resamples lie in; those that are not a number are left out."""
+        if np.isnan(self.resamples).all():
+            return float("nan")
+        low, high = np.nanpercentile(self.resamples, (2.5, 97.5))
+        return float(high - low) / 2
 
     def __sub__(self, other: Estimate) -> Estimate:
         return Estimate(self.value - other.value, self.resamples - other.resamples)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evt.metrics.bootstrap import RESAMPLES, Estimate, map50_of, resample
+from evt.metrics.bootstrap import Estimate, map50_of, resample
 from evt.metrics.coco import SUMMARY, Instances, evaluate
 
 
@@ -166,22 +166,19 @@ class DetectionMetrics:
                 part.detected_labels[start:end],
             )
 
-    def map50_of_resamples(self, resamples: int = RESAMPLES) -> np.ndarray:
-        """mAP50 in percent on videos drawn with replacement, (resamples,); see `evt.metrics.bootstrap`.
+    def map50(self) -> Estimate:
+        """mAP50 in percent, not a number where there are no objects, and the same on videos that are drawn.
 
-        Everything must have come by `add_records`, a video each time.
+        Everything must have come by `add_records`, a video each time; see `evt.metrics.bootstrap`.
         """
         part, rank, objects, detections = self._instances()
         of_name = {frame: i for i, frames in enumerate(self._videos) for frame in frames}
         video_of = np.empty(len(part.frames), np.int64)
         video_of[rank] = [of_name[frame] for frame in part.frames]
-        draws = resample(len(self._videos), resamples)
-        return 100 * map50_of(len(self._classes), objects, detections, video_of, draws)
-
-    def map50(self) -> Estimate:
-        """mAP50 in percent, not a number where there are no objects; see `map50_of_resamples`."""
-        map50 = self.compute().map50
-        return Estimate(np.nan if map50 is None else map50, self.map50_of_resamples())
+        draws = resample(len(self._videos))
+        drawn = 100 * map50_of(len(self._classes), objects, detections, video_of, draws)
+        whole = self.compute().map50
+        return Estimate(np.nan if whole is None else whole, drawn)
 
     def _instances(self) -> tuple[_Part, np.ndarray, Instances, Instances]:
         """All frames, the rank of each, their objects, and the detections of those that are labelled."""
