@@ -25,10 +25,7 @@ def run(case: dict[str, Any], tensors: dict[str, Tensor]) -> Outcome:
         CheckpointError: the weights do not fit.
     """
     check_pixels(case, PIXEL_MEAN, PIXEL_STD)
-    names = ("size", "classes", "tubelet", "dim", "depth", "mlp_ratio")
-    settings = {name: case[name] for name in names}
-    model = VideoMAE(**settings, view_frames=case["frames"], num_heads=case["heads"]).eval()
-    load_tensors(published(model), weights_of(tensors), "the case", only=True)
+    model = videomae_of(case, tensors)
     clips = model.normalise(tensors["input/video"] / 255)
     rlt = RunLength(case["threshold"])
     keep = rlt.keep(clips, model.tubelet)
@@ -41,3 +38,16 @@ def run(case: dict[str, Any], tensors: dict[str, Tensor]) -> Outcome:
         "logits_rlt": model(clips, rlt),
     }
     return outputs, None
+
+
+def videomae_of(case: dict[str, Any], tensors: dict[str, Tensor]) -> VideoMAE:
+    """The VideoMAE of a case, with its weights.
+
+    Raises:
+        CheckpointError: the weights do not fit.
+    """
+    names = ("size", "classes", "tubelet", "dim", "depth", "mlp_ratio")
+    settings = {name: case[name] for name in names}
+    model = VideoMAE(**settings, view_frames=case["frames"], num_heads=case["heads"]).eval()
+    load_tensors(published(model), weights_of(tensors), "the case", only=True)
+    return model

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evt.conformance.case import CaseError, Outcome, weights_of
-from evt.models.checkpoints import load_tensors
-from evt.models.videomae import VideoMAE, published
+from evt.conformance.case import CaseError, Outcome
+from evt.conformance.rlt import videomae_of
 from evt.tokens import Merge, Packed
 
 TOLERANCE = 1e-4
@@ -25,10 +24,7 @@ def run(case: dict[str, Any], tensors: dict[str, Tensor]) -> Outcome:
     """
     if case["class_token"]:
         raise CaseError("class_token is true, but VideoMAE has none; it must be false")
-    names = ("size", "classes", "tubelet", "dim", "depth", "mlp_ratio")
-    settings = {name: case[name] for name in names}
-    model = VideoMAE(**settings, view_frames=case["frames"], num_heads=case["heads"]).eval()
-    load_tensors(published(model), weights_of(tensors), "the case", only=True)
+    model = videomae_of(case, tensors)
     merging = Merge(case["r"], proportional=case["prop_attn"])
     merging.check(model)
     x = model.embed(tensors["input/views"])
