@@ -17,6 +17,7 @@ import hydra
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -206,8 +207,7 @@ def quoted(argument: str) -> str:
 
 def _hydra_text(text: str) -> str:
     """A text in Hydra's quotes: backslashes count where they stand before a quote or ${, and are doubled there."""
-    text = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + m[2].replace('"', r"\""), escape_interpolation(text))
-    return f'"{text}"'
+    return QuotedString(escape_interpolation(text), Quote.double).with_quotes()
 
 
 def _home_quoted(argument: str) -> str:
