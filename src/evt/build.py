@@ -32,6 +32,7 @@ class Command:
     """The settings of the commands that are in no group."""
 
     threads: Annotated[int, Field(ge=1, le=os.cpu_count() or 1)] | None = None
+    workers: Annotated[int, Field(ge=1, le=os.cpu_count() or 1)] | None = None
     fast: bool = False
     compare: bool = False
     parts: bool = False

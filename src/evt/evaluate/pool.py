@@ -15,25 +15,15 @@ from typing import NoReturn, TypeVar
 import torch
 from tqdm import tqdm
 
-from evt.errors import ConfigError
 from evt.evaluate.ledger import Ledger
 from evt.workers import LOOK_EVERY, Watch, on_failure
 
 R = TypeVar("R")
 
 
-def n_workers(workers: object) -> int:
-    """How many processes `workers=...` asks for; null is one a CPU core, or a single one beside a GPU.
-
-    Raises:
-        ConfigError: it is not a whole number from 1 to the number of cores.
-    """
-    most = os.cpu_count() or 1
-    if workers is None:
-        return 1 if torch.cuda.is_available() else most
-    if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= most:
-        raise ConfigError(f"workers is {workers!r}; it must be a whole number from 1 to {most}, or null")
-    return workers
+def n_workers(workers: int | None) -> int:
+    """How many processes `workers=...` asks for; null is one a CPU core, or a single one beside a GPU."""
+    return workers or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
 
 
 def in_batches(
