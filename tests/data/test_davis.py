@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from evt.data.davis import DAVIS, read_mask
-from evt.data.loading import build_videos
+from evt.data.loading import build_data
 from evt.errors import ConfigError, DataError
 from tests.common import SHARED
 from tests.data.test_loading import settings
@@ -170,11 +170,12 @@ def test_masks_that_cannot_be_are_refused_when_read(tmp_path: Path) -> None:
 
 def test_from_a_config(tmp_path: Path) -> None:
     write_tree(tmp_path)
-    videos = build_videos(settings("davis", root=str(tmp_path), names=["cows", "ants"]))
+    cfg = settings("davis", root=str(tmp_path), names=["cows", "ants"])
+    videos = build_data(cfg, "data", "videos").videos()
     assert [video.name for video in videos] == ["cows", "ants"]
     assert not hasattr(videos, "classes")  # masks are no boxes with classes
     with pytest.raises(ConfigError, match=r"data\.year is 2018; it must be 2016 or 2017 or null"):
-        build_videos(settings("davis", root=str(tmp_path), year=2018))
+        build_data(settings("davis", root=str(tmp_path), year=2018), "data", "videos")
 
 
 @pytest.mark.skipif(not SHARED_DAVIS.is_dir(), reason="the shared part of DAVIS is not here")

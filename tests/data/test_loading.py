@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from evt.data.loading import build_annotated, build_clips, build_videos, first_samples
+from evt.data.loading import build_annotated, build_clips, build_data, first_samples
 from evt.data.sprites import CLASSES, SpriteClips
 from evt.errors import ConfigError
 from tests.common import ROOT
@@ -20,7 +20,7 @@ def settings(name: str, **changed: object) -> Any:
 def test_generated_videos_are_annotated_and_as_clips_unlabelled() -> None:
     cfg = settings("sprites", n_videos=2, n_frames=3)
     assert build_annotated(cfg).classes == CLASSES  # type: ignore[attr-defined]
-    assert [len(video) for video in build_videos(cfg)] == [3, 3]
+    assert [len(video) for video in build_data(cfg, "data", "videos").videos()] == [3, 3]
     clips = build_clips(cfg)
     assert not hasattr(clips, "classes")
     assert clips[0].frames[[0, 2]].shape == (2, 3, 192, 192)
@@ -39,7 +39,7 @@ def test_a_refusal_names_all_data_that_would_do() -> None:
     with pytest.raises(
         ConfigError, match=r"^data is epic; allowed are davis, frames, real, sprites, vid, video$"
     ):
-        build_videos(settings("epic", root="x"))
+        build_data(settings("epic", root="x"), "data", "videos")
     with pytest.raises(ConfigError, match=r"^data\.det is video; allowed are sprites, vid$"):
         build_annotated(settings("video", path="x"), "data.det")
     allowed = "epic, frames, kinetics, something, sprite_clips, sprites, video"

@@ -14,7 +14,6 @@ from omegaconf import DictConfig
 from evt.build import build, choices, class_of
 from evt.data.actions import ActionData, UnlabelledClip
 from evt.data.samples import IndexedVideo
-from evt.data.video import Video
 from evt.errors import ConfigError
 
 WANTED = {"frames": "videos", "steps": "clips", "clips": "clips"}
@@ -40,12 +39,6 @@ def build_data(cfg: DictConfig, where: str, *offers: str) -> Any:
     if not suits(class_of(cfg, where)):
         raise ConfigError(f"{where} is {cfg.name}; allowed are {', '.join(choices('data', suits))}")
     return build(cfg, where)
-
-
-def build_videos(cfg: DictConfig, where: str = "data") -> Sequence[Video]:
-    """The videos that a config names; see `build_data` for what is raised."""
-    videos: Sequence[Video] = build_data(cfg, where, "videos").videos()
-    return videos
 
 
 def build_annotated(cfg: DictConfig, where: str = "data") -> Sequence[IndexedVideo]:
