@@ -18,7 +18,8 @@ def test_a_table_is_written_in_full_precision_and_for_reading(tmp_path: Path) ->
         {"variant": "temporal", "r": 768, "gflops": 9.5, "clips": 12},
     ]
     table = FilledTable("t", "A table", records, ["One note.", "Another."])
-    path = write_table(tmp_path / "t.csv", table, {"gflops": 2})
+    path = tmp_path / "t.csv"
+    write_table(path, table, {"gflops": 2})
     assert path.read_text() == "variant,r,gflops,clips\nbase,,162.123456789,3\ntemporal,768,9.5,12\n"
     assert path.with_suffix(".md").read_text() == (
         "# A table\n"

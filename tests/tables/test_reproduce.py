@@ -15,7 +15,7 @@ from evt import reproduce
 from evt.build import build
 from evt.evaluate.ledger import Ledger
 from evt.settings import CONFIG_DIR
-from evt.tables.points import equal_as_printed
+from evt.tables.points import agreement
 from evt.tables.speed import SpeedWork
 from tests.commands import SMALL, Refused, command
 
@@ -254,7 +254,7 @@ def test_a_ledger_drops_a_line_that_a_kill_cut_short(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "printed", "equal"),
-    [(467.4399, "467.4", True), (467.45001, "467.4", False), (82.0, "82.00", True)],
+    [(467.4399, "467.4", "yes"), (467.45001, "467.4", "no"), (82.0, "82.00", "yes")],
 )
-def test_values_are_compared_at_the_papers_digits(value: float, printed: str, equal: bool) -> None:
-    assert equal_as_printed(value, printed) == equal
+def test_values_are_compared_at_the_papers_digits(value: float, printed: str, equal: str) -> None:
+    assert agreement(value, printed) == equal

@@ -31,18 +31,11 @@ class FilledTable:
     covariance: pd.DataFrame | None = None
 
 
-def write_table(path: Path, table: FilledTable, digits: dict[str, int]) -> Path:
-    """Write a table as CSV, in full precision, and as Markdown beside it, for reading.
+def write_table(path: Path, table: FilledTable, digits: dict[str, int]) -> None:
+    """Write a table as CSV to `path`, in full precision, and as Markdown beside it, for reading.
 
-    The covariance of its rows, where it has one, goes into another CSV file, see `covariance_of`.
-
-    Args:
-        path: of the CSV file.
-        table: what is written.
-        digits: of the numbers in columns of the Markdown table, by their names.
-
-    Returns:
-        The path.
+    Numbers in the Markdown table have the digits of their column. The covariance of the rows, where there is one,
+    goes into another CSV file, see `covariance_of`.
     """
     write(path, pd.DataFrame(table.records).to_csv(index=False))
     if table.covariance is not None:
@@ -54,7 +47,6 @@ def write_table(path: Path, table: FilledTable, digits: dict[str, int]) -> Path:
     rows = [{name: cell(name, x) for name, x in record.items()} for record in table.records]
     lines = [f"# {table.title}", "", markdown(rows), "", *(f"- {note}" for note in table.notes)]
     write(path.with_suffix(".md"), "\n".join(lines) + "\n")
-    return path
 
 
 def covariance_of(path: Path) -> Path:

@@ -210,17 +210,12 @@ def paper_table(name: str, *figures: str) -> Paper:
     return Paper(table.to_dict("records"), keys)  # type: ignore[arg-type]
 
 
-def equal_as_printed(value: float, printed: str) -> bool:
-    """Whether a value equals a printed one at the printed one's digits."""
-    digits = len(printed.partition(".")[2])
-    return f"{value:.{digits}f}" == printed
-
-
 def agreement(value: Any, printed: str) -> str:
-    """ "yes" or "no"; empty where a value was not measured, or not printed."""
+    """ "yes" or "no", whether a value equals a printed one at its digits; empty where either is not there."""
     if value == "" or not printed:
         return ""
-    return "yes" if equal_as_printed(value, printed) else "no"
+    digits = len(printed.partition(".")[2])
+    return "yes" if f"{value:.{digits}f}" == printed else "no"
 
 
 def _number(text: str) -> Any:
