@@ -33,11 +33,6 @@ class Chosen:
     label: str
 
     @property
-    def labelled(self) -> bool:
-        """Whether the data have ground truth."""
-        return hasattr(self.data, "classes")
-
-    @property
     def data_name(self) -> str:
         """Of the data, for the user: of a data set, or of the one video or clip that there is."""
         name: str = getattr(self.data, "name", None) or self.data[0].name

@@ -43,7 +43,7 @@ def measure(
         classes = class_names(data if weights.trained else [], model.n_classes, weights.classes)
         return detect(subject, data, classes, ledger, key, chosen.label)
     reach = model.views.reach
-    if not chosen.labelled:
+    if not hasattr(data, "classes"):  # no labels
         return look_at(subject, data[0], reach, weights.classes, chosen.label), {}
     data = in_model_order(model, weights, data)
     seen = recognise(replace(subject, dense=None), reach, data, ledger, key, on_error, chosen.label)

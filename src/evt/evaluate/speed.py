@@ -18,6 +18,7 @@ from evt.evaluate.race import Laps
 from evt.evaluate.trace import trace
 from evt.eventful import Policy, Stream, Variant
 from evt.models.loading import build_model
+from evt.settings import changed
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -91,10 +92,8 @@ def operations(contestant: Contestant, model: Any, cfg: DictConfig, inputs: Sequ
     variant, policy = contestant.variant, contestant.policy
     counted = policy is None or policy.counts_tokens
     if variant.gate is None or (counted and variant.pool == 1 and not variant.rows):
-        without_weights = {
-            name: None if name in ("checkpoint", "fine_tuned") else x for name, x in cfg.items()
-        }
-        model = build_model(DictConfig(without_weights), torch.device("meta"))[0]
+        weights = {name: None for name in ("checkpoint", "fine_tuned") if name in cfg}
+        model = build_model(changed(cfg, **weights), torch.device("meta"))[0]
         inputs = [x.to("meta", torch.float32) for x in inputs]
     *_, last = trace(contestant.on(model, fast=False), inputs[:3])
     return last.ops.total()
