@@ -54,9 +54,7 @@ def summary(steps: Sequence[dict[str, Any]]) -> dict[str, Any]:
     n = len(steps)
     if not n:
         return {"frames": 0}
-    ops: Counter[str] = Counter()
-    for step in steps:
-        ops += Counter(step["ops"])
+    ops: Counter[str] = sum((Counter(step["ops"]) for step in steps), Counter())
     figures = {
         "frames": n,
         "gflops": ops.total() / n / 1e9,

@@ -106,6 +106,5 @@ class Propagation:
 
 def _farther_than(radius: int, grid: tuple[int, int]) -> Tensor:
     """Which patches are more than so many rows or columns apart, (n, n) bool."""
-    rows, columns = (torch.arange(length) for length in grid)
-    row, column = rows.repeat_interleave(len(columns)), columns.repeat(len(rows))  # (n,)
-    return ((row[:, None] - row).abs() > radius) | ((column[:, None] - column).abs() > radius)
+    places = torch.cartesian_prod(*(torch.arange(float(length)) for length in grid))  # (n, 2)
+    return torch.cdist(places, places, p=torch.inf) > radius
