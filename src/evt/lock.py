@@ -14,11 +14,9 @@ from evt.workers import is_first
 
 @contextmanager
 def locked(folder: Path, setting: str = "hydra.run.dir") -> Iterator[None]:
-    """Keep a folder to this run, so that two at once do not write over each other's results.
+    """Keep a folder, which exists, to this run, so that two at once do not write over each other's results.
 
-    Args:
-        folder: which exists.
-        setting: the one that names it, for the message.
+    A message names the setting that it is of.
 
     Raises:
         ConfigError: another process has it.

@@ -192,12 +192,7 @@ def comments_of(file: Path) -> dict[str, str]:
 
 
 def unknown_setting(key: str, chosen: DictConfig) -> str:
-    """Why there is no such setting, in a sentence.
-
-    Args:
-        key: of the setting.
-        chosen: the config that has it not.
-    """
+    """Why a config has no such setting, in a sentence."""
     group, _, _ = key.rpartition(".")
     if group == "policy" and OmegaConf.select(chosen, "policy.name") == "none":
         return f"{key} cannot be set: variant {chosen.variant.name} has no gates, so its policy is none"

@@ -30,12 +30,7 @@ def weights_of(tensors: dict[str, Tensor], prefix: str = "weights/") -> dict[str
 
 
 def load(model: nn.Module, weights: dict[str, Tensor], without: str | None = None) -> None:
-    """Load recorded weights.
-
-    Args:
-        model: that they are for.
-        weights: by the model's names.
-        without: parameters whose names begin with this are not recorded.
+    """Load recorded weights, by the model's names; of parameters that begin with `without` none are recorded.
 
     Raises:
         CaseError: one is missing, is of another shape, or is none of the model's.

@@ -55,12 +55,7 @@ class Replay:
 
 
 def replay(folder: Path, tolerance: float | None = None, device: str = "cpu") -> Replay:
-    """Replay the case in a folder.
-
-    Args:
-        folder: the case.
-        tolerance: the largest absolute error that passes, None for that of the case's kind.
-        device: what it runs on.
+    """Replay the case in a folder; without a tolerance the largest absolute error that passes is its kind's.
 
     Raises:
         SkippedError: it needs weights that are not installed.

@@ -29,12 +29,7 @@ class Classifier(Protocol):
 def class_names(
     videos: Sequence[Video | IndexedVideo], n_classes: int, known: Sequence[str] | None = None
 ) -> Sequence[str]:
-    """The names of a model's classes: those of the data where they have ground truth.
-
-    Args:
-        videos: the data.
-        n_classes: of the model.
-        known: the names that the weights carry, if any.
+    """The names of a model's classes: those of the data where they have ground truth, else those of its weights.
 
     Raises:
         ConfigError: the data have another number of classes than the model, other names, or another order of them.

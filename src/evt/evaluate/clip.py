@@ -23,14 +23,9 @@ REPEATS = 3
 def look_at(
     subject: Subject, clip: UnlabelledClip, reach: int, classes: Sequence[str] | None, describe: str
 ) -> dict[str, Any]:
-    """Run a clip's views as one batch, with a progress bar; the figures, for metrics.json.
+    """Run a clip's views, each of `reach` frames, as one batch, with a progress bar; the figures, for metrics.json.
 
-    Args:
-        subject: what runs.
-        clip: its frames.
-        reach: frames that a view spans.
-        classes: their names; None where they have none.
-        describe: beside the progress bar.
+    Without the names of classes their numbers stand for them.
 
     Raises:
         DataError: a frame cannot be read or used; the message names it.

@@ -106,16 +106,12 @@ def recognise(
     on_error: OnError = "skip",
     describe: str = "clips",
 ) -> Recognition:
-    """Classify every clip of a data set, with a progress bar.
+    """Classify every clip of a data set, with a progress bar. For the arguments, see `evaluate`.
 
     Args:
-        subject: what runs.
-        reach: frames that a view of it spans.
-        data: the clips.
-        ledger: where each clip is recorded when it is done, and looked up before it is begun.
+        reach: frames that a view spans.
         key: names all that a prediction depends on beside the clip: weights, variant, policy, views.
         on_error: what to do with a clip that cannot be read: leave it out, or stop.
-        describe: beside the progress bar.
 
     Raises:
         DataError: a clip cannot be read, and `on_error` is "fail"; or none can be.

@@ -78,12 +78,7 @@ class Skipping:
 
 
 def held(dense: Iterable[Step], policy: Every) -> Iterator[Step]:
-    """The steps of frame skipping, from those of the dense model on the same inputs.
-
-    Args:
-        dense: of one sequence after another.
-        policy: says which are run.
-    """
+    """The steps of frame skipping, from those of the dense model on the same inputs, sequence after sequence."""
     number = 0
     for step in dense:
         number = 0 if step.first else number + 1

@@ -14,10 +14,7 @@ from evt.tokens import REDUCTIONS, Reduction
 
 
 def build_reduction(cfg: DictConfig) -> Reduction | None:
-    """What variant and policy name for a model of whole clips; None is the dense model.
-
-    Args:
-        cfg: of the command.
+    """What a command's variant and policy name for a model of whole clips; None is the dense model.
 
     Raises:
         ConfigError: the variant is for other models, or the policy for other variants.

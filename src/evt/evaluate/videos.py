@@ -25,15 +25,8 @@ def run_videos(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run over videos, with a progress bar.
 
-    The streams flush at the first frame of each video and wherever a new sequence begins in it.
-
-    Args:
-        subject: what runs.
-        videos: what it runs on.
-        kinds: of evaluators, see `evaluate`.
-        ledger: keeps finished videos; those that it has already are not run again.
-        key: names everything that the results on a video depend on, but for the video itself.
-        describe: beside the progress bar.
+    The streams flush at the first frame of each video and wherever a new sequence begins in it. For the arguments,
+    see `evaluate`, whose units are the videos; `describe` stands beside the progress bar.
 
     Returns:
         What it costs, for metrics.json, and beside a dense model what frame skipping would have given; and the

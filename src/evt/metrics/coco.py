@@ -46,13 +46,9 @@ class Instances:
 
 
 def evaluate(n_classes: int, objects: Instances, detections: Instances) -> tuple[np.ndarray, np.ndarray]:
-    """The 12 numbers of COCO's summary, and the AP at IoU 0.5 of each class.
+    """The 12 numbers of COCO's summary over all images, and the AP at IoU 0.5 of each class.
 
     IoU 0.5 to 0.95 in steps of 0.05, 101 recall points, at most 100 detections of a class in an image.
-
-    Args:
-        n_classes: how many classes.
-        objects, detections: of all images.
 
     Returns:
         (12,) in the order of SUMMARY and (n_classes,), in 0..1; -1 where there are no objects to find.

@@ -36,12 +36,6 @@ def train(task: Task[M, S], recipe: Recipe, folder: Path, device: torch.device) 
     task's origin. Under torchrun every process trains on its share of each batch. See `Progress` for what is left in
     the folder; a line of the log has step, lr and each loss.
 
-    Args:
-        task: what is trained, and on what.
-        recipe: how.
-        folder: of the run.
-        device: of the model.
-
     Raises:
         TrainingError: the data are fewer than a batch, the batch is not a multiple of the processes, the folder holds
             another run or a broken one, or the loss is no longer finite.
