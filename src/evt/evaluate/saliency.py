@@ -61,18 +61,17 @@ class SaliencyAgreement:
 
 def compared(found: Features, dense: Features) -> dict[str, float]:
     """What a frame's features and saliency have in common with the dense model's."""
-    return {
+    figures = {
         "feature_relative_l2": relative_l2(found.features, dense.features),
         "feature_cosine": cosine(found.features, dense.features),
-    } | ({} if found.map is None or dense.map is None else _of_maps(found.map, dense.map))
-
-
-def _of_maps(found: Tensor, dense: Tensor) -> dict[str, float]:
-    return {
-        "saliency_mae": mean_absolute_error(found, dense),
-        "saliency_correlation": correlation(found, dense),
-        "saliency_iou": iou(found, dense),
     }
+    if found.map is not None and dense.map is not None:
+        figures |= {
+            "saliency_mae": mean_absolute_error(found.map, dense.map),
+            "saliency_correlation": correlation(found.map, dense.map),
+            "saliency_iou": iou(found.map, dense.map),
+        }
+    return figures
 
 
 def _means(frames: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -1,8 +1,4 @@
-"""What the small tables say of claims, the paper's and ours, one by one.
-
-Reads results/table_{1,c,d,drift}_mini.csv and what stands beside them of how their rows vary together, as
-`python -m evt.reproduce` leaves them, and writes results/claims.md.
-"""
+"""What the small tables say of claims, the paper's and ours, one by one; see `evt.claims`."""
 
 from __future__ import annotations
 
