@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import evt.conformance.__main__ as conformance
+from evt.conformance import backbone
 from evt.conformance.case import CaseError
 from evt.conformance.replay import replay
 from tests.common import CONFORMANCE
@@ -28,6 +30,22 @@ def test_a_case_passes(case: Path) -> None:
     assert result.passed, result
     if case.name.startswith("backbone"):  # only these record their operations
         assert result.counts_equal
+
+
+@pytest.mark.parametrize("pool", [2, 3])
+def test_a_batch_of_a_pooling_variant_is_its_members_one_by_one(pool: int) -> None:
+    """On recorded weights and frames; the published code, of which no such case is recorded, is wrong there."""
+    folder = CONFORMANCE / "backbone-batch3-top_r"
+    case = json.loads((folder / "case.json").read_text()) | {"variant": "spatiotemporal", "pool": pool}
+    tensors = load_file(folder / "tensors.safetensors")
+    frames = tensors["input/tokens"]  # (T, B, N, D)
+    outputs, counts = backbone.run(case, tensors)
+    alone = [backbone.run(case, {**tensors, "input/tokens": frames[:, [i]]}) for i in range(frames.shape[1])]
+    torch.testing.assert_close(outputs["tokens"], torch.cat([x["tokens"] for x, _ in alone], 1))
+    assert counts == [
+        sum(of_frame, Counter()) for of_frame in zip(*(ops for _, ops in alone if ops), strict=True)
+    ]
+    assert len(alone) == 3
 
 
 def copy_case(folder: Path, source: Path = TEMPORAL, **changes: Any) -> Path:

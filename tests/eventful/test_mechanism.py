@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evt.eventful import VARIANTS, Policy, Refresh, Stream, Threshold, TopR, Variant
+from evt.eventful import VARIANTS, Block, Policy, Refresh, Stream, Threshold, TopR, Variant
 from evt.eventful.policy import Norm, Past
 from evt.models.vit import ViT
 from tests.common import policy_for, small_frames, small_vit
@@ -417,14 +419,39 @@ def test_a_sparse_product_needs_a_gate() -> None:
         Variant(sparse_qk=True)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_attention_value_product_alone_may_be_in_half_precision(dtype: Any) -> None:
+    """As torch multiplies the same numbers; and what is kept for it takes half of the memory."""
+    half = getattr(torch, dtype)
+    block, qkv = Block(24, 3), torch.randn(2, 9, 72, generator=torch.Generator().manual_seed(0))
+    q, k, v = qkv.unflatten(-1, (3, 3, 8)).permute(2, 0, 3, 1, 4)
+    a = (q @ k.transpose(2, 3) / 8**0.5).softmax(-1)
+    expected = (a.to(half).float() @ v.to(half).float()).transpose(1, 2).flatten(2)
+    out = block.attn(qkv, None, block.state(Variant(av_dtype=dtype)).attn)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, expected.to(half).float(), atol=2e-3, rtol=1e-2)
+    assert 0 < (out - F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)).abs().max() < 0.02
+
+    net, frames = small_vit(), small_frames(4)
+    whole, cast = (replace(VARIANTS["temporal"], av_dtype=x) for x in (None, dtype))
+    stream, exact = net.stream(cast, TopR(9)), net.stream(whole, TopR(9))
+    for ours, theirs in zip(run(stream, frames), run(exact, frames), strict=True):
+        assert 0 < (ours - theirs).norm() / theirs.norm() < 0.03
+    states: Any = stream.states
+    kept = [x.attn.attention_value for x in states.blocks if x.attn.attention_value is not None]
+    assert kept
+    assert all(x.av.dtype == x.a_gate.u.dtype == x.v_gate.u.dtype == half for x in kept)
+    assert stream.nbytes < exact.nbytes
+    with pytest.raises(ValueError, match=f"av_dtype is {dtype}, .* fast must be false"):
+        replace(cast, fast=True)
+
+
 def test_windowed_blocks_gate_token_wise_operations_only() -> None:
     """The paper leaves attention in windows dense (section 5.1)."""
     assert VARIANTS["spatiotemporal"].windowed() == VARIANTS["tokenwise"]
 
 
 def test_pooling_needs_a_grid() -> None:
-    from evt.eventful import Block
-
     block = Block(24, 3, grid=None)
     with pytest.raises(ValueError, match="form no grid"):
         block(torch.randn(1, 9, 24), block.state(VARIANTS["spatial"]))

@@ -26,6 +26,7 @@ class AttentionState:
     def __init__(self, variant: Variant) -> None:
         reference = not variant.fast
         self.pool = variant.pool
+        self.av_dtype = None if variant.av_dtype is None else getattr(torch, variant.av_dtype)
         self.fast = FastState(variant) if variant.fast else None
         self.buffer = Buffer() if variant.gate is not None and reference else no_buffer
         self.query_key = QueryKeyProduct() if variant.sparse_qk and reference else None
@@ -140,11 +141,13 @@ class Attention(nn.Module):
         if self.pair_bias is not None:
             b = add(b, self.pair_bias())
         a = b.softmax(dim=-1)
+        if state.av_dtype is not None:
+            a, v = a.to(state.av_dtype), v.to(state.av_dtype)
         if state.attention_value is not None:
             av = state.attention_value(a, v, changed_k)  # (B, H, N, d)
         else:
             av = matmul(a, v)
-        return av.transpose(1, 2).flatten(2)
+        return av.to(qkv.dtype).transpose(1, 2).flatten(2)
 
     def _attend_fast(self, qkv: Tensor, changed: Selection | None, state: FastState) -> Tensor:
         """Attend as `_attend` does, but as `FastState` has it: (K, 3D) or (B, N, 3D) to (B, N, D)."""

@@ -29,10 +29,13 @@ class Variant:
         skipping, the rival that costs nothing to build.
     move: what is kept of the output is moved along with what the picture shows (see `evt.eventful.motion`); needs
         hold, or the gate "frame". The states of the blocks stay where they are.
+    av_dtype: numbers of the attention-value product alone, and of what is kept for it: the published code's
+        `matmul_2_cast`. None leaves them as all others.
 
     Raises:
         ValueError: hold with anything else, a sparse product or gate_before_norm without a gate of its own, rows,
-            move or a gate for the whole network without what it needs, or a pool of less than 1.
+            move or a gate for the whole network without what it needs, av_dtype on the fast path, or a pool of less
+            than 1.
     """
 
     gate: Literal["reference", "previous", "frame"] | None = None
@@ -44,6 +47,7 @@ class Variant:
     fast: bool = False
     hold: bool = False
     move: bool = False
+    av_dtype: Literal["bfloat16", "float16"] | None = None
 
     def __post_init__(self) -> None:
         if self.hold and (self.gate is not None or self.pool > 1):
@@ -61,6 +65,11 @@ class Variant:
             )
         if self.move and not (self.hold or self.gate == "frame"):
             raise ValueError("only an output that is kept can be moved: move needs hold, or the gate `frame`")
+        if self.av_dtype is not None and self.fast:
+            raise ValueError(
+                f"av_dtype is {self.av_dtype}, which is of the reference path alone: the fast path does not compute "
+                "this product by itself; fast must be false"
+            )
         if self.pool < 1:
             raise ValueError(f"pool is {self.pool}; it must be at least 1")
 
