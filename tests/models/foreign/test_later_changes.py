@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from typing import Any
@@ -35,16 +36,107 @@ def replace_forward(model: Any) -> None:
     model.blocks[0].attn.forward = lambda x, **others: x
 
 
-@pytest.mark.parametrize("change", [add_hook, replace_layer, replace_forward])
-def test_blocks_that_were_changed_are_not_run_as_they_were(change: Callable[[Any], None]) -> None:
+def replace_block(model: Any) -> None:
+    model.blocks[1] = copy.deepcopy(model.blocks[1])
+
+
+def append_block(model: Any) -> None:
+    model.blocks.append(copy.deepcopy(model.blocks[1]))
+
+
+def prune(model: Any) -> None:
+    model.prune_intermediate_layers([0])
+
+
+def replace_norm(model: Any) -> None:
+    model.norm = nn.Identity()
+
+
+def add_classifier(model: Any) -> None:
+    model.reset_classifier(5)
+
+
+def train(model: Any) -> None:
+    model.pos_drop.p = 0.1
+    model.train()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        add_hook,
+        replace_layer,
+        replace_forward,
+        replace_block,
+        append_block,
+        prune,
+        replace_norm,
+        add_classifier,
+        train,
+    ],
+)
+def test_models_that_were_changed_are_not_run_as_they_were(change: Callable[[Any], None]) -> None:
     """Else a stream would silently give what another model makes of a frame."""
     model, net = converted()
-    before = net.stream("rows", r=4)
+    before, frame = net.stream("rows", r=4), PLAIN.pictures(1, GRID)
+    before(frame)
     change(model)
+    for run in (before, net):
+        with pytest.raises(ConversionError, match="since it was converted"):
+            run(frame)
     with pytest.raises(ConversionError, match="since it was converted"):
         net.stream("rows", r=4)
     with pytest.raises(ConversionError, match="since it was converted"), before:
         pass
+
+
+def test_what_is_done_while_a_stream_is_entered_is_seen() -> None:
+    model, net = converted()
+    frame = PLAIN.pictures(1, GRID)
+    with net.stream("rows", r=4):
+        model.forward_features(frame)
+        train(model)
+        with pytest.raises(ConversionError, match=r"pos_drop is a .*Dropout: in training mode it drops 0.1"):
+            model.forward_features(frame)
+        model.eval()
+        model.forward_features(frame)
+
+
+def test_normalisation_by_the_batch_is_refused() -> None:
+    """Outside of the blocks, whose pictures would be another in each batch."""
+    whole = nn.Sequential(nn.BatchNorm2d(3), built(PLAIN))
+    with pytest.raises(
+        ConversionError, match=r"0 is a .*BatchNorm2d: in training mode .*call model.eval\(\)"
+    ):
+        evt.convert(whole.train())
+    net = evt.convert(whole.eval())
+    whole.train()
+    with pytest.raises(ConversionError, match="in training mode it normalises by the batch"):
+        net.stream("rows", r=4)
+
+
+def add_in_place(module: nn.Module, inputs: Any, output: Tensor) -> None:
+    output.add_(1)
+
+
+def entered(model: Any, net: Any, frame: Tensor) -> None:
+    with net.stream("frame", evt.TopR(4)):
+        model.forward_features(frame)
+
+
+def called(model: Any, net: Any, frame: Tensor) -> None:
+    net(frame, net.states(evt.VARIANTS["frame"]), evt.TopR(4))
+
+
+@pytest.mark.parametrize("run", [entered, called])
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_what_is_written_between_blocks_is_not_dropped(run: Any, context: Any) -> None:
+    """With one selection for all blocks, which would go on with what was not written to."""
+    model = built(PLAIN)
+    model.blocks[0].register_forward_hook(add_in_place)
+    net = evt.convert(model)
+    with context(), pytest.raises(ConversionError, match="does something between its blocks"):
+        run(model, net, PLAIN.pictures(1, GRID))
 
 
 def test_weights_may_be_others() -> None:
@@ -118,3 +210,12 @@ def test_what_is_no_batch_is_told() -> None:
         evt.Batch(streams)(frames)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="a batch is of streams; a int was given"):
         evt.Batch([*streams, 3])  # type: ignore[list-item]
+
+
+def test_a_conversion_calls_no_hooks_and_knows_no_autocast() -> None:
+    """In bfloat16 a block is further from its own in float32 than what is taken for rounding."""
+    model, called = built(PLAIN), []
+    model.blocks[0].register_forward_hook(lambda *args: called.append(args))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        evt.convert(model)
+    assert not called

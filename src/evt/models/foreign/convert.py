@@ -14,9 +14,10 @@ from evt.eventful import VARIANTS, Blocks, Policy, States, TopR, Variant, state_
 from evt.eventful.gate import Buffer
 from evt.eventful.layout import Grid
 from evt.models.foreign import of_timm, of_transformers
+from evt.models.foreign.checks import Original, check_hooks, check_mode, inside, sentence
 from evt.models.foreign.family import Family, Refused, expect, kind_of, refuse
 from evt.models.foreign.parts import twin
-from evt.models.foreign.slot import Given, Slots, check_hooks, flat, laid_out, run_of, running
+from evt.models.foreign.slot import Given, Slots, flat, laid_out, run_of, running
 from evt.models.foreign.streams import ModelStream
 
 FAMILIES = of_timm.FAMILIES | of_transformers.FAMILIES
@@ -60,24 +61,22 @@ def convert(model: nn.Module) -> Converted:
         path = _path_to_backbone(model)
         backbone = model.get_submodule(path)
         family = _family_of(backbone)
-        _check_random(model)
+        check_mode(model.modules())
         family.check(backbone)
         _check_methods(model, backbone, family)
-        originals: Any = backbone.get_submodule(family.blocks)
-        check_hooks(originals)
+        original = Original(model, backbone, family)
+        check_hooks(inside(original.blocks))
         num_prefix_tokens = family.num_prefix_tokens(backbone)
-        blocks = Blocks(family.parts(original).block(num_prefix_tokens) for original in originals)
-        slots = Slots(blocks, family, family.rotary(backbone), list(originals))
-        for number in range(len(originals)):
+        blocks = Blocks(family.parts(block).block(num_prefix_tokens) for block in original.blocks)
+        slots = Slots(blocks, original)
+        for number in range(len(blocks)):
             _check_equal(number, slots)
     except AttributeError as error:
         raise ConversionError(
             f"a {kind_of(model)} cannot be converted: {error}, as it has in the version of its library that is known"
         ) from error
     except Refused as refused:
-        paths = [path for path, module in model.named_modules() if module is refused.module and path]
-        part = f": {paths[0]} is a {kind_of(refused.module)}" if paths else ""
-        raise ConversionError(f"a {kind_of(model)} cannot be converted{part}: {refused.reason}") from None
+        raise ConversionError(sentence(model, refused, "cannot be converted")) from None
     return Converted(model, path, slots)
 
 
@@ -153,9 +152,9 @@ class Converted(nn.Module):
 
         Raises:
             ConfigError: there is no such variant, or it pools, or takes another policy, or a grid.
-            ConversionError: blocks of the model were changed since it was converted.
+            ConversionError: the model was changed since it was converted, see `Original`.
         """
-        self.slots.check_unchanged()
+        self.slots.original.check()
         variant = self._variant(variant)
         if r is not None and policy is not None:
             raise ConfigError(
@@ -203,12 +202,14 @@ class Converted(nn.Module):
         model's own code runs.
 
         Raises:
-            ConversionError: with states, the model does not run its blocks, or more than once; or it is compiled.
+            ConversionError: the model was changed, see `stream`; with states, it does not run its blocks, or runs
+                them more than once, or is compiled.
         """
         if torch.compiler.is_dynamo_compiling():
             if states is not None:
                 raise ConversionError("torch.compile takes a converted network as it is, without states")
             return self._features(self.model, x)
+        self.slots.original.check()
         if states is None and run_of(self.slots) is not None:
             return self._features(self.model, x)
         with running(self.slots, Given(states, policy)) as run:
@@ -272,22 +273,6 @@ def _family_of(backbone: nn.Module) -> Family:
     return family
 
 
-def _check_random(model: nn.Module) -> None:
-    """Refuse what leaves something out at random."""
-    for module in model.modules():
-        # Attention of transformers drops by a function, and has the share as a number.
-        names = (
-            ("p", "prob", "drop_prob")
-            if "Drop" in type(module).__name__
-            else ("dropout", "attention_dropout")
-        )
-        shares = [share for name in names if isinstance(share := getattr(module, name, None), float)]
-        if module.training and any(shares):
-            refuse(
-                module, f"in training mode it drops {max(shares):g} of its input; call model.eval() before"
-            )
-
-
 def _check_methods(model: nn.Module, backbone: nn.Module, family: Family) -> None:
     """Refuse code of others in the place of what is relied upon."""
     if family.encoder is not None:
@@ -325,9 +310,12 @@ def _check_equal(number: int, slots: Slots) -> None:
     x = 0.01 * random(1, n_tokens, first.in_features)
     cos, sin = random(2, n_places, last.in_features // block.attn.num_heads)
     arguments = family.arguments(cos, sin)
-    out = original(laid_out(x, family.form, None if family.form == "BNC" else grid), **arguments)
-    expected, _ = flat(out[0] if family.returns_tuple else out, family.form)
     own: Any = slots.of_grid(None if family.form == "BNC" else grid, weight.device)[number]
-    error = torch.linalg.vector_norm(own(x, rotary=slots.turns(arguments, x, grid, number)) - expected)
+    with torch.autocast(weight.device.type, enabled=False):
+        # Without the hooks around it, which are called within streams as they are outside of them.
+        out = original.forward(laid_out(x, family.form, None if family.form == "BNC" else grid), **arguments)
+        expected, _ = flat(out[0] if family.returns_tuple else out, family.form)
+        found = own(x, rotary=slots.turns(arguments, x, grid, number))
+    error = torch.linalg.vector_norm(found - expected)
     if error > TOLERANCE.get(x.dtype, 0.1) * torch.linalg.vector_norm(expected - x):
         refuse(original, "on random tokens it does not compute what its converted block does")

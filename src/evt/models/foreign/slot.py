@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from evt.errors import ConversionError
 from evt.eventful import Blocks, Policy, Selection, States, count_ops
 from evt.eventful.counting import observed, record
 from evt.eventful.layout import Grid
-from evt.models.foreign.family import Family, Refused, Turns, kind_of, refuse
+from evt.models.foreign.checks import Original
 from evt.models.foreign.parts import on_meta, twin
 
 ASKED_FOR = ("output_hidden_states", "return_dict")
@@ -52,53 +52,21 @@ class Given:
         """See `Kept`."""
 
 
-def check_hooks(blocks: Iterable[nn.Module]) -> None:
-    """Refuse hooks in blocks, which would not be called any more."""
-    for module in (module for block in blocks for module in list(block.modules())[1:]):
-        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-        # transformers has its own, for `output_hidden_states`.
-        if any(getattr(hook, "__module__", None) != "transformers.utils.output_capturing" for hook in hooks):
-            refuse(module, "it has forward hooks, which would not be called")
-
-
 class Slots:
     """The places of a model's blocks, in the model itself and in its twin.
 
     Args:
         blocks: the Eventful ones.
-        family: says how tokens are laid out, and what comes back.
-        turns: see `Family.rotary`.
-        originals: the model's own blocks.
+        original: the model.
     """
 
-    def __init__(self, blocks: Blocks, family: Family, turns: Turns, originals: Sequence[nn.Module]) -> None:
-        self.blocks = blocks
-        self.family, self.turns = family, turns
-        self.originals = list(originals)
-        self._parts = [module for block in originals for module in block.modules()]
-        self.numbers = {original: number for number, original in enumerate(originals)}
+    def __init__(self, blocks: Blocks, original: Original) -> None:
+        self.blocks, self.original = blocks, original
+        self.family, self.originals = original.family, original.blocks
+        self.turns = self.family.rotary(original.backbone)
+        self.numbers = {block: number for number, block in enumerate(self.originals)}
         self._of_grids: dict[tuple[Grid, torch.device], Blocks] = {}
         self._counts: dict[tuple[Any, ...], Counter[str]] = {}
-
-    def check_unchanged(self) -> None:
-        """Refuse blocks of the model that are not what was converted.
-
-        Raises:
-            ConversionError: a module in them is another one, or has hooks or a forward that was replaced since.
-        """
-        now = [module for block in self.originals for module in block.modules()]
-        same = len(now) == len(self._parts) and all(a is b for a, b in zip(now, self._parts, strict=True))
-        try:
-            check_hooks(self.originals)
-        except Refused as refused:
-            raise ConversionError(
-                f"the model's blocks were changed since it was converted: of a {kind_of(refused.module)}, "
-                f"{refused.reason}"
-            ) from None
-        if not same or any("forward" in vars(module) for module in now):
-            raise ConversionError(
-                "modules in the model's blocks were replaced since it was converted; convert it anew"
-            )
 
     def fill(self, blocks: Sequence[nn.Module]) -> None:
         """Take blocks of the twin, which from here on run as the innermost run says that is of these places."""
@@ -161,6 +129,7 @@ class Run:
         self._tokens: Tensor | None = None
         self._selection: Selection | None = None
         self._handed: Any = None
+        self._version = 0  # one more each time that it is written to
 
     def step(self, number: int, own: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run a block on tokens of the family's form, to what the model's own would give.
@@ -207,6 +176,7 @@ class Run:
             raise
         self.done += 1
         self._handed = laid_out(tokens, family.form, grid)
+        self._version = self._handed._version
         return (self._handed,) if family.returns_tuple else self._handed
 
     def _once(self, block: Any, number: int, x: Tensor, tokens: Tensor, turn: Any) -> Tensor:
@@ -214,10 +184,11 @@ class Run:
         states, policy = self.kept.states, self.kept.policy
         if number == 0:
             self._tokens, self._selection = states.gate(tokens, policy)
-        elif x is not self._handed:
+            tokens = tokens.clone()  # which is none of inference mode, and so tells when it is written to
+        elif x is not self._handed or x._version != self._version:
             raise ConversionError(
-                "the model does something between its blocks, where the gate 'frame' has selected tokens alone; take "
-                "a variant with gates in each block"
+                "the model, or a hook, does something between its blocks, where the gate 'frame' has selected tokens "
+                "alone; take a variant with gates in each block"
             )
         self._tokens = block(self._tokens, states.blocks[number], policy, self._selection, turn)
         if number == len(states.blocks) - 1:

@@ -44,9 +44,9 @@ class ModelStream(Stream):
         Raises:
             ConfigError: the variant keeps or moves what the whole model gives, which is not for blocks to do; or the
                 stream was called with frames, of which less was kept than may be asked for now.
-            ConversionError: blocks of the model were changed since it was converted.
+            ConversionError: the model was changed since it was converted, see `Original`.
         """
-        self.network.slots.check_unchanged()
+        self.network.slots.original.check()
         if self.variant.hold or self.variant.move:
             setting, done = ("hold", "kept") if self.variant.hold else ("move", "moved")
             raise ConfigError(
@@ -79,8 +79,10 @@ class ModelStream(Stream):
         """Take the tokens of a frame that came to the model, (B, N, D).
 
         Raises:
+            ConversionError: the model was changed, see `__enter__`.
             ValueError: they are not finite, or of another shape than those before; the stream stays as it was.
         """
+        self.network.slots.original.check()
         if self._shape is not None and tokens.shape != self._shape:
             raise ValueError(
                 f"this stream holds tokens of shape {tuple(self._shape)} and was given some of shape "
