@@ -142,6 +142,7 @@ def test_the_program_in_the_docs_runs_without_torch(exported: Exported) -> None:
         ({"variant": "rows"}, "it attends in windows here"),
         ({"r": 37}, r"frames of shape \(1, 3, 24, 24\) with r = 37 cannot be run: policy.r is 37, but a frame"),
         ({"r": -1}, "policy.r is -1; it must be a whole number of at least 0, or a share"),
+        ({"frame_shape": (0, 3, 24, 24)}, r"frame_shape is \(0, 3, 24, 24\); each of its sides must be at least 1"),
         ({"frame_shape": (1, 3, 25, 24)}, r"frames of shape \(1, 3, 25, 24\) with r = 5 cannot be run: "),
     ],
 )  # fmt: skip
@@ -152,6 +153,13 @@ def test_what_has_no_fixed_shapes_is_refused(tmp_path: Path, settings: dict[str,
     with pytest.raises(ConfigError, match=sentence):
         evt.export(small_vit(), path, **given)
     assert not list(tmp_path.iterdir())
+
+
+def test_models_that_were_not_converted_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"a Linear has no .*; convert it first: net = evt.convert\(model\)"
+    ):
+        evt.export(torch.nn.Linear(2, 2), tmp_path / "step.pt2", r=4)
 
 
 def test_onnx_that_is_not_installed_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

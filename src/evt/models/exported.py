@@ -45,10 +45,15 @@ def export(
         The two files, that of a later frame first.
 
     Raises:
-        ConfigError: there is no such variant, or it has no fixed shapes here; a frame has fewer than r tokens, or
-            cannot be of this shape, or must be given one; the file is neither of these, or ONNX is not installed.
+        ConfigError: net is no such network; there is no such variant, or it has no fixed shapes here; a frame has
+            fewer than r tokens, or cannot be of this shape, or must be given one; the file is neither of these, or
+            ONNX is not installed.
         OSError: a file cannot be written.
     """
+    if not hasattr(net, "states"):
+        raise ConfigError(
+            f"a {type(net).__name__} has no Eventful blocks; convert it first: net = evt.convert(model)"
+        )
     path = Path(path)
     first_path = path.with_name(f"{path.stem}_first{path.suffix}")
     if path.suffix not in _WRITERS:
@@ -63,6 +68,8 @@ def export(
     shape = frame_shape or getattr(net, "frame_shape", None)
     if shape is None:
         raise ConfigError("this network does not say how large a frame is: give frame_shape=(B, C, H, W)")
+    if not all(shape):
+        raise ConfigError(f"frame_shape is {tuple(shape)}; each of its sides must be at least 1")
     write = _WRITERS[path.suffix]()
     frame = next(net.parameters()).new_zeros(tuple(shape))
     try:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import evt
 from evt.errors import ConfigError, ConversionError
-from tests.models.foreign.test_convert import PLAIN, built
+from evt.models.foreign.examples import EXAMPLES
+from tests.models.foreign.test_convert import DINOV2, PLAIN, built
 
 GRID = (4, 4)
 
@@ -219,3 +220,42 @@ def test_a_conversion_calls_no_hooks_and_knows_no_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         evt.convert(model)
     assert not called
+
+
+def test_attention_that_a_config_asks_for_is_refused() -> None:
+    """Within streams, where it would come out empty."""
+    model = built(DINOV2)
+    model.config._attn_implementation = "eager"
+    net, frame = evt.convert(model), DINOV2.pictures(1, GRID)
+    model.config.output_attentions = True
+    with torch.no_grad():
+        assert model(pixel_values=frame).attentions[0].shape == (1, 2, 17, 17)
+        with (
+            pytest.raises(ConversionError, match=r"config.output_attentions is true"),
+            net.stream("rows", r=4),
+        ):
+            model(pixel_values=frame)
+        assert torch.equal(net.stream("base")(frame), model(pixel_values=frame).last_hidden_state)
+
+
+def test_blocks_may_be_called_by_keyword() -> None:
+    """As a subclass of the encoder may, or a head of one's own."""
+    model = built(DINOV2)
+    net, frame = evt.convert(model), DINOV2.pictures(1, GRID)
+    with torch.no_grad():
+        tokens = model.embeddings(frame)
+        for stream in (net.stream("rows", r=17), net.stream("temporal", r=17)):
+            with stream:
+                out = tokens
+                for layer in model.encoder.layer:
+                    out = layer(hidden_states=out)
+            torch.testing.assert_close(model.layernorm(out), net(frame))
+
+
+def test_configs_that_ask_for_tuples_change_nothing() -> None:
+    example = next(x for x in EXAMPLES if x.name == "ViTModel")
+    model, frame = built(example), example.pictures(1, GRID)
+    net = evt.convert(model)
+    before = net(frame)
+    model.config.return_dict = False
+    assert torch.equal(net(frame), before)

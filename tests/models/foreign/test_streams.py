@@ -29,6 +29,14 @@ def test_bytes_are_known_before_the_first_frame(example: Example) -> None:
     assert relative_error(net(pictures), example.features(model, pictures)) < TOLERANCE
 
 
+@pytest.mark.parametrize("example", OF_EACH_KIND, ids=str)
+def test_a_network_says_what_it_is_made_for(example: Example) -> None:
+    """As an export without a shape takes it: a frame, or a whole clip."""
+    net = evt.convert(built(example))
+    assert net.frame_shape == example.pictures(1, (4, 4)).shape
+    assert net.state_bytes("rows", net.frame_shape) > 0
+
+
 def test_bytes_of_what_cannot_be_are_refused() -> None:
     net = evt.convert(built(PLAIN))
     with pytest.raises(ConfigError, match=r"does not take frames of shape \(1, 3, 63, 64\): "):

@@ -68,6 +68,8 @@ class Original:
         self.model, self.backbone, self.family = model, backbone, family
         blocks: Any = backbone.get_submodule(family.blocks)
         self.blocks: list[nn.Module] = list(blocks)
+        configs = [getattr(module, "config", None) for module in model.modules()]
+        self._configs = list({id(config): config for config in configs}.values())
         self._inside = inside(self.blocks)
         self._children = [(module, tuple(module._modules.values())) for module in model.modules()]
 
@@ -92,3 +94,15 @@ class Original:
             raise ConversionError(
                 sentence(self.model, refused, "was changed since it was converted")
             ) from None
+
+    def check_asked(self) -> None:
+        """Refuse a model whose config asks for what Eventful blocks do not give.
+
+        Raises:
+            ConversionError: it does.
+        """
+        if any(getattr(config, "output_attentions", False) is True for config in self._configs):
+            raise ConversionError(
+                "config.output_attentions is true, and the blocks of a converted network give no attention: set it "
+                "to false within streams"
+            )

@@ -85,7 +85,7 @@ class Family:
     form: of the tokens that blocks take and give: "BNC", "BHWC" or "BCHW".
     returns_tuple: a block gives a tuple of one.
     pads: the grid of tokens need not be whole windows.
-    frame_shape: of one frame of the size that a model is made for.
+    frame_shape: of one frame, or clip, of the size that a model is made for.
     arguments: what a block must be given, if it is to turn queries and keys by cos and sin, (N, d) each, if it can.
     """
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from evt.errors import ConversionError
 from evt.eventful import Rotary
 from evt.eventful.layout import Grid
-from evt.models.foreign.family import Family, Turns, expect, refuse, with_prefix
+from evt.models.foreign.family import Family, Turns, expect, of_config, refuse, with_prefix
 from evt.models.foreign.parts import Apart, Parts, chain, counted
 from evt.models.foreign.tokenwise import check_tokenwise
 
@@ -96,7 +96,7 @@ def check_implementation(attn: Any) -> None:
 
 def hidden_state(model: Any, frame: Tensor) -> Tensor:
     """What a model makes of frames, after its last layer, or after the norm that follows it."""
-    out: Tensor = model(pixel_values=frame).last_hidden_state
+    out: Tensor = model(pixel_values=frame, return_dict=True).last_hidden_state
     return out
 
 
@@ -105,8 +105,9 @@ def resized_hidden_state(model: Any, frame: Tensor) -> Tensor:
     side = model.config.image_size
     own = tuple(side) if isinstance(side, list | tuple) else (side, side)
     other = tuple(frame.shape[-2:]) != own
-    out: Tensor = model(pixel_values=frame, interpolate_pos_encoding=other).last_hidden_state
-    return out
+    out = model(pixel_values=frame, interpolate_pos_encoding=other, return_dict=True)
+    tokens: Tensor = out.last_hidden_state
+    return tokens
 
 
 def check_dinov3(model: Any) -> None:
@@ -306,6 +307,7 @@ MODELS = {
         parts=videomae_parts,
         features=hidden_state,
         num_prefix_tokens=lambda model: 0,
+        frame_shape=lambda model: (1, model.config.num_frames, *of_config(model)[1:]),
     ),
     f"{_CLIP}VisionModel": _family(
         _clip(_CLIP), "encoder.layers", lambda model: 1, encoder=f"{_CLIP}Encoder"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, partial
+from inspect import signature
 from threading import Lock
 from typing import Any, Protocol
 
@@ -153,6 +154,7 @@ class Run:
         turn = self.slots.turns(kwargs, tokens, grid, number)
         _check_given(args, kwargs)
         if number == 0:
+            self.slots.original.check_asked()
             if states.once and self.done % n:  # the last frame's selection did not come to its end
                 self.kept.reset()
                 states = self.kept.states
@@ -264,12 +266,14 @@ def slotted(cls: Any) -> Any:
     """A class of blocks once more, of which those run as Eventful ones that a run has in its places."""
     if getattr(cls, "is_slotted", False):
         return cls
+    _, tokens, *_ = signature(cls.forward).parameters
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         run = run_of(self)
-        if run is None:
+        if run is None or not (args or tokens in kwargs):
             return cls.forward(self, *args, **kwargs)
-        return run.step(run.slots.numbers[self], partial(cls.forward, self), *args, **kwargs)
+        x, *others = args or (kwargs.pop(tokens),)
+        return run.step(run.slots.numbers[self], partial(cls.forward, self), x, *others, **kwargs)
 
     # It goes by the same name, since that is what it is outside of runs.
     names = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
