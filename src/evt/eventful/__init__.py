@@ -15,6 +15,7 @@ from evt.eventful.policy import (
     TopR,
 )
 from evt.eventful.rotary import Rotary
+from evt.eventful.selectors import Change, Similarity
 from evt.eventful.stream import Stream, state_bytes
 from evt.eventful.variant import VARIANTS, Variant
 
@@ -26,12 +27,14 @@ __all__ = [
     "BlockState",
     "Blocks",
     "Budget",
+    "Change",
     "Every",
     "Past",
     "Policy",
     "Refresh",
     "Rotary",
     "Selection",
+    "Similarity",
     "States",
     "Stream",
     "Threshold",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -152,7 +153,7 @@ class Attention(nn.Module):
     def _attend_fast(self, qkv: Tensor, changed: Selection | None, state: FastState) -> Tensor:
         """Attend as `_attend` does, but as `FastState` has it: (K, 3D) or (B, N, 3D) to (B, N, D)."""
         n_tokens = qkv.shape[1] if changed is None else changed.n_tokens
-        layout = self.layout or Layout.of((1, n_tokens))
+        layout = self._layout(n_tokens)
         qkv = qkv.unflatten(-1, (3, self.num_heads, -1))  # (K, 3, H, d) or (B, N, 3, H, d)
         tokens = None if changed is None else changed.per_stream()
         if self.window_size is not None:
@@ -160,17 +161,40 @@ class Attention(nn.Module):
                 qkv = self._laid_out(qkv)
             else:
                 tokens = [self.places[stream] for stream in tokens]
-        positions: Positions | None = None
-        if self.rel_pos_h is not None and self.grid is not None:
-            positions = Vectors(*self._rel_pos_tables(layout.grid, state.variant.pool))
-        if self.pair_bias is not None:
-            positions = Biases(self.pair_bias().to(qkv.dtype))
+        positions = self._positions(layout, state.variant.pool, qkv.dtype)
         pad = None
         if any((window.rows, window.columns) != layout.grid for window in layout.windows):
             pad = self._padding(qkv).view(3, self.num_heads, -1)[1:]
         out = state(qkv, tokens, layout, self.scale, positions, pad)  # (H, B N, d)
         out = out.unflatten(1, (-1, n_tokens)).permute(1, 2, 0, 3)  # (B, N, H, d)
         return (out if self.window_size is None else self._in_order(out)).flatten(2)
+
+    def attention(self, state: AttentionState, stream: int, n_tokens: int) -> Tensor:
+        """How the tokens of a stream attended to one another at last, (N, N); see `FastState.attention`."""
+        assert state.fast is not None
+        assert state.fast.q is not None
+        layout = self._layout(n_tokens)
+        positions = self._positions(layout, state.fast.variant.pool, state.fast.q.dtype)
+        return state.fast.attention(stream, layout, self.scale, positions)
+
+    def kept(self, state: AttentionState, of: Literal["keys", "values"], streams: slice, n: int) -> Tensor:
+        """The keys or values that are kept of some streams of n tokens each, (B, N, D)."""
+        assert state.fast is not None
+        kept = state.fast.k if of == "keys" else state.fast.v  # (H, T, d)
+        assert kept is not None
+        kept = kept.unflatten(1, (-1, n))[:, streams].permute(1, 2, 0, 3)  # (B, N, H, d)
+        return (kept if self.window_size is None else self._in_order(kept)).flatten(2)
+
+    def _layout(self, n_tokens: int) -> Layout:
+        return self.layout or Layout.of((1, n_tokens))
+
+    def _positions(self, layout: Layout, pool: int, dtype: torch.dtype) -> Positions | None:
+        """What is added to scores, if anything is."""
+        if self.pair_bias is not None:
+            return Biases(self.pair_bias().to(dtype))
+        if self.rel_pos_h is not None and self.grid is not None:
+            return Vectors(*self._rel_pos_tables(layout.grid, pool))
+        return None
 
     @named("windows")
     def _laid_out(self, x: Tensor) -> Tensor:

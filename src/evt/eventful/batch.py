@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from evt.eventful.inside import Note
 from evt.eventful.policy import Past, Selection
 from evt.eventful.stream import Stream, put, tensors_of
 
@@ -109,6 +111,21 @@ class Batch:
             outputs |= zip(going, self._together.run([frames[i] for i in going]), strict=True)
         return [outputs[i] for i in range(len(frames))]
 
+    def saw(self, found: Sequence[Sequence[Tensor]]) -> None:
+        """Say where objects are in the last frame of each stream; of each what `Stream.saw` takes.
+
+        Raises:
+            ValueError: it is of more or fewer streams, or see `Stream.saw`.
+        """
+        if len(found) != len(self._members):
+            raise ValueError(f"what was found is of {len(found)} streams, and there are {len(self._members)}")
+        notes = {} if self._together is None else self._together.notes
+        for stream, own in zip(self._members, found, strict=True):
+            if stream.listens and id(stream) in notes:
+                stream.note(notes[id(stream)], own)
+            else:
+                stream.saw(own)
+
     def _check(self, number: int, frames: Sequence[Tensor]) -> None:
         frame, first = frames[number], frames[0]
         try:
@@ -134,8 +151,15 @@ class _Together:
         self._rows = [stream.rows for stream in streams]
         first = streams[0]
         policy = _Policies(streams, self._rows) if first.variant.takes else None
-        self._whole = type(first)(first.network, first.variant, policy)
-        self._whole.states = first._fresh()
+        self._whole = type(first)(first.network, first.variant, policy, first._grid)
+        whole: Any = first._fresh()
+        self._whole.states = whole
+        # What was noted of each video stays by itself, since there is more of some than of others.
+        self.notes: dict[int, list[Note]] = {}
+        for stream in streams:
+            own: Any = stream.states
+            self.notes[id(stream)], own.notes = own.notes, []
+        whole.notes = list(chain.from_iterable(self.notes.values()))
         if len({tuple(name for name, *_ in tensors_of(stream.states)) for stream in streams}) > 1:
             raise ValueError(
                 "some streams keep more than others, as those of models that were entered (with stream:); give the "
@@ -166,7 +190,11 @@ class _Together:
 
     def part(self) -> None:
         """Give each stream its share, after which this is empty."""
-        states = [stream.take_back() for stream in self.streams]
+        states: list[Any] = [stream.take_back() for stream in self.streams]
+        whole: Any = self._whole.states
+        whole.notes = []
+        for own, notes in zip(states, self.notes.values(), strict=True):
+            own.notes = notes
         for name, owner, attribute, x in tensors_of(self._whole.states):
             axis = _axis(owner, attribute)
             n = x.shape[axis] // sum(self._rows)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from evt.eventful.attention import Attention, AttentionState
 from evt.eventful.counting import Linear, add
 from evt.eventful.gate import Buffer, Gate, STGTGate, no_buffer, no_gate
+from evt.eventful.inside import Inside, Note
 from evt.eventful.layout import Grid
 from evt.eventful.policy import Policy, Selection
 from evt.eventful.rotary import Rotary
@@ -149,6 +150,8 @@ class States:
     gate, buffer: around all of them, where one selection is made a frame.
     between: after each block but the last, where that selection is made and what they give is asked for, too.
     cells: of the picture that each token's output is of, where it is to be moved (see `evt.eventful.motion`).
+    grid: rows and columns of the last tokens, where they are known to form one.
+    notes: of each stream, where one selection is made a frame.
     """
 
     def __init__(self, blocks: list[BlockState], variant: Variant, num_prefix_tokens: int) -> None:
@@ -158,6 +161,8 @@ class States:
         self.buffer = Buffer() if frame else no_buffer
         self.between: list[Buffer] = []
         self.cells: Tensor | None = None
+        self.grid: Grid | None = None
+        self.notes: list[Note] = []
         for number, gate in enumerate(self.gates):
             gate.past.gate = number
 
@@ -165,6 +170,20 @@ class States:
     def once(self) -> bool:
         """Whether one selection is made a frame, before the first block."""
         return self.buffer is not no_buffer
+
+    def enter(
+        self, x: Tensor, policy: Policy | None, blocks: Sequence[Block], rotary: Rotary | None = None
+    ) -> tuple[Tensor, Selection | None]:
+        """Let the tokens of a frame into the network, (B, N, D), those that are selected where that is done once.
+
+        For what is returned, see `Gate`; `rotary` is of the first of the blocks.
+        """
+        if not self.once:
+            return x, None
+        if len(self.notes) != len(x):  # the flush
+            self.notes = [Note() for _ in x]
+        inside = Inside(x, blocks, self.blocks, rotary, self.grid, self.notes)
+        return self.gate(x, policy, inside=inside)
 
     @property
     def gates(self) -> list[Gate | STGTGate]:
@@ -198,7 +217,7 @@ class Blocks(nn.ModuleList):
             for block, turns in zip(self, rotary, strict=True):
                 x = block(x, rotary=turns)
             return x
-        x, changed = states.gate(x, policy)
+        x, changed = states.enter(x, policy, list(self), rotary[0])  # type: ignore[arg-type]
         for block, state, turns in zip(self, states.blocks, rotary, strict=True):
             x = block(x, state, policy, changed, turns)
         x = states.buffer(x, changed)

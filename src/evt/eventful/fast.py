@@ -24,7 +24,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from evt.eventful.counting import einsum, record
+from evt.eventful.counting import einsum, matmul, record
 from evt.eventful.layout import Grid, Layout, pooled
 from evt.eventful.precision import wide
 from evt.eventful.profiling import named
@@ -299,6 +299,26 @@ class FastState:
         if old is not None:
             return self._attend_updated(old, changed, layout, scale, positions)
         return self._attend_anew(layout, scale, positions, pad, index)
+
+    def attention(self, stream: int, layout: Layout, scale: float, positions: Positions | None) -> Tensor:
+        """How the queries of a stream that are kept attend to its keys, root mean square over heads, (N, N).
+
+        There are neither windows nor a pool. For the arguments, see above; `stream` is its number in the batch.
+        """
+        assert self.q is not None
+        assert self.k is not None
+        tokens, n = layout.windows[0].tokens(stream * layout.n), layout.n
+        q, k = self.q[:, tokens], self.k[:, tokens].transpose(1, 2)
+        found = q.new_empty(n, n, dtype=_accurate(q.dtype))
+        for block in torch.arange(n, device=q.device).split(max(1, SCORES // n)):
+            some = q.index_select(1, block)
+            scores = matmul(some, k).to(found.dtype) * scale
+            if positions is not None:
+                rel = positions.of_some(some, block)
+                record("add", len(rel) * scores.numel())
+                scores += _bias(rel, slice(None), slice(None))
+            found[block] = scores.softmax(-1).square().mean(0).sqrt()
+        return found
 
     def _flush(self, qkv: Tensor, layout: Layout) -> None:
         qkv = qkv.permute(2, 3, 0, 1, 4).flatten(2, 3)  # (3, H, T, d)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from evt.eventful.counting import record
+from evt.eventful.inside import Inside
 from evt.eventful.policy import Past, Policy, Selection
 from evt.eventful.profiling import named
 
@@ -30,7 +31,7 @@ class Gate:
 
     @named("gate")
     def __call__(
-        self, c: Tensor, policy: Policy | None, own: bool = False
+        self, c: Tensor, policy: Policy | None, own: bool = False, inside: Inside | None = None
     ) -> tuple[Tensor, Selection | None]:
         """Select tokens and remember them as their new u.
 
@@ -38,6 +39,7 @@ class Gate:
             c: all tokens of this frame, (B, N, D).
             policy: selects them; not needed on the flush.
             own: c belongs to the gate from here on, and need not be copied.
+            inside: what else the policy may look at.
 
         Returns:
             The selected tokens, (K, D), and which they are; on the flush all tokens, (B, N, D), and None.
@@ -52,7 +54,9 @@ class Gate:
         error = _error(self.u, c, self.always)
         if self.relative:
             error /= torch.linalg.vector_norm(self.u, dim=-1).mean(-1)[:, None, None]
+        self.past.inside = inside
         selection = _select(policy, error, self.past)
+        self.past.inside = None
         c_tilde = selection.gather(c)
         selection.scatter_(self.u, c_tilde)
         return c_tilde, selection
@@ -82,7 +86,9 @@ class STGTGate:
         return selection.gather(c), selection
 
 
-def no_gate(c: Tensor, policy: Policy | None, own: bool = False) -> tuple[Tensor, Selection | None]:
+def no_gate(
+    c: Tensor, policy: Policy | None, own: bool = False, inside: Inside | None = None
+) -> tuple[Tensor, Selection | None]:
     """The gate of a dense block: all tokens pass, and nothing is kept."""
     return c, None
 

@@ -12,6 +12,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from evt.eventful.inside import Inside
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -55,12 +57,14 @@ class Past:
     gate: its number in the network, from 0 on, in the order in which a frame comes to them; see `States.gates`.
     frames: of each stream, later frames before the present one, (B,) int64; None before the flush.
     passed: tokens of each stream that passed in these, (B,) int64; None before the flush.
+    inside: what else there is to look at, for the gate of a whole network while a policy selects; else None.
     """
 
     def __init__(self) -> None:
         self.gate = 0
         self.frames: Tensor | None = None
         self.passed: Tensor | None = None
+        self.inside: Inside | None = None
 
     @property
     def number(self) -> int:
@@ -86,9 +90,12 @@ class Past:
         assert self.frames is not None
         assert self.passed is not None
         parts = []
-        for frames, passed in zip(self.frames.split(sizes), self.passed.split(sizes), strict=True):
+        insides = [None] * len(sizes) if self.inside is None else self.inside.split(sizes)
+        for frames, passed, inside in zip(
+            self.frames.split(sizes), self.passed.split(sizes), insides, strict=True
+        ):
             part = Past()
-            part.gate, part.frames, part.passed = self.gate, frames, passed
+            part.gate, part.frames, part.passed, part.inside = self.gate, frames, passed, inside
             parts.append(part)
         return parts
 
@@ -105,7 +112,9 @@ class Policy(Protocol):
 
 
     One that is for some networks or variants alone has `fits(network, variant)` besides, which refuses others with a
-    ValueError; a stream asks it. One that was read from a file has `sha256`, a hash of what was read.
+    ValueError; a stream asks it. One that was read from a file has `sha256`, a hash of what was read. One that needs
+    to know the grid of the tokens has `needs_grid`, and one that follows what a detector found `looks_at_boxes`, both
+    true; see `evt.eventful.selectors`.
     """
 
     counts_tokens: bool
@@ -412,8 +421,12 @@ def named(norm: Norm) -> str:
 
 def top(norm: Tensor, r: int) -> Selection:
     """Select the r largest of each stream, (B, N)."""
-    batch, n_tokens = norm.shape
-    index = norm.topk(r, dim=-1, sorted=False).indices  # (B, r)
+    return taken(norm.topk(r, dim=-1, sorted=False).indices, norm.shape[1])
+
+
+def taken(index: Tensor, n_tokens: int) -> Selection:
+    """Select tokens of each stream, (B, r) from 0 to n_tokens - 1."""
+    batch, r = index.shape
     index = index + n_tokens * torch.arange(batch, device=index.device).unsqueeze(-1)
     return Selection(index.flatten(), (r,) * batch, n_tokens)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from evt.eventful.block import States
+from evt.eventful.inside import Note
 from evt.eventful.layout import Grid
 from evt.eventful.motion import cells, moved, replaced, shifts
 from evt.eventful.policy import Every, Past, Policy, Selection, TopR
@@ -111,6 +112,11 @@ class Stream:
                 "variant.move is true, but the tokens of this network form no grid that is known; say grid=(rows, "
                 "columns) of the last of them, or take a variant that moves nothing"
             )
+        if getattr(policy, "needs_grid", False) and self._grid is None:
+            raise ValueError(
+                f"{policy} looks at where tokens are, but the tokens of this network form no grid that is known; say "
+                "grid=(rows, columns) of the last of them"
+            )
         if fits := getattr(policy, "fits", None):
             fits(network, variant)
         self.network = network
@@ -171,7 +177,52 @@ class Stream:
 
     def _fresh(self) -> States | Held:
         """The state before the flush."""
-        return Held() if self.variant.hold else self.network.states(self.variant)
+        if self.variant.hold:
+            return Held()
+        states = self._empty()
+        states.grid = self._grid
+        return states
+
+    def _empty(self) -> States:
+        return self.network.states(self.variant)
+
+    @property
+    def listens(self) -> bool:
+        """Whether its policy follows what a detector found, so that `saw` is to be called after each frame."""
+        return bool(getattr(self.policy, "looks_at_boxes", False))
+
+    def saw(self, found: Sequence[Tensor]) -> None:
+        """Say where objects are in the last frame; a policy for which none of it matters takes no note.
+
+        Args:
+            found: of each video that the stream is of, (n, 5): x0 y0 x1 y1 of each object in tokens, so that the
+                first patch is from 0 to 1, and its score.
+
+        Raises:
+            ValueError: there was no frame, or it is not that; the stream stays as it was.
+        """
+        if self.listens:
+            states: Any = self.states  # of a variant that selects once a frame
+            self.note(states.notes, found)
+
+    def note(self, notes: Sequence[Note], found: Sequence[Tensor]) -> None:
+        """Write what was found, see `saw`, into notes of its videos."""
+        if not self.flushed:
+            raise ValueError("this stream has seen no frame yet, in which something could have been found")
+        if isinstance(found, Tensor) or len(found) != self.rows:
+            shape = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else len(found)
+            raise ValueError(
+                f"found is {shape}; it must be a list of {self.rows}, a tensor (n, 5) for each video"
+            )
+        for boxes in found:
+            if boxes.ndim != 2 or boxes.shape[1] != 5 or _not_finite(boxes):
+                raise ValueError(
+                    f"what was found is of shape {tuple(boxes.shape)}; it must be (n, 5), x0 y0 x1 y1 in tokens and "
+                    "a score, all of them finite"
+                )
+        device = next(self.network.parameters()).device
+        for note, boxes in zip(notes, found, strict=True):
+            note.boxes = boxes.detach().to(device, torch.float32, copy=True)
 
     def __call__(self, frame: Tensor) -> Tensor:
         """Run one frame of each stream, (B, ...) as the network takes it, to the network's output."""
@@ -326,6 +377,8 @@ class Stream:
             if saved.get(key) != own:
                 raise ValueError(f"the saved stream {_differs(key, saved.get(key), own)}")
         states = self._fresh()
+        if isinstance(states, States) and states.once:
+            states.notes = [Note() for _ in range(frame_shape[0])]
         device = next(iter(self.network.state_dict().values())).device
         for name, x in tensors.items():
             put(states, name, x.to(device, copy=True))

@@ -14,8 +14,9 @@ class Variant:
 
     gate: around token-wise operations; "reference" compares with each token's last passed value (section 4.1),
         "previous" with the previous frame (STGT). "frame" is one gate for the whole network, before its first block:
-        the tokens that it lets through go through all blocks, attending to the buffered keys of the others, whose
-        last outputs are kept. It needs `rows`.
+        the tokens that it lets through go through all blocks, their queries attending to the buffered keys and values
+        of the others, whose last outputs are kept behind the last block. It needs `rows`. This is what rivals of the
+        paper have in common, which differ in how they select (`evt.eventful.selectors`).
     sparse_qk, sparse_av: update the query-key and the attention-value product sparsely (section 4.2).
     pool: side of the square over which k and v are averaged in global blocks (section 5.3); 1 is none. A last row
         or column that fills no square is left out, as published.

@@ -168,7 +168,7 @@ class Run:
         try:
             with _quietly():
                 if states.once:
-                    tokens = self._once(block, number, x, tokens, turn)
+                    tokens = self._once(self.slots.of_grid(grid, tokens.device), number, x, tokens, turn)
                 else:
                     tokens = block(tokens, states.blocks[number], self.kept.policy, rotary=turn)
                 if number == n - 1:
@@ -181,18 +181,18 @@ class Run:
         self._version = self._handed._version
         return (self._handed,) if family.returns_tuple else self._handed
 
-    def _once(self, block: Any, number: int, x: Tensor, tokens: Tensor, turn: Any) -> Tensor:
-        """Run a block on what was selected before the first one, to the tokens of all."""
+    def _once(self, blocks: Any, number: int, x: Tensor, tokens: Tensor, turn: Any) -> Tensor:
+        """Run a block, by its number, on what was selected before the first one, to the tokens of all."""
         states, policy = self.kept.states, self.kept.policy
         if number == 0:
-            self._tokens, self._selection = states.gate(tokens, policy)
+            self._tokens, self._selection = states.enter(tokens, policy, blocks, turn)
             tokens = tokens.clone()  # which is none of inference mode, and so tells when it is written to
         elif x is not self._handed or x._version != self._version:
             raise ConversionError(
                 "the model, or a hook, does something between its blocks, where the gate 'frame' has selected tokens "
                 "alone; take a variant with gates in each block"
             )
-        self._tokens = block(self._tokens, states.blocks[number], policy, self._selection, turn)
+        self._tokens = blocks[number](self._tokens, states.blocks[number], policy, self._selection, turn)
         if number == len(states.blocks) - 1:
             return states.buffer(self._tokens, self._selection).clone()
         # Where nobody looks at them, old ones will do.

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from evt.errors import ConfigError
-from evt.eventful import Policy, Stream, Variant
+from evt.eventful import Policy, States, Stream, Variant
 from evt.eventful.layout import Grid
 from evt.eventful.stream import kind_of_weights
 from evt.models.foreign.slot import Run, check_finite, running, slotted_originals
@@ -32,8 +32,9 @@ class ModelStream(Stream):
         self._entries: list[tuple[ExitStack, Run]] = []
         super().__init__(network, variant, policy, grid)
 
-    def _fresh(self) -> Any:
-        return super()._fresh() if self.variant.hold else self.network.states(self.variant, self._whole)
+    def _empty(self) -> States:
+        states: States = self.network.states(self.variant, self._whole)
+        return states
 
     def _not_copied(self) -> dict[int, Any]:
         return {**super()._not_copied(), id(self._entries): []}
