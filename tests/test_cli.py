@@ -224,6 +224,7 @@ def test_the_commands_are_listed_without_importing_them() -> None:
         ("reproduce", "table"),
         ("bench", ""),
         ("calibrate", ""),
+        ("occupancy", "model"),
     ],
 )
 def test_every_setting_of_every_choice_has_a_comment(name: str, group: str) -> None:

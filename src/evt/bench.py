@@ -24,7 +24,7 @@ from evt.errors import ConfigError
 from evt.evaluate.race import machine, milliseconds_of_parts, race
 from evt.evaluate.rivals import build_rivals, check_rivals
 from evt.evaluate.speed import DTYPES, Contestant, check_races, inputs_of, operations, record_of
-from evt.evaluate.variants import build_policy, build_variant
+from evt.evaluate.variants import build_policy, build_variant, check_told
 from evt.eventful import VARIANTS
 from evt.files import check_writable, write
 from evt.models.loading import build_model, sees_of
@@ -57,6 +57,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     model, weights = build_model(cfg.model, device)
     model.check(variant)
     policy = build_policy(cfg.policy, variant, model)
+    check_told(policy, detects=False)
     n_frames = cfg.data.get("n_frames")
     # Of a model of clips the frames are cut into views, all of whose steps are run.
     n_inputs = None if sees == "steps" else FRAMES if n_frames is None else n_frames

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from evt.data.loading import WANTED, build_data
 from evt.errors import ConfigError
 from evt.evaluate.classes import warn_of_generated
-from evt.evaluate.variants import build_policy, build_reduction, build_variant
+from evt.evaluate.variants import build_policy, build_reduction, build_variant, check_told
 from evt.eventful import Policy, Variant
 from evt.models.loading import Weights, build_model, sees_of
 from evt.tokens import Reduction
@@ -60,6 +60,7 @@ def build_run(cfg: DictConfig, device: torch.device) -> Chosen:
     model, weights = build_model(cfg.model, device)
     model.check(variant)
     policy = None if sees == "clips" else build_policy(cfg.policy, variant, model)
+    check_told(policy, weights.trained)
     warn_of_generated(weights, data_set)
     what = variant if sees == "clips" else policy
     return Chosen(model, weights, variant, policy, data, f"{cfg.variant.name} {what or ''}".strip())

@@ -154,7 +154,10 @@ def observe(subject: Subject, sample: Any, inputs: Iterable[Tensor] | None = Non
         if rivals is not None:
             dense.append(next(rivals))
     kept = getattr(subject.stream, "kept", None)
-    return seen_of(subject.model if subject.decode else None, sample, steps, dense, kept)
+    seen = seen_of(subject.model if subject.decode else None, sample, steps, dense, kept)
+    if subject.decode:
+        tell(subject.stream, subject.model, [seen])
+    return seen
 
 
 @torch.no_grad()
@@ -186,7 +189,16 @@ def observe_together(
     ]
     of_samples = list(zip(samples, zip(*shares, strict=True), dense or [()] * n, strict=True))
     decoders: Sequence[Model | None] = models or [None]
-    return [[seen_of(model, *of_sample, kept) for of_sample in of_samples] for model in decoders]
+    seen = [[seen_of(model, *of_sample, kept) for of_sample in of_samples] for model in decoders]
+    if models:
+        tell(stream, models[0], seen[0])
+    return seen
+
+
+def tell(stream: Any, model: Any, seen: Sequence[Seen]) -> None:
+    """Say to a stream what was found in its last frames, side by side, if its policy follows that."""
+    if getattr(stream, "listens", False):
+        stream.saw([model.regions(one.prediction, one.sample) for one in seen])
 
 
 def seen_of(

@@ -96,6 +96,19 @@ def _suits(variant: Variant, policy: type) -> bool:
     return getattr(policy, "selects", "tokens") in variant.takes
 
 
+def check_told(policy: Any, detects: bool) -> None:
+    """Refuse a policy that follows what a detector finds where nothing is detected.
+
+    Raises:
+        ConfigError: it does, and nothing is.
+    """
+    if getattr(policy, "looks_at_boxes", False) and not detects:
+        raise ConfigError(
+            f"the policy {policy} follows what a detector finds, and here nothing is detected: python -m evt.run and "
+            "tables do, of a model with trained weights, as model.checkpoint=FILE"
+        )
+
+
 def check_policy(policy: Policy | None, variant: Variant, model: Any) -> None:
     """Refuse a budget of more tokens than a frame of the model has, a policy for other models, and what is none.
 
@@ -109,6 +122,11 @@ def check_policy(policy: Policy | None, variant: Variant, model: Any) -> None:
         raise ConfigError(
             f"{type(policy).__name__} has no {lacking[0]}; a policy needs {', '.join(needed)}, and to be called; see "
             "evt.eventful.Policy"
+        )
+    if getattr(policy, "looks_at_boxes", False) and not hasattr(model, "regions"):
+        raise ConfigError(
+            f"the policy {policy} follows what a detector finds, and this model has none; it must be a ViTDet, as "
+            "model=vitdet"
         )
     try:
         policy.check(model.n_tokens)

@@ -15,7 +15,7 @@ from evt.eventful.policy import (
     TopR,
 )
 from evt.eventful.rotary import Rotary
-from evt.eventful.selectors import Change, Similarity
+from evt.eventful.selectors import Change, Regions, Rollout, Similarity
 from evt.eventful.stream import Stream, state_bytes
 from evt.eventful.variant import VARIANTS, Variant
 
@@ -32,6 +32,8 @@ __all__ = [
     "Past",
     "Policy",
     "Refresh",
+    "Regions",
+    "Rollout",
     "Rotary",
     "Selection",
     "Similarity",

@@ -18,7 +18,8 @@ class Note:
 
     boxes: (n, 5), where the model last said that objects are: x0 y0 x1 y1 in tokens of the grid, from its upper left
         corner on, and the score of each. See `evt.eventful.Stream.saw`.
-    attention: (L, N, N), of the L blocks whose attention is global, in the last frame that was run whole.
+    attention: (L, N, N), of the L blocks whose attention is global, in the last frame that was run whole; from
+        queries (rows) to keys, and as `evt.eventful.selectors.rollout.with_skips` has it.
     """
 
     def __init__(self) -> None:
@@ -82,7 +83,10 @@ class Inside:
         return 1 - F.cosine_similarity(new.float(), kept.float(), dim=-1)
 
     def attention(self) -> Iterator[Tensor]:
-        """Of each video what `Note.attention` is, as the last frame left it, (L, N, N)."""
+        """Of each video, how tokens attended to one another in the last frame, in the L global blocks, (L, N, N).
+
+        See `evt.eventful.fast.FastState.attention`.
+        """
         for stream in range(self.first, self.first + len(self.x)):
             maps = [
                 block.attn.attention(state.attn, stream, self.x.shape[1])

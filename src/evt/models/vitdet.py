@@ -174,6 +174,15 @@ class ViTDet(FrameModel):
         (height, width), (new_height, new_width) = image_size, self.resized(*image_size)
         return torch.tensor([new_width / width, new_height / height] * 2)
 
+    def in_tokens(self, boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """Boxes (n, 4) in a frame of some height and width, in tokens, so that the first is from 0 to 1."""
+        return boxes * self.input_scale(image_size).to(boxes.device) / self.net.patch_size
+
+    def regions(self, found: Detections, frame: Frame) -> Tensor:
+        """What a stream is told of the objects of a frame, (n, 5); see `Stream.saw`."""
+        height, width = frame.image.shape[-2:]
+        return torch.cat([self.in_tokens(found.boxes, (height, width)), found.scores.unsqueeze(-1)], -1)
+
     def normalise(self, image: Tensor) -> Tensor:
         """Normalise a frame (3, h, w) of at most size x size pixels and pad it to (1, 3, size, size) float32."""
         x = (image.to(self.pixel_mean.device, torch.float32) - self.pixel_mean) / self.pixel_std

@@ -4,6 +4,8 @@ They are rivals of the paper, for variants with the gate "frame".
 """
 
 from evt.eventful.selectors.change import Change
+from evt.eventful.selectors.regions import Regions
+from evt.eventful.selectors.rollout import Rollout
 from evt.eventful.selectors.similarity import Similarity
 
-__all__ = ["Change", "Similarity"]
+__all__ = ["Change", "Regions", "Rollout", "Similarity"]
