@@ -111,15 +111,16 @@ reproduce-rlt: $(READY)  ## Run-length tokenization: on real clips, and beside i
 	$(BIN)/python -m evt.reproduce table=table_rlt_page
 	$(BIN)/python scripts/draw_curves.py results/table_rlt.csv results/table_rlt.svg
 
-# REAL: the folder with clips/, davis/ and vid/. ARGS=quick=true looks at few frames.
+# REAL: the folder with clips/ and davis/, and with vid/ if that is there. ARGS=quick=true looks at few frames.
 REAL ?= ../shared/data
 VID_SEQUENCE = vid/ILSVRC2015/Data/VID/val/ILSVRC2015_val_00007010
 .PHONY: reproduce-real
 reproduce-real: real  ## Real weights on real video, beside frame skipping
+	folders='["$${oc.env:REAL}/$(VID_SEQUENCE)"]'; [ -d "$$REAL/$(VID_SEQUENCE)" ] || folders='[]'; \
 	for table in table_real table_real_518; do \
 		$(BIN)/python -m evt.reproduce table=$$table \
-			'data.files=$${oc.env:REAL}/clips' 'data.folders=["$${oc.env:REAL}/$(VID_SEQUENCE)"]' \
-			'data.davis=$${oc.env:REAL}/davis' $(ARGS) || exit 1; \
+			'data.files=$${oc.env:REAL}/clips' "data.folders=$$folders" 'data.davis=$${oc.env:REAL}/davis' \
+			$(ARGS) || exit 1; \
 	done
 
 # SEED and N: other damages, and more.

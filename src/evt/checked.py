@@ -101,9 +101,11 @@ def _in_words(schema: Mapping[str, Any]) -> str:
         if any(kind.get("format") == "path" for kind in kinds):  # a text where a path may be is one
             kinds = [kind for kind in kinds if kind != {"type": "string"}]
         words = [_in_words(kind) for kind in kinds]
-        return (", or " if any("of at" in x or "above" in x or "from" in x for x in words) else " or ").join(
-            words
-        )
+        return (
+            ", or "
+            if any(part in x for x in words for part in ("of at", "above", "from", ", each"))
+            else " or "
+        ).join(words)
     if "const" in schema or "enum" in schema:
         return " or ".join(map(str, schema.get("enum", [schema.get("const")])))
     if schema.get("type") == "array":

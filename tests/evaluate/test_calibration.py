@@ -209,6 +209,8 @@ def test_a_file_that_is_none_is_refused(refused: Refused, file: Path, tmp_path: 
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
         with pytest.raises(DataError, match=f"^{re.escape(f'{path}: {sentence}')}"):
             Calibrated(path)
+    with pytest.raises(DataError, match=r"a folder; `python -m evt.calibrate` writes one"):
+        Calibrated(tmp_path)
     assert f"error: {path}: damaged or edited" in refused(*chosen, f"policy.file={path}")
     assert "policy.file is not set" in refused(*chosen)
 

@@ -98,6 +98,20 @@ def test_staggered_every_token_passes_once_in_k_frames(every: int, r: int, n: in
     assert all(len(x.index) <= 2 * (r + -(-n // every)) for x in chosen)
 
 
+@given(every=st.integers(1, 7), r=st.integers(0, 10), n=st.integers(10, 20), always=st.integers(1, 2))
+def test_a_class_token_takes_no_place_of_one_that_is_due(every: int, r: int, n: int, always: int) -> None:
+    """Tokens that pass in every frame, as a class token does, must not keep others out of their turn."""
+    policy, past, seen = Refresh(r, every, staggered=True), Past(), set()
+    for _ in range(every):
+        error = torch.rand(1, n, 1)
+        error[:, :always] = torch.inf
+        chosen = policy(error, past)
+        past.add(chosen)
+        seen |= set(chosen.index.tolist())
+        assert set(range(always)) <= set(chosen.index.tolist())
+    assert seen == set(range(n))
+
+
 @settings(deadline=None, max_examples=20)
 @given(share=st.sampled_from([0.5, 0.25, 0.1]), seed=st.integers(0, 99), little=st.sampled_from([0.1, 1.0]))
 def test_a_budget_is_kept_in_the_mean(share: float, seed: int, little: float) -> None:

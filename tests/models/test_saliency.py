@@ -80,7 +80,8 @@ def test_the_fast_path_is_exact_in_what_passed_the_gates(r: int) -> None:
 
 def test_variants_that_pool_are_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"^variant.pool is 2, but a converted network knows of no grid of tokens"
+        ConfigError,
+        match=r"^variant.pool is 2, but a network of timm or transformers knows of no grid of tokens",
     ):
         small_model().check(VARIANTS["spatial"])
 

@@ -77,6 +77,8 @@ def test_videos_are_found_and_left_out(tmp_path: Path) -> None:
         RealVideos()
     with pytest.raises(DataError, match="is nowhere, which is not a folder"):
         RealVideos(files="nowhere")
+    with pytest.raises(DataError, match=r"data.folders has nowhere, which is not a folder"):
+        RealVideos(folders=("nowhere",))
 
 
 def test_segments_are_spread_over_a_file(tmp_path: Path) -> None:

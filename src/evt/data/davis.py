@@ -137,6 +137,8 @@ class DAVIS(Sequence[DAVISVideo]):
         listed = _listed(Path(root), split, year, resolution) if names is None else names
         found = list(dict.fromkeys(_folders(pictures) if listed is None else listed))
         if not found:
+            if names is not None:
+                raise DataError("data.names is empty; it must have names of videos, or be null")
             raise DataError(f"{root}: no videos; folders of pictures in {pictures} are needed")
         self._listed = names is None and listed is not None
         self._what = f"DAVIS {year or ''} {split if self._listed else ''}".strip().replace("  ", " ")

@@ -46,6 +46,9 @@ class RealVideos(list[Video]):
                 raise DataError(f"data.files is {files}, which is not a folder; a folder of videos is needed")
             paths = (path for path in videos_in(Path(files)) if path.name not in leave_out)
             found += [segment for path in paths for segment in _segments(path, n_frames, segments)]
+        for path in folders:
+            if not Path(path).is_dir():
+                raise DataError(f"data.folders has {path}, which is not a folder; one of pictures is needed")
         found += [
             FrameFolder(path, n_frames=n_frames) for path in folders if Path(path).name not in leave_out
         ]

@@ -59,7 +59,8 @@ class Calibration:
             OSError: it cannot be read.
         """
         if not path.is_file():
-            raise DataError(f"{path}: there is no such file; `python -m evt.calibrate` writes one")
+            what = "a folder" if path.is_dir() else "there is no such file"
+            raise DataError(f"{path}: {what}; `python -m evt.calibrate` writes one")
         try:
             content = json.loads(path.read_bytes())
             sha256 = content.pop("sha256")

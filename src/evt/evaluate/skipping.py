@@ -83,8 +83,8 @@ def held(dense: Iterable[Step], policy: Every) -> Iterator[Step]:
     for step in dense:
         number = 0 if step.first else number + 1
         if number == 0 or policy.due(number):
-            last = step
-            yield step
+            last = replace(step, nbytes=step.output.nbytes)  # what is held
+            yield last
         else:
             yield replace(last, ops=Counter(), seconds=0.0, first=False)
 

@@ -222,7 +222,10 @@ class Refresh(TopR):
             return top(norm, r if turn else n_tokens)
         norm[:, turn :: self.every] = math.inf
         due = len(range(turn, n_tokens, self.every))
-        return top(norm, min(n_tokens, r + due))
+        must = int(
+            norm.isinf().sum(-1).max()
+        )  # class tokens, too, which may not take the place of one that is due
+        return top(norm, min(n_tokens, max(r + due, must)))
 
 
 class Threshold:

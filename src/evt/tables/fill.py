@@ -25,11 +25,11 @@ class Work(Protocol):
     """A table at work; of its parts, each is measured apart.
 
     parts: what is handed to `measure`; can be written as JSON.
-    weights: the sha256 of all trained weights and files of policies that figures depend on.
+    read: all that figures depend on beside the settings: the sha256 of trained weights, files of policies, and data.
     """
 
     parts: Sequence[Any]
-    weights: Sequence[str | None]
+    read: Sequence[str | None]
 
     def measure(self, part: Any, /) -> Any:
         """The figures of a part; can be written as JSON."""
@@ -66,7 +66,7 @@ def fill(cfg: DictConfig, folder: Path) -> tuple[list[FilledTable], Ledger]:
         cfg = OmegaConf.merge(cfg, quick_form(cfg))  # type: ignore[assignment]
     job = job_of(cfg)
     table, work = _opened(job, folder)
-    key = json.dumps([evt.__version__, code_of(cfg), work.weights, job])
+    key = json.dumps([evt.__version__, code_of(cfg), work.read, job])
     ledger = Ledger(folder / "parts.jsonl")
     if table.batch is not None:
         bar = tqdm(total=len(work.parts), desc=cfg.table.name, unit="sample")
@@ -118,5 +118,5 @@ def said(cfg: DictConfig, notes: Mapping[str, str], **facts: Any) -> list[str]:
                 f"the note {name} of {cfg.table.name} is {note!r}; in braces it may have "
                 f"{', '.join(['cfg', *facts])}, and what these have"
             ) from error
-        found.append(re.sub(r"(?<![\d.])1 ((?:\w+ )?(?:video|clip|frame|view))s\b", r"1 \1", text))
+        found.append(re.sub(r"(?<![\d.])1 ((?:\w+ )?(?:video|clip|frame|view|segment))s\b", r"1 \1", text))
     return found

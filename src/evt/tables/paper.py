@@ -26,7 +26,16 @@ from evt.models.loading import Weights, build_model
 from evt.settings import changed
 from evt.tables.fill import said
 from evt.tables.filled import FilledTable
-from evt.tables.points import Point, agreement, check_columns, checked_run, files_read, paper_table, points_of
+from evt.tables.points import (
+    Point,
+    agreement,
+    check_columns,
+    checked_run,
+    data_read,
+    files_read,
+    paper_table,
+    points_of,
+)
 
 SCALE = {"gflops": 1e9, "tflops": 1e12}
 """Operations in one unit of a column."""
@@ -118,7 +127,8 @@ class PaperWork:
         weights = "trained weights" if self._trained else f"seeded weights (seed {cfg.model.seed})"
         self._notes = said(cfg, table.accuracy_notes if self._accuracy else table.notes, weights=weights)
         loaded = filter(self._is_there, self._points) if self._trained else []
-        self.weights = [*(self._model(point)[1].sha256 for point in loaded), *files_read(self._points)]
+        weights_read = (self._model(point)[1].sha256 for point in loaded)
+        self.read = [data_read(self._data or ()), *weights_read, *files_read(self._points)]
 
     def _settings(self, size: Any, fine_tuned: Path | None) -> DictConfig:
         """The settings of a model."""
@@ -166,7 +176,7 @@ class PaperWork:
             data, weights = [next((v for v in data if len(v) > 1), data[0])], Weights("")
         chosen = Chosen(model, weights, variant, policy, data, point.label)
         ledger = Ledger(self._folder / f"{WANTED[model.sees]}.jsonl")
-        key = f"{evt.__version__} {code_of(self._cfg)} {part} {self.weights} {self._cfg}"
+        key = f"{evt.__version__} {code_of(self._cfg)} {part} {self.read} {self._cfg}"
         metrics, files = measure(chosen, ledger, key, self._cfg.data.get("on_error", "fail"))
         for name in files.keys() & {"left_out.txt"}:
             write(self._folder / name, files[name])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -134,6 +135,11 @@ def checked_run(point: Point, model: Any) -> tuple[Any, Any]:
     except ConfigError as error:
         raise ConfigError(f"the point {point.label}: {error}") from error
     return variant, policy
+
+
+def data_read(units: Iterable[Any]) -> str:
+    """The sha256 of videos' or clips' names and fingerprints, which change with what they show."""
+    return hashlib.sha256("\n".join(f"{x.name}\t{x.fingerprint}" for x in units).encode()).hexdigest()
 
 
 def files_read(points: Sequence[Point]) -> list[str]:

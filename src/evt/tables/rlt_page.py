@@ -70,7 +70,7 @@ class PageWork:
     """See `evt.tables.fill.Work`; the one part is the time of a training step."""
 
     parts = ("training",)
-    weights = ()
+    read = ()
 
     def __init__(self, table: PageTable, cfg: DictConfig) -> None:
         self._table, self._cfg = table, cfg

@@ -89,7 +89,7 @@ class TokensWork:
         self._shapes, _ = build_model(changed(cfg.model, checkpoint=None), torch.device("meta"))
         self.parts = [(path.name, path.stat().st_size, fps) for path in paths for fps in table.fps]
         self._notes = said(cfg, table.notes, model=self._model, machine=machine(self._device))
-        self.weights = [machine(self._device), weights.sha256]
+        self.read = [machine(self._device), weights.sha256]
 
     def measure(self, part: tuple[str, int, float]) -> list[dict[str, Any]]:
         """See `evt.tables.fill.Work`; a row for each threshold."""

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from evt.build import build
 from evt.data.loading import WANTED, build_data
 from evt.device import build_device
-from evt.errors import ConfigError
+from evt.errors import ConfigError, DataError
 from evt.evaluate.classes import class_names
 from evt.evaluate.side_by_side import SideBySide
 from evt.evaluate.trace import Seen
@@ -31,7 +31,15 @@ from evt.tables.fill import said
 from evt.tables.filled import FilledTable
 from evt.tables.metrics import Metric
 from evt.tables.paired import Row, compared, compared_names, covariance
-from evt.tables.points import Point, check_columns, checked_run, files_read, points_of, policy_columns
+from evt.tables.points import (
+    Point,
+    check_columns,
+    checked_run,
+    data_read,
+    files_read,
+    points_of,
+    policy_columns,
+)
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +125,8 @@ class SampleWork:
         self._check_names(points)
         model, weights = self._model(self._points[0])
         self._notes = said(cfg, table.notes, model=model, weights=weights)
-        self.weights = [*(weights.sha256 for _, weights in self._models.values()), *files_read(self._points)]
+        loaded = (weights.sha256 for _, weights in self._models.values())
+        self.read = [data_read(self.parts), *loaded, *files_read(self._points)]
 
     def _check_names(self, points: Sequence[Point]) -> None:
         """Refuse two things of one name, and points that could not be told apart.
@@ -223,10 +232,20 @@ class SampleWork:
 
     @torch.no_grad()
     def measure(self, batch: Sequence[int]) -> list[list[list[Any]]]:
-        """For each point and metric a record of each sample."""
+        """For each point and metric a record of each sample.
+
+        Raises:
+            DataError: a video has no later frame.
+        """
         model = self._model(self._points[0])[0]
         units = [self.parts[i] for i in batch]
         moments = list(zip(*(unit if model.sees == "frames" else [unit] for unit in units), strict=True))
+        for unit, frames in zip(units, zip(*moments, strict=True), strict=True):
+            if model.sees == "frames" and all(frame.first for frame in frames):
+                raise DataError(
+                    f"{unit.name}: each of its {len(frames)} frames begins a sequence of its own, being of another "
+                    "size than the one before; tables need later frames"
+                )
         first, every = self._table.detect_from, self._table.detect_every
         detected = [] if first is None else range(first, len(moments), every)
         beside = any(metric.beside for metric in self._metrics)

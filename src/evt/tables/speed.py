@@ -96,7 +96,7 @@ class SpeedWork:
         data = Path(str(cfg.data.get("path", cfg.data.name))).name
         self._notes = said(cfg, table.notes, machine=machine(self._device), data=data)
         self.parts = [(dtype, rows) for dtype in table.dtypes for rows in races]
-        self.weights = [machine(self._device), *files_read(self._points)]  # times depend on the machine
+        self.read = [machine(self._device), *files_read(self._points)]  # times depend on the machine
 
     def _settings(self, point: Point) -> DictConfig:
         models = {self._cfg.model.name: self._cfg.model, **self._cfg.table.models}

@@ -19,6 +19,7 @@ from evt.models.foreign.libraries import library
 from evt.models.foreign.own import OwnModel, Pixels, TimmModel, TransformersModel
 from evt.tables import fill
 from tests.commands import Refused, command
+from tests.data.test_frames import write_frames
 from tests.models.foreign.test_convert import library as installed
 from tests.models.foreign.test_whole import CLASSIFIER
 from tests.videos import write_video
@@ -221,7 +222,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(refused: Refused, tmp_path: Pat
         *arguments, "model.size=70"
     )
     said = refused(*arguments, "variant=spatial", "policy=none")
-    assert "variant.pool is 2, but a converted network knows of no grid" in said
+    assert "variant.pool is 2, but a network of timm or transformers knows of no grid" in said
     with pytest.raises(ConversionError, match="ResNet cannot be converted"):
         TimmModel("resnet18")
     save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors")
@@ -275,12 +276,16 @@ def test_a_library_that_is_not_there_is_told_with_how_to_install_it(monkeypatch:
 
 
 def test_a_table_of_agreement_is_of_any_model_and_of_trained_weights_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refused: Refused
 ) -> None:
-    # In this process, where transformers can be imported; others are tested with the pool.
-    monkeypatch.setattr(
-        fill, "in_batches", lambda run, n, size, *rest: [run(range(i, i + 1)) for i in range(n)]
-    )
+    keys = []
+
+    def in_batches(run: Any, n: int, size: int, ledger: object, key: str, *rest: object) -> list[Any]:
+        """In this process, where transformers can be imported; others are tested with the pool."""
+        keys.append(key)
+        return [run(range(i, i + 1)) for i in range(n)]
+
+    monkeypatch.setattr(fill, "in_batches", in_batches)
     saved(tmp_path / "m")
     (tmp_path / "clips").mkdir()
     write_video(tmp_path / "clips/a.mp4", n_frames=6, fps=10)
@@ -307,6 +312,21 @@ def test_a_table_of_agreement_is_of_any_model_and_of_trained_weights_alone(
     assert errors[0] == 0
     assert min(errors[1:]) > 0
     assert rows["gflops"] < base["gflops"]
+    assert base["state_mb"] == 0
+    assert skip["state_mb"] == pytest.approx(17 * 32 * 4 / 1e6)  # the features that it holds
+    # A run that goes on must not take what it measured of a video for what another of its name would give.
+    fill._opened.cache_clear()
+    command(monkeypatch, reproduce.reproduce, *arguments)
+    write_video(tmp_path / "clips/a.mp4", n_frames=7, fps=10)
+    fill._opened.cache_clear()
+    command(monkeypatch, reproduce.reproduce, *arguments)
+    assert keys[0] == keys[1] != keys[2]
+    sizes = [(64, 96), (48, 64)] * 2
+    folder = write_frames(tmp_path / "sizes", [f"{i}.png" for i in range(4)], sizes)
+    own = [x for x in arguments if not x.startswith("data.files")]
+    with pytest.raises(SystemExit):
+        command(monkeypatch, reproduce.reproduce, *own, f"data.folders=[{folder}]", "data.files=null")
+    assert "sizes: each of its 4 frames begins a sequence of its own" in capsys.readouterr().err
 
 
 def test_whole_models_are_refused_where_features_are_compared() -> None:

@@ -131,7 +131,8 @@ class Converted(nn.Module):
         """
         if variant.pool > 1 and self.slots.family.form == "BNC":
             raise ConfigError(
-                f"variant.pool is {variant.pool}, but a converted network knows of no grid of tokens; it must be 1"
+                f"variant.pool is {variant.pool}, but a network of timm or transformers knows of no grid of "
+                "tokens here; it must be 1"
             )
 
     def stream(
