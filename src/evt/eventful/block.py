@@ -152,12 +152,14 @@ class States:
     cells: of the picture that each token's output is of, where it is to be moved (see `evt.eventful.motion`).
     grid: rows and columns of the last tokens, where they are known to form one.
     notes: of each stream, where one selection is made a frame.
+    num_prefix_tokens: see `Block`.
     """
 
     def __init__(self, blocks: list[BlockState], variant: Variant, num_prefix_tokens: int) -> None:
         frame = variant.gate == "frame"
         self.gate = Gate(num_prefix_tokens, relative=True) if frame else no_gate
         self.blocks = blocks
+        self.num_prefix_tokens = num_prefix_tokens
         self.buffer = Buffer() if frame else no_buffer
         self.between: list[Buffer] = []
         self.cells: Tensor | None = None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from evt.eventful.block import States
 from evt.eventful.inside import Note
@@ -91,39 +93,53 @@ class Stream:
             networks, or one that moves tokens which form no grid; when called, what is no frame, one of another shape
             than the one the stream was flushed with, weights that were moved or rounded since, a frame on another
             device, or one with values that are not finite, all of which leave the stream as it was, or a frame of
-            which the network makes such values.
+            which the network makes such values, or tokens that do not form the grid.
     """
 
     def __init__(
         self, network: Network, variant: Variant, policy: Policy | None = None, grid: Grid | None = None
     ) -> None:
-        if policy is not None and (isinstance(policy, type) or not hasattr(policy, "selects")):
-            raise ValueError(f"policy is {policy!r}; it must be a policy, such as TopR(r=64)")
-        if (policy is None) is not (variant.takes == ()) or (policy and policy.selects not in variant.takes):
-            needs = " or ".join(variant.takes)
-            needs = f"needs a policy that selects {needs}" if needs else "takes no policy"
-            given = f"{policy}, which selects {policy.selects}," if policy else "none"
-            such = " or ".join(SUCH_AS[selects] for selects in variant.takes)
-            such = f"; take {such}" if such else ""
-            raise ValueError(f"this variant {needs}; {given} was given{such}")
-        self._grid = grid or getattr(network, "grid", None)
+        self.network = network
+        self.variant = variant
+        self._grid = getattr(network, "grid", None) if grid is None else _checked(grid)
+        self.policy = policy
         if variant.move and self._grid is None:
             raise ValueError(
                 "variant.move is true, but the tokens of this network form no grid that is known; say grid=(rows, "
                 "columns) of the last of them, or take a variant that moves nothing"
             )
+        self._recall: Callable[[], None] | None = None
+        self.reset()
+
+    @property
+    def policy(self) -> Policy | None:
+        """Which tokens pass the gates, or which frames are run.
+
+        Raises:
+            ValueError: it is set to none that the variant takes, or to one for other networks.
+        """
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: Policy | None) -> None:
+        if policy is not None and (isinstance(policy, type) or not hasattr(policy, "selects")):
+            raise ValueError(f"policy is {policy!r}; it must be a policy, such as TopR(r=64)")
+        takes = self.variant.takes
+        if (policy is None) is not (takes == ()) or (policy and policy.selects not in takes):
+            needs = " or ".join(takes)
+            needs = f"needs a policy that selects {needs}" if needs else "takes no policy"
+            given = f"{policy}, which selects {policy.selects}," if policy else "none"
+            such = " or ".join(SUCH_AS[selects] for selects in takes)
+            such = f"; take {such}" if such else ""
+            raise ValueError(f"this variant {needs}; {given} was given{such}")
         if getattr(policy, "needs_grid", False) and self._grid is None:
             raise ValueError(
                 f"{policy} looks at where tokens are, but the tokens of this network form no grid that is known; say "
                 "grid=(rows, columns) of the last of them"
             )
         if fits := getattr(policy, "fits", None):
-            fits(network, variant)
-        self.network = network
-        self.variant = variant
-        self.policy = policy
-        self._recall: Callable[[], None] | None = None
-        self.reset()
+            fits(self.network, self.variant)
+        self._policy = policy
 
     def reset(self) -> None:
         """Forget all frames; the next one is a flush."""
@@ -241,6 +257,8 @@ class Stream:
             raise ValueError(
                 f"the frame is of {frame.dtype}; it must be of floating-point numbers, as the network wants them"
             )
+        if not frame.numel():
+            raise ValueError(f"the frame is of shape {tuple(frame.shape)}, and empty; no side may be 0")
         if self._shape is not None and frame.shape != self._shape:
             raise ValueError(
                 f"this stream holds a frame of shape {tuple(self._shape)} and was given one of shape "
@@ -263,9 +281,10 @@ class Stream:
         kind = kind_of_weights(self.network)
         if self._shape is not None and kind != self._kind:
             now, was = ("{} on {}".format(*x) for x in (kind, self._kind))
+            move = ", or save the stream by state_dict() before they are moved, and load it after that"
             raise ValueError(
-                f"the weights are {now}, and were {was} when this stream was flushed; call reset(), or save the "
-                "stream by state_dict() before they are moved, and load it after that"
+                f"the weights are {now}, and were {was} when this stream was flushed; call reset()"
+                + (move if kind[0] == self._kind[0] else "")
             )
         if device != kind[1]:
             raise ValueError(f"the frame is on {device}, but the weights are on {kind[1]}")
@@ -315,6 +334,8 @@ class Stream:
             return passed[-1]
 
         out = self._run(frame, self.policy if isinstance(states, Held) else noted)  # type: ignore[arg-type]
+        if states.cells is None:
+            self._check_grid(out)
         if states.cells is None or (isinstance(states, Held) and states.output is not before):
             states.cells = now
             return out
@@ -325,6 +346,22 @@ class Stream:
             return out
         return moved(out, shifts(states.cells, now, self._grid))
 
+    def _check_grid(self, out: Any) -> None:
+        """Refuse an output that is no tokens of the grid, with those before them that stand for no place."""
+        assert self._grid is not None
+        if not isinstance(out, Tensor) or out.dim() != 3:
+            what = f"of shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+            raise ValueError(
+                f"variant.move is true, but what the network gives is {what}; it must be tokens (B, N, D)"
+            )
+        rows, columns = self._grid
+        n = out.shape[1] - self.network.states(self.variant.dense).num_prefix_tokens
+        if rows * columns != n:
+            raise ValueError(
+                f"grid is ({rows}, {columns}), but {n} tokens of a frame stand for a place in it; rows x columns "
+                "must be as many"
+            )
+
     def _skip(self, frame: Tensor, held: Held) -> Tensor:
         """The network's output of a frame that is due, else what it was."""
         policy: Any = self.policy  # that selects frames
@@ -333,8 +370,9 @@ class Stream:
             held.output = self.network(frame, self.network.states(self.variant.dense), None)
         held.frames = torch.tensor(number + 1)
         assert held.output is not None
-        # Whoever writes to the output must not write to what is held; what is no tensor is handed out as it is.
-        return held.output.clone() if isinstance(held.output, Tensor) else held.output
+        # Whoever writes to the output must not write to what is held.
+        out: Tensor = tree_map_only(Tensor, Tensor.clone, held.output)
+        return out
 
     @property
     def nbytes(self) -> int:
@@ -342,9 +380,18 @@ class Stream:
         return sum(x.numel() * x.element_size() for _, _, _, x in tensors_of(self.states))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """A copy of what the stream keeps between frames, by name, to be saved. Empty before the first frame."""
+        """A copy of what the stream keeps between frames, by name, to be saved. Empty before the first frame.
+
+        Raises:
+            ValueError: it holds what is no tensor, as frame skipping does of a model that gives something else.
+        """
         if self._shape is None:
             return {}
+        if isinstance(self.states, Held) and not isinstance(self.states.output, Tensor):
+            raise ValueError(
+                f"this stream holds a {type(self.states.output).__name__}, and one that holds a tensor alone can be "
+                "saved; convert the backbone alone, or let a new stream begin with a flush"
+            )
         tensors = {
             name: x.clone(memory_format=torch.contiguous_format) for name, _, _, x in tensors_of(self.states)
         }
@@ -434,6 +481,21 @@ def _not_finite(x: Tensor) -> int:
     return 0 if x.is_meta or x.isfinite().all() else int((~x.isfinite()).sum())
 
 
+def _checked(grid: Any) -> Grid:
+    """Rows and columns, as they were given.
+
+    Raises:
+        ValueError: they are none.
+    """
+    try:
+        rows, columns = grid
+        if min(rows, columns) >= 1:
+            return operator.index(rows), operator.index(columns)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"grid is {grid!r}; it must be (rows, columns), two whole numbers of at least 1")
+
+
 def _differs(key: str, saved: Any, own: Any) -> str:
     """In words, what a saved stream says of itself and what is so."""
     if key == "format":
@@ -465,20 +527,27 @@ def _as_tensor(text: str) -> Tensor:
 
 
 def put(states: Any, name: str, x: Tensor) -> None:
-    """Set a tensor of a state object, by the name that `tensors_of` gives it."""
+    """Set a tensor of a state object, by the name that `tensors_of` gives it.
+
+    Raises:
+        ValueError: it has no place of that name.
+    """
     *path, attribute = name.split(".")
     owner = states
-    for key in path:
-        owner = owner[int(key)] if isinstance(owner, list) else getattr(owner, key)
+    try:
+        for key in path:
+            owner = owner[int(key)] if isinstance(owner, list) else getattr(owner, key)
+    except (AttributeError, IndexError, ValueError) as error:
+        raise ValueError(f"the saved stream keeps {name}, which this one does not") from error
     setattr(owner, attribute, x)
 
 
 def tensors_of(state: Any, prefix: str = "") -> Iterator[tuple[str, Any, str, Tensor]]:
     """Every tensor below a state object: dotted name, owner, attribute, and the tensor."""
-    items: Any = enumerate(state) if isinstance(state, list) else vars(state).items()
+    items: Any = enumerate(state) if isinstance(state, list | tuple) else vars(state).items()
     for key, value in items:
         name = f"{prefix}{key}"
         if isinstance(value, Tensor):
             yield name, state, key, value
-        elif isinstance(value, list) or hasattr(value, "__dict__"):
+        elif isinstance(value, list | tuple) or hasattr(value, "__dict__"):
             yield from tensors_of(value, f"{name}.")

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 import evt
 from evt.errors import ConfigError, ConversionError
+from evt.eventful.policy import Thresholds
 from evt.models.foreign.examples import EXAMPLES
-from tests.models.foreign.test_convert import DINOV2, PLAIN, built
+from tests.models.foreign.test_convert import DINOV2, PLAIN, VITDET, built
 
 GRID = (4, 4)
 
@@ -172,6 +174,96 @@ def test_with_its_grid_a_network_moves_its_tokens() -> None:
             pass
     with pytest.raises(ConfigError, match=r"form no grid that is known; say grid=\(rows, columns\)"):
         net.stream("skip_moved", evt.Every(9))
+
+
+@pytest.mark.parametrize("grid", [(4,), "44", (4.0, 4.0), (0, 16), 16])
+def test_what_is_no_grid_is_told(grid: Any) -> None:
+    _, net = converted()
+    with pytest.raises(ConfigError, match=r"^grid is .*; it must be \(rows, columns\), two whole numbers"):
+        net.stream("skip_moved", evt.Every(9), grid=grid)
+
+
+@pytest.mark.parametrize(("variant", "policy"), [("frame_moved", evt.TopR(0)), ("skip_moved", evt.Every(9))])
+def test_a_grid_is_held_to_the_tokens(variant: str, policy: Any) -> None:
+    """Without the class token; else tokens would be moved as if they stood elsewhere."""
+    _, net = converted()
+    frame = PLAIN.pictures(1, GRID)
+    for grid in ((3, 4), (1, 17), (8, 8)):
+        with pytest.raises(
+            ValueError, match=r"^grid is \(\d, \d+\), but 16 tokens of a frame stand for a place"
+        ):
+            net.stream(variant, policy, grid=grid)(frame)
+    maps = evt.convert(built(VITDET)).stream(variant, policy, grid=GRID)
+    with pytest.raises(
+        ValueError, match=r"what the network gives is of shape \(1, 32, 4, 4\); it must be tokens"
+    ):
+        maps(VITDET.pictures(1, GRID))
+
+
+def test_a_policy_that_is_set_later_is_looked_at() -> None:
+    _, net = converted()
+    stream = net.stream("rows", r=4)
+    for policy, sentence in (
+        (
+            evt.Every(2),
+            r"needs a policy that selects tokens; Every\(2, phase=0\), which selects frames, was given",
+        ),
+        (None, "needs a policy that selects tokens; none was given"),
+        (evt.TopR, "it must be a policy, such as TopR"),
+        (Thresholds([1.0]), "policy.h has 1 thresholds, but this variant has 6 gates here"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            stream.policy = policy
+        assert stream.policy.r == 4
+    stream.policy = evt.TopR(5)
+
+
+class Several(nn.Module):
+    """A model that gives more than one tensor, in lists, tuples and dictionaries."""
+
+    def __init__(self, backbone: Any, form: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.backbone, self.form = backbone, form
+
+    def forward(self, frame: Tensor) -> Any:
+        return self.form(self.backbone(frame))
+
+
+@pytest.mark.parametrize("form", [lambda x: (x, [x]), lambda x: [x], lambda x: {"x": x}])
+def test_who_writes_to_what_is_no_tensor_writes_to_nothing_that_is_held(form: Any) -> None:
+    net = evt.convert(Several(built(PLAIN), form))
+    frame, stream = PLAIN.pictures(1, GRID), net.stream("skip", evt.Every(3))
+    for tensor in tree_leaves(stream(frame)):
+        tensor.zero_()
+    assert all(tensor.any() for tensor in tree_leaves(stream(frame)))
+    with pytest.raises(
+        ValueError, match=r"this stream holds a .*, and one that holds a tensor alone can be saved"
+    ):
+        stream.state_dict()
+
+
+def test_a_frame_of_nothing_is_told() -> None:
+    model = built(DINOV2)
+    nothing, stream = torch.zeros(0, 3, 56, 56), evt.convert(model).stream("rows", r=4)
+    with pytest.raises(ValueError, match=r"the frame is of shape \(0, 3, 56, 56\), and empty"):
+        stream(nothing)
+    with pytest.raises(ValueError, match=r"the tokens of the frame are of shape \(0, 17, 32\)"), stream:
+        model(pixel_values=nothing)
+
+
+def test_what_is_said_of_weights_that_were_rounded_is_so() -> None:
+    """Those that are of another type are others, so that a saved stream is of no use to them."""
+    model, net = converted()
+    frame, stream = PLAIN.pictures(1, GRID), net.stream("rows", r=4)
+    stream(frame)
+    saved = stream.state_dict()
+    model.double()
+    with pytest.raises(ValueError, match=r"were torch.float32 on cpu when .*; call reset\(\)$"):
+        stream(frame)
+    with pytest.raises(ValueError, match="its weights are not this network's"):
+        stream.load_state_dict(saved)
+    stream.reset()
+    stream(frame.double())
 
 
 @pytest.mark.parametrize("given", [None, "vit_base_patch16_224", {"weight": torch.zeros(1)}])

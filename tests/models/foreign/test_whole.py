@@ -180,20 +180,23 @@ def test_gradients_of_a_head() -> None:
     assert stream.nbytes > 0
 
 
-def test_streams_that_were_entered_go_on() -> None:
-    """In another `with`, and when they were saved and loaded."""
-    model, video = built(CLASSIFIER), video_of(CLASSIFIER)
+@pytest.mark.parametrize("variant", ["rows", "frame"])
+@pytest.mark.parametrize("example", [CLASSIFIER, DINOV2], ids=str)
+def test_streams_that_were_entered_go_on(example: Example, variant: str) -> None:
+    """In another `with`, and when they were saved and loaded; of a backbone, too, with what is between its blocks."""
+    model, video = built(example), video_of(example)
     net = converted(model)
-    with net.stream("rows", r=4) as whole:
-        expected = [model(frame).logits for frame in video][-1]
+    with net.stream(variant, evt.TopR(4)) as whole:
+        expected = [model(pixel_values=frame)[0] for frame in video][-1]
     assert whole.state_dict()
-    with net.stream("rows", r=4) as begun:
-        [model(frame) for frame in video[:-1]]
-    loaded = net.stream("rows", r=4)
+    with net.stream(variant, evt.TopR(4)) as begun:
+        [model(pixel_values=frame) for frame in video[:-1]]
+    loaded = net.stream(variant, evt.TopR(4))
     loaded.load_state_dict(begun.state_dict())
+    assert loaded.nbytes == begun.nbytes
     for stream in (begun, loaded):
         with stream:
-            assert torch.equal(model(video[-1]).logits, expected)
+            assert torch.equal(model(pixel_values=video[-1])[0], expected)
 
 
 def test_dense_it_is_the_models_own_code_and_counted() -> None:

@@ -117,7 +117,7 @@ class Converted(nn.Module):
         between: what each block gives may be asked for, not that of the last alone; None where the model is `whole`.
         """
         if variant.gate is None and variant.pool == 1:
-            return States([], variant, 0)
+            return States([], variant, self.blocks[0].num_prefix_tokens)  # type: ignore[arg-type]
         states = self.blocks.states(variant)
         if states.once and (self.whole if between is None else between):
             states.between = [Buffer() for _ in states.blocks[1:]]

@@ -36,6 +36,17 @@ class ModelStream(Stream):
         states: States = self.network.states(self.variant, self._whole)
         return states
 
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Continue where a saved stream stopped, that was entered or not; see `Stream`."""
+        before = self._whole
+        if tensors and not self._entries:
+            self._whole = self.network.whole or any(str(name).startswith("between.") for name in tensors)
+        try:
+            super().load_state_dict(tensors)
+        except BaseException:
+            self._whole = before
+            raise
+
     def _not_copied(self) -> dict[int, Any]:
         return {**super()._not_copied(), id(self._entries): []}
 
@@ -91,6 +102,8 @@ class ModelStream(Stream):
                 "called before"
             )
         self.check_weights(tokens.device)
+        if not tokens.numel():
+            raise ValueError(f"the tokens of the frame are of shape {tuple(tokens.shape)}; no side may be 0")
         check_finite(tokens, "{} of the frame's values are NaN or infinite; all must be finite")
         self._shape, self._kind = tokens.shape, kind_of_weights(self.network)
 
