@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import io
+import pickle
 import re
 from collections.abc import Callable
 from typing import Any
@@ -264,6 +266,19 @@ def test_what_is_said_of_weights_that_were_rounded_is_so() -> None:
         stream.load_state_dict(saved)
     stream.reset()
     stream(frame.double())
+
+
+@pytest.mark.parametrize("save", [lambda x: torch.save(x, io.BytesIO()), pickle.dumps])
+def test_what_cannot_be_pickled_says_what_to_do(save: Callable[[Any], Any]) -> None:
+    model, net = converted()
+    sentence = r"by evt cannot be pickled: save model.state_dict\(\), and convert"
+    with pytest.raises(ConversionError, match=sentence):
+        save(net)
+    with net.stream("rows", r=4):
+        model.forward_features(PLAIN.pictures(1, GRID))
+        with pytest.raises(ConversionError, match=sentence):
+            save(model)
+    save(model)
 
 
 @pytest.mark.parametrize("given", [None, "vit_base_patch16_224", {"weight": torch.zeros(1)}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from inspect import signature
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -277,7 +278,33 @@ def slotted(cls: Any) -> Any:
 
     # It goes by the same name, since that is what it is outside of runs.
     names = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
-    return type(cls.__name__, (cls,), {**names, "forward": forward, "is_slotted": True})
+    methods = {
+        "forward": forward,
+        "__reduce_ex__": _not_pickled,
+        "__copy__": _copy,
+        "__deepcopy__": _deepcopy,
+    }
+    return type(cls.__name__, (cls,), {**names, **methods, "is_slotted": True})
+
+
+def _not_pickled(block: nn.Module, protocol: int) -> NoReturn:
+    raise ConversionError(
+        "what was converted by evt cannot be pickled: save model.state_dict(), and convert the model that it is "
+        "loaded into; a model within a stream that was entered is pickled outside of it"
+    )
+
+
+# By what is not to be pickled, modules are copied, too, if they have no methods for that.
+def _copy(block: nn.Module) -> nn.Module:
+    other = type(block).__new__(type(block))
+    other.__setstate__(vars(block))
+    return other
+
+
+def _deepcopy(block: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    memo[id(block)] = other = type(block).__new__(type(block))
+    other.__setstate__(copy.deepcopy(vars(block), memo))
+    return other
 
 
 _lock = Lock()
