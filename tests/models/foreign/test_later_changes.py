@@ -95,6 +95,23 @@ def test_models_that_were_changed_are_not_run_as_they_were(change: Callable[[Any
         pass
 
 
+def test_what_is_refused_leaves_a_stream_as_it_was() -> None:
+    model, net = converted()
+    frame = PLAIN.pictures(1, GRID)
+    stream, skipping = net.stream("rows", r=4), net.stream("skip", evt.Every(9))
+    for run in (stream, skipping):
+        run(frame)
+    train(model)
+    for run in (stream, skipping):
+        with pytest.raises(ConversionError, match="since it was converted"):
+            run(frame)
+    model.eval()
+    with evt.count_ops() as ops:
+        skipping(frame)
+    assert not ops
+    assert stream.flushed
+
+
 def test_what_is_done_while_a_stream_is_entered_is_seen() -> None:
     model, net = converted()
     frame = PLAIN.pictures(1, GRID)

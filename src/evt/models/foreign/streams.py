@@ -36,6 +36,15 @@ class ModelStream(Stream):
         states: States = self.network.states(self.variant, self._whole)
         return states
 
+    def check(self, frame: Tensor) -> None:
+        """Refuse a frame that cannot be run; see `Stream`.
+
+        Raises:
+            ConversionError: the model was changed since it was converted, see `Original`.
+        """
+        self.network.slots.original.check()
+        super().check(frame)
+
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
         """Continue where a saved stream stopped, that was entered or not; see `Stream`."""
         before = self._whole
