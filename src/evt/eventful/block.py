@@ -12,7 +12,7 @@ from evt.eventful.attention import Attention, AttentionState
 from evt.eventful.counting import Linear, add
 from evt.eventful.gate import Buffer, Gate, STGTGate, no_buffer, no_gate
 from evt.eventful.inside import Inside, Note
-from evt.eventful.layout import Grid
+from evt.eventful.layout import Grid, check_grid
 from evt.eventful.policy import Policy, Selection
 from evt.eventful.rotary import Rotary
 from evt.eventful.variant import Variant
@@ -179,9 +179,14 @@ class States:
         """Let the tokens of a frame into the network, (B, N, D), those that are selected where that is done once.
 
         For what is returned, see `Gate`; `rotary` is of the first of the blocks.
+
+        Raises:
+            ValueError: see `Gate`; the policy looks at the grid, and that is not of these tokens.
         """
         if not self.once:
             return x, None
+        if self.grid is not None and getattr(policy, "needs_grid", False):
+            check_grid(self.grid, x.shape[1] - self.num_prefix_tokens)
         if len(self.notes) != len(x):  # the flush
             self.notes = [Note() for _ in x]
         inside = Inside(x, blocks, self.blocks, rotary, self.grid, self.notes)

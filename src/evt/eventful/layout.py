@@ -12,6 +12,19 @@ Grid = tuple[int, int]
 """Rows and columns."""
 
 
+def check_grid(grid: Grid, n_places: int) -> None:
+    """Refuse a grid of more or fewer tokens than there are that stand for a place.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if grid[0] * grid[1] != n_places:
+        raise ValueError(
+            f"grid is ({grid[0]}, {grid[1]}), but {n_places} tokens of a frame stand for a place in it; rows x "
+            "columns must be as many"
+        )
+
+
 @dataclass(frozen=True)
 class Window:
     """A part of the grid of tokens; at an edge of the grid it is smaller than the others.

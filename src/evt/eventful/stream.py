@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map_only
 
 from evt.eventful.block import States
 from evt.eventful.inside import Note
-from evt.eventful.layout import Grid
+from evt.eventful.layout import Grid, check_grid
 from evt.eventful.motion import cells, moved, replaced, shifts
 from evt.eventful.policy import Every, Past, Policy, Selection, TopR
 from evt.eventful.variant import Variant
@@ -354,13 +354,8 @@ class Stream:
             raise ValueError(
                 f"variant.move is true, but what the network gives is {what}; it must be tokens (B, N, D)"
             )
-        rows, columns = self._grid
-        n = out.shape[1] - self.network.states(self.variant.dense).num_prefix_tokens
-        if rows * columns != n:
-            raise ValueError(
-                f"grid is ({rows}, {columns}), but {n} tokens of a frame stand for a place in it; rows x columns "
-                "must be as many"
-            )
+        n_prefix = self.network.states(self.variant.dense).num_prefix_tokens
+        check_grid(self._grid, out.shape[1] - n_prefix)
 
     def _skip(self, frame: Tensor, held: Held) -> Tensor:
         """The network's output of a frame that is due, else what it was."""

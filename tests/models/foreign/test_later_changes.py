@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 import evt
 from evt.errors import ConfigError, ConversionError
 from evt.eventful.policy import Thresholds
+from evt.eventful.selectors import Regions
 from evt.models.foreign.examples import EXAMPLES
 from tests.models.foreign.test_convert import DINOV2, PLAIN, VITDET, built
 
@@ -212,6 +213,9 @@ def test_a_grid_is_held_to_the_tokens(variant: str, policy: Any) -> None:
             ValueError, match=r"^grid is \(\d, \d+\), but 16 tokens of a frame stand for a place"
         ):
             net.stream(variant, policy, grid=grid)(frame)
+    if variant == "frame_moved":
+        with pytest.raises(ValueError, match=r"^grid is \(3, 4\), but 16 tokens"):
+            net.stream("frame", Regions(), grid=(3, 4))(frame)
     maps = evt.convert(built(VITDET)).stream(variant, policy, grid=GRID)
     with pytest.raises(
         ValueError, match=r"what the network gives is of shape \(1, 32, 4, 4\); it must be tokens"
