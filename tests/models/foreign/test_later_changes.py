@@ -387,3 +387,14 @@ def test_configs_that_ask_for_tuples_change_nothing() -> None:
     before = net(frame)
     model.config.return_dict = False
     assert torch.equal(net(frame), before)
+
+
+def test_models_are_converted_within_a_stream_as_outside_of_it() -> None:
+    """Whose frames the tokens of the check are not."""
+    model, net = converted()
+    frame = PLAIN.pictures(1, GRID)
+    with net.stream("rows", r=4) as stream:
+        model.forward_features(frame)
+        again = evt.convert(model)
+        assert stream.flushed
+    assert torch.equal(again.stream("rows", r=4)(frame), net.stream("rows", r=4)(frame))

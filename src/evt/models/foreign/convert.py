@@ -17,7 +17,7 @@ from evt.models.foreign import of_timm, of_transformers
 from evt.models.foreign.checks import Original, check_hooks, check_mode, inside, sentence
 from evt.models.foreign.family import Family, Refused, expect, kind_of, refuse
 from evt.models.foreign.parts import twin
-from evt.models.foreign.slot import Given, Slots, flat, laid_out, run_of, running
+from evt.models.foreign.slot import Given, Slots, flat, laid_out, not_running, run_of, running
 from evt.models.foreign.streams import ModelStream
 
 FAMILIES = of_timm.FAMILIES | of_transformers.FAMILIES
@@ -312,7 +312,7 @@ def _check_equal(number: int, slots: Slots) -> None:
     cos, sin = random(2, n_places, last.in_features // block.attn.num_heads)
     arguments = family.arguments(cos, sin)
     own: Any = slots.of_grid(None if family.form == "BNC" else grid, weight.device)[number]
-    with torch.autocast(weight.device.type, enabled=False):
+    with torch.autocast(weight.device.type, enabled=False), not_running():
         # Without the hooks around it, which are called within streams as they are outside of them.
         out = original.forward(laid_out(x, family.form, None if family.form == "BNC" else grid), **arguments)
         expected, _ = flat(out[0] if family.returns_tuple else out, family.form)

@@ -262,6 +262,16 @@ def running(slots: Slots, kept: Kept) -> Iterator[Run]:
         _running.reset(token)
 
 
+@contextmanager
+def not_running() -> Iterator[None]:
+    """Within this, in this thread, all blocks run as the model's own."""
+    token = _running.set(None)
+    try:
+        yield
+    finally:
+        _running.reset(token)
+
+
 @cache
 def slotted(cls: Any) -> Any:
     """A class of blocks once more, of which those run as Eventful ones that a run has in its places."""
