@@ -155,7 +155,7 @@ def test_a_threshold_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         (["+policy.rr=3"], "policy.rr is not a setting; those of policy=top_r are r"),
         (
             ["policy=random"],
-            "policy is random; allowed are budget, calibrated, change, every, merge, none, random_drop",
+            "policy is random; allowed are ats, budget, calibrated, change, every, merge, none, random_drop",
         ),
         (
             ["policy=none"],

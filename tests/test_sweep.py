@@ -124,7 +124,7 @@ def test_what_a_model_has_no_use_for_is_left_out_and_named(
             "policy.rr is not a setting; those of policy=top_r are r",
         ),
         (["variant=base,temporal", "modell.x=3"], "modell.x is not a setting, since modell is not a group"),
-        (["variant=base,spacial"], "variant is spacial; allowed are base, "),
+        (["variant=base,spacial"], "variant is spacial; allowed are ats, base, "),
     ],
 )
 def test_what_no_point_has_a_use_for_is_refused(

@@ -164,7 +164,7 @@ def test_a_detector_is_not_fine_tuned_on_clips(
         ),
         (
             ["task=videomae_mini", "variant=random_drop", "policy=random_drop"],
-            "variant is random_drop; to train it must be one of base, rlt, token_merging",
+            "variant is random_drop; to train it must be one of base, rlt, token_merging, ats",
         ),
         (
             ["task=videomae_mini", "model=vivit_mini", "variant=rlt", "policy=run_length"],

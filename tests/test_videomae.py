@@ -57,6 +57,8 @@ def test_a_clip_that_hardly_moves_costs_less_and_random_dropping_as_much(
     merge = ran(monkeypatch, tmp_path / "merge", "variant=token_merging", "policy.r=20", *STILL)["tokens"]
     assert rlt["kept"] == drop["kept"] < 0.8
     assert rlt["tflops"] == drop["tflops"] < rlt["dense_tflops"]
+    ats = ran(monkeypatch, tmp_path / "ats", "variant=ats", "policy.fraction=0.3", *STILL)["tokens"]
+    assert ats["tflops"] < ats["dense_tflops"] == rlt["dense_tflops"]
     assert merge["tflops"] < merge["dense_tflops"] == rlt["dense_tflops"]
 
 

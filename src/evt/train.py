@@ -100,7 +100,7 @@ def motion(cfg: DictConfig, device: torch.device, folder: Path) -> Task[Any, Any
     origin, how = origin_of(cfg), {}
     if "variant" in cfg:
         variant, dense = cfg.variant.name, "base"
-        if variant not in (trainable := (dense, "rlt", "token_merging")):
+        if variant not in (trainable := (dense, "rlt", "token_merging", "ats")):
             raise ConfigError(f"variant is {variant}; to train it must be one of {', '.join(trainable)}")
         if variant != dense and sees_of(cfg.model) != "clips":
             raise ConfigError(

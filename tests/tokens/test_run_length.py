@@ -184,7 +184,7 @@ class EveryOther(Reduction):
     def keep(self, views: Tensor, tubelet: tuple[int, int, int]) -> Tensor:
         return (torch.arange(64) % 2 == 0).expand(len(views), -1)
 
-    def between(self, tokens: Packed, k: Tensor, block: int, depth: int) -> Packed:
+    def between(self, tokens: Packed, qkv: Tensor, block: int, depth: int) -> Packed:
         if block:
             return tokens
         x = torch.cat([part[:-1] for part in tokens.x.split(list(tokens.lengths))])

@@ -240,11 +240,11 @@ class VideoMAE(nn.Module):
         """Run a block by its number, from 0 on."""
         block: Any = self.blocks[number]
         attn, (x, lengths, size, _) = block.attn, tokens
-        qkv = attn.qkv(block.norm1(x))  # (K, 3D)
-        q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).unbind(-3)  # (K, H, d) each
+        qkv = attn.qkv(block.norm1(x)).unflatten(-1, (3, attn.num_heads, -1))  # (K, 3, H, d)
+        q, k, v = qkv.unbind(-3)  # (K, H, d) each
         y = attend_packed(q, k, v, lengths, size if reduction.proportional else None)
         x = add(attn.proj(y.flatten(1)), x)
-        tokens = reduction.between(tokens._replace(x=x), k, number, self.depth)
+        tokens = reduction.between(tokens._replace(x=x), qkv, number, self.depth)
         return tokens._replace(x=add(block.mlp(block.norm2(tokens.x)), tokens.x))
 
     def features(self, views: Tensor, reduction: Reduction | None = None) -> tuple[Tensor, Tensor, Tensor]:

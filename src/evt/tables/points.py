@@ -20,7 +20,7 @@ from evt.eventful import VARIANTS, Variant
 from evt.settings import changed
 from evt.tokens import REDUCTIONS
 
-UNNAMED = ("top_r", "threshold", "every", "run_length", "random_drop", "merge")
+UNNAMED = ("top_r", "threshold", "every", "run_length", "random_drop", "merge", "ats")
 """Of configs/policy those that a point need not name: no two that a variant takes have a setting in common."""
 
 PATHS = ("fast", "reference")

@@ -73,13 +73,13 @@ class Merge(Reduction):
                 )
             n -= r
 
-    def between(self, tokens: Packed, k: Tensor, block: int, depth: int) -> Packed:
+    def between(self, tokens: Packed, qkv: Tensor, block: int, depth: int) -> Packed:
         """Merge (section 3). The clips have as many tokens each, before and after it."""
         shape = (len(tokens.lengths), -1)
         size = tokens.x.new_ones(len(tokens.x)) if tokens.size is None else tokens.size
         r = self.per_block(depth)[block]
         x, size, into = merge(
-            tokens.x.unflatten(0, shape), size.unflatten(0, shape), k.mean(1).unflatten(0, shape), r
+            tokens.x.unflatten(0, shape), size.unflatten(0, shape), qkv[:, 1].mean(1).unflatten(0, shape), r
         )
         n_views, n = x.shape[:2]
         into = (into + n * torch.arange(n_views, device=x.device).unsqueeze(1)).flatten()

@@ -57,10 +57,10 @@ class Reduction:
         """What the first block gets of the tokens that `keep` keeps, (K, D) to (K, D)."""
         return x
 
-    def between(self, tokens: Packed, k: Tensor, block: int, depth: int) -> Packed:
+    def between(self, tokens: Packed, qkv: Tensor, block: int, depth: int) -> Packed:
         """What goes on between attention and MLP of a block, the first being 0 of so many.
 
-        k: the keys there, (K, H, d).
+        qkv: queries, keys and values there, (K, 3, H, d).
         """
         return tokens
 
