@@ -91,6 +91,14 @@ def test_a_finished_run_started_again_is_said_to_be_finished(
         (["frames_per_video=0"], "frames_per_video is 0; it must be a whole number"),
         (["model.n_classes=8"], "model.n_classes is 8, but the data have 30 classes; they must be as many"),
         (["model.n_classes=31"], "model.n_classes is 31, but the data have 30 classes; they must be as many"),
+        (
+            ["train.label_smoothing=0.1"],
+            "train.label_smoothing is 0.1, which is for the objective motion or temporal; for detection it must be 0",
+        ),
+        (
+            ["train.mixup=0.8"],
+            "train.mixup is 0.8, which is for the objective temporal; for detection it must be 0",
+        ),
         (["train.clip_norm=0"], "train.clip_norm is 0; it must be a finite number above 0, or null"),
         (
             ["model.backbone.num_heads=-4"],

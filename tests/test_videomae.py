@@ -18,6 +18,7 @@ from evt.train import train_task
 from evt.training.objectives.motion import motion_losses
 from tests.commands import Refused, command
 from tests.data.test_something import write as write_something
+from tests.models.foreign.test_convert import library
 from tests.videos import write_video
 
 SETTINGS: dict[str, Any] = {
@@ -106,7 +107,8 @@ def test_what_was_trained_has_the_published_names_and_can_be_run(
 def test_a_killed_training_with_merged_tokens_goes_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """To the same weights, and not to those without merging: else a comparison would be of one and the same."""
+    """To the same weights, with paths that are dropped, too; and not to those without merging."""
+    library("timm")
     small = [
         *SMALL[1:],
         "model.tubelet=[2,16,16]",
@@ -126,14 +128,14 @@ def test_a_killed_training_with_merged_tokens_goes_on(
         )
         return (tmp_path / name / "weights.safetensors").read_bytes()
 
-    merging = ["variant=token_merging", "policy.r=60"]
+    merging = ["variant=token_merging", "policy.r=60", "train.drop_path=0.3", "train.layer_decay=0.8"]
     whole = weights("whole", *merging)
     assert whole != weights("dense")
     steps = iter(range(2))
 
-    def killed(*arguments: Any) -> Any:
+    def killed(*arguments: Any, **settings: Any) -> Any:
         next(steps)
-        return motion_losses(*arguments)
+        return motion_losses(*arguments, **settings)
 
     monkeypatch.setattr("evt.train.motion_losses", killed)
     with pytest.raises(StopIteration):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,7 +53,14 @@ def train_task(cfg: DictConfig) -> None:
         torch.cuda.set_device(device)
     folder = Path(HydraConfig.get().runtime.output_dir)
     recipe = build(cfg.train, "train")
-    task = choice(OBJECTIVES, "objective", cfg.objective)(cfg, device, folder)
+    objective = choice(OBJECTIVES, "objective", cfg.objective)
+    for name, able in OF_CLASSES.items():
+        if getattr(recipe, name) and cfg.objective not in able:
+            raise ConfigError(
+                f"train.{name} is {getattr(recipe, name)}, which is for the objective {' or '.join(able)}; for "
+                f"{cfg.objective} it must be 0"
+            )
+    task = objective(cfg, device, folder)
     path = folder / task.file
     if rank == 0:
         check_writable(path)
@@ -119,7 +127,7 @@ def motion(cfg: DictConfig, device: torch.device, folder: Path) -> Task[Any, Any
     return Task(
         drawn(lambda: MotionLearner(model, **how), cfg.model.seed, device),
         MotionSamples(data, model),
-        motion_losses,
+        partial(motion_losses, label_smoothing=cfg.train.label_smoothing),
         origin,
         model.published,
         data.classes,
@@ -145,7 +153,7 @@ def temporal(cfg: DictConfig, device: torch.device, folder: Path) -> Task[Any, A
     if lines := left_out(data.missing, outputs.skipped):
         write(folder / "left_out.txt", "\n".join(lines) + "\n")
         print(f"{len(lines)} clips are not trained on; {folder}/left_out.txt lists them", file=sys.stderr)
-    return temporal_task(model, outputs, cfg.dropout, classes)
+    return temporal_task(model, outputs, cfg.dropout, classes, cfg.train.label_smoothing, cfg.train.mixup)
 
 
 OBJECTIVES: dict[str, Callable[[DictConfig, torch.device, Path], Task[Any, Any]]] = {
@@ -155,6 +163,9 @@ OBJECTIVES: dict[str, Callable[[DictConfig, torch.device, Path], Task[Any, Any]]
     "temporal": temporal,
 }
 """How each task is made from the config, its device and the run's folder."""
+
+OF_CLASSES = {"label_smoothing": ("motion", "temporal"), "mixup": ("temporal",)}
+"""Settings of recipes for the classes of clips, and for which objectives: motions in two clips cannot be mixed."""
 
 
 def drawn(build: Callable[[], T], seed: int, device: torch.device) -> T:

@@ -102,6 +102,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.num_prefix_tokens = num_prefix_tokens
+        self.drop_path: nn.Module | None = None  # of both branches, in training
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = Attention(dim, num_heads, grid, window_size, rel_pos_grid)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
@@ -138,9 +139,12 @@ class Block(nn.Module):
         y = self.attn(self.attn.qkv(y), of_frame or changed, state.attn, rotary)
         y = of_frame.gather(y) if of_frame else y
         y, changed = state.proj_gate(y, policy)
-        x = add(state.proj_buffer(self.attn.proj(y), changed), x)
+        x = add(state.proj_buffer(self._dropped(self.attn.proj(y)), changed), x)
         y, changed = state.mlp_gate(x, policy, self.norm2)
-        return add(state.mlp_buffer(self.mlp(y), changed), x)
+        return add(state.mlp_buffer(self._dropped(self.mlp(y)), changed), x)
+
+    def _dropped(self, y: Tensor) -> Tensor:
+        return y if self.drop_path is None else self.drop_path(y)
 
 
 class States:

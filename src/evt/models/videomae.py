@@ -243,9 +243,10 @@ class VideoMAE(nn.Module):
         qkv = attn.qkv(block.norm1(x)).unflatten(-1, (3, attn.num_heads, -1))  # (K, 3, H, d)
         q, k, v = qkv.unbind(-3)  # (K, H, d) each
         y = attend_packed(q, k, v, lengths, size if reduction.proportional else None)
-        x = add(attn.proj(y.flatten(1)), x)
+        x = add(_dropped(block, attn.proj(y.flatten(1)), lengths), x)
         tokens = reduction.between(tokens._replace(x=x), qkv, number, self.depth)
-        return tokens._replace(x=add(block.mlp(block.norm2(tokens.x)), tokens.x))
+        y = _dropped(block, block.mlp(block.norm2(tokens.x)), tokens.lengths)
+        return tokens._replace(x=add(y, tokens.x))
 
     def features(self, views: Tensor, reduction: Reduction | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Run views, (B, T, 3, size, size), to all that there is to learn from.
@@ -362,6 +363,14 @@ def _checked(reduction: Reduction | Variant | None) -> Reduction:
     if not isinstance(reduction, Reduction):
         raise TypeError(f"reduction is {reduction!r}; it must be a RunLength, another Reduction or None")
     return reduction
+
+
+def _dropped(block: Block, y: Tensor, lengths: Sequence[int]) -> Tensor:
+    """What a branch of a block gives, (K, D), but for the clips whose path is dropped in training."""
+    if block.drop_path is None:
+        return y
+    of_clips = block.drop_path(y.new_ones(len(lengths), 1))
+    return y * of_clips.repeat_interleave(torch.tensor(lengths, device=y.device), 0)
 
 
 def _of_no_keys(gradient: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from evt.errors import TrainingError
 from evt.training.batches import batches, seed_of, told_of_workers
 from evt.training.progress import Progress, identity_of
 from evt.training.recipe import Recipe, build_optimizers
+from evt.training.regularization import add_drop_path
 from evt.training.task import Losses, Task
 from evt.workers import on_failure
 
@@ -37,6 +38,7 @@ def train(task: Task[M, S], recipe: Recipe, folder: Path, device: torch.device) 
     the folder; a line of the log has step, lr and each loss.
 
     Raises:
+        ConfigError: the recipe has drop path, and the model no blocks, or timm cannot be imported.
         TrainingError: the data are fewer than a batch, the batch is not a multiple of the processes, the folder holds
             another run or a broken one, or the loss is no longer finite.
         DataError: a sample cannot be read.
@@ -53,6 +55,8 @@ def train(task: Task[M, S], recipe: Recipe, folder: Path, device: torch.device) 
         raise TrainingError(
             f"train.batch_size is {recipe.batch_size}; it must be a multiple of the {world} processes"
         )
+    if recipe.drop_path:
+        add_drop_path(model, recipe.drop_path)
     optimizers = build_optimizers(model, recipe)
     scaler = torch.amp.GradScaler(
         device.type, enabled=recipe.precision == "float16" and device.type == "cuda"
@@ -85,7 +89,7 @@ def train(task: Task[M, S], recipe: Recipe, folder: Path, device: torch.device) 
             lr = recipe.lr_at(step, steps_per_epoch)
             for optimizer in optimizers.values():
                 for group in optimizer.param_groups:
-                    group["lr"] = lr
+                    group["lr"] = lr * group["lr_scale"]
             torch.manual_seed(seed_of(recipe.seed, step, rank))  # what the model itself samples
             dtype = getattr(torch, recipe.precision)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):

@@ -19,11 +19,13 @@ class Muon(torch.optim.Muon):
     torch makes matrices orthogonal in bfloat16. On a CPU without units for it a step takes fifteen times as long.
 
     Args:
-        params: matrices.
+        params: matrices, or groups of them.
         lr, weight_decay: as AdamW's.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+    def __init__(
+        self, params: Iterable[nn.Parameter] | Iterable[dict[str, Any]], lr: float, weight_decay: float
+    ) -> None:
         super().__init__(params, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:

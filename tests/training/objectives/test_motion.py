@@ -24,6 +24,7 @@ from evt.training.objectives.motion import (
     MotionSamples,
     motion_losses,
 )
+from tests.models.foreign.test_convert import library
 from tests.vivit import small_vivit
 
 
@@ -136,6 +137,18 @@ def test_features_are_those_that_the_models_classify_by() -> None:
         assert seen[:, 0].all()
         assert not seen[:, 1, :2].any()
         assert seen[:, 1, 2:].all()
+
+
+def test_labels_are_smoothed_as_by_timm() -> None:
+    smoothing = library("timm.loss").LabelSmoothingCrossEntropy(0.3)
+    torch.manual_seed(1)
+    learner, motion = MotionLearner(small_videomae()), torch.randn(2, 2, 4 * CELLS, 4 * CELLS)
+    sample = MotionSample(torch.rand(4, 3, 32, 32), 2, motion, motion[:, 0] > 0)
+    with torch.no_grad():
+        logits, _, _ = learner(learner.model.normalise(sample.view.unsqueeze(0)))
+        plain, smooth = (motion_losses(learner, [sample], x)["cross_entropy"] for x in (0, 0.3))
+    torch.testing.assert_close(smooth, smoothing(logits, torch.tensor([2])))
+    assert smooth != plain
 
 
 @pytest.mark.parametrize("build", [lambda: small_vivit(1, 1), small_videomae])

@@ -126,7 +126,7 @@ class MotionSamples:
         )
 
 
-def motion_losses(learner: MotionLearner, batch: list[MotionSample]) -> Losses:
+def motion_losses(learner: MotionLearner, batch: list[MotionSample], label_smoothing: float = 0) -> Losses:
     """The cross-entropy of the labels, and the distance of the motions of the cells whose token the model saw."""
     logits, motion, seen = learner(learner.model.normalise(torch.stack([sample.view for sample in batch])))
     labels = torch.tensor([sample.label for sample in batch], device=logits.device)
@@ -135,6 +135,6 @@ def motion_losses(learner: MotionLearner, batch: list[MotionSample]) -> Losses:
     weight = torch.where(actors, 1.0, BACKGROUND_WEIGHT).unsqueeze(2) * truth.isfinite() * seen
     distance = (motion - truth.nan_to_num() / SCALE).abs()
     return {
-        "cross_entropy": F.cross_entropy(logits, labels),
+        "cross_entropy": F.cross_entropy(logits, labels, label_smoothing=label_smoothing),
         "motion": (weight * distance).sum() / weight.sum(),
     }

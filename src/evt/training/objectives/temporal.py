@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from evt.errors import DataError
 from evt.models.vivit import ViViT
 from evt.models.vivit_weights import fine_tuned_weights
+from evt.training.regularization import Mix, mixing
 from evt.training.spatial_cache import SpatialCache
 from evt.training.task import Losses, Task
 
@@ -40,16 +42,28 @@ class TemporalClassifier(nn.Module):
         return x.unflatten(0, spatial.shape[:2]).mean(dim=1)
 
 
-def temporal_losses(model: TemporalClassifier, batch: list[tuple[Tensor, int]]) -> Losses:
-    """The cross-entropy of the labels on spatial outputs, (V, steps, D) each."""
+def temporal_losses(
+    model: TemporalClassifier,
+    batch: list[tuple[Tensor, int]],
+    label_smoothing: float = 0,
+    mix: Mix | None = None,
+) -> Losses:
+    """The cross-entropy of the labels on spatial outputs, (V, steps, D) each, which are mixed if they are to be."""
     spatial, labels = zip(*batch, strict=True)
     device = model.head.weight.device
-    logits = model(torch.stack(spatial).to(device))
-    return {"cross_entropy": F.cross_entropy(logits, torch.tensor(labels, device=device))}
+    x, truth = torch.stack(spatial).to(device), torch.tensor(labels, device=device)
+    if mix is not None:
+        x, truth = mix(x, truth)
+    return {"cross_entropy": F.cross_entropy(model(x), truth, label_smoothing=label_smoothing)}
 
 
 def temporal_task(
-    model: ViViT, outputs: SpatialCache, dropout: float, classes: Sequence[str] | None = None
+    model: ViViT,
+    outputs: SpatialCache,
+    dropout: float,
+    classes: Sequence[str] | None = None,
+    label_smoothing: float = 0,
+    mixup: float = 0,
 ) -> Task[TemporalClassifier, tuple[Tensor, int]]:
     """Fine-tune the temporal sub-model and the classifier of a ViViT; its weights are for `load_fine_tuned`.
 
@@ -59,8 +73,10 @@ def temporal_task(
         outputs: what to train on.
         dropout: see `TemporalClassifier`.
         classes: the names of the labels, if they have some.
+        label_smoothing, mixup: see `Recipe`.
 
     Raises:
+        ConfigError: mixup is given, and timm cannot be imported.
         DataError: a label is not a class of the model.
         ValueError: see `TemporalClassifier`.
     """
@@ -73,7 +89,11 @@ def temporal_task(
     return Task(
         TemporalClassifier(model, dropout),
         outputs,
-        temporal_losses,
+        partial(
+            temporal_losses,
+            label_smoothing=label_smoothing,
+            mix=mixing(mixup, model.head.out_features) if mixup else None,
+        ),
         origin={"spatial outputs": outputs.origin, "dropout": dropout},
         weights=lambda: fine_tuned_weights(model),
         classes=classes,
