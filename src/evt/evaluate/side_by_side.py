@@ -13,7 +13,7 @@ from torch import Tensor
 
 from evt.evaluate.skipping import held
 from evt.evaluate.trace import Model, Seen, Step, observe_together, seen_of
-from evt.eventful import VARIANTS, Every, Variant
+from evt.eventful import VARIANTS, Every, States, Variant
 
 
 @dataclass
@@ -103,7 +103,8 @@ class _Known:
     """
 
     def __init__(self, network: Any) -> None:
-        self.parameters = network.parameters  # by which a stream knows where they are
+        # By which a stream knows where they are, and how many tokens stand for no place.
+        self.parameters, self.states = network.parameters, network.states
 
     def told(self, inputs: Sequence[Tensor], dense: Sequence[Sequence[Step]]) -> Iterator[Tensor]:
         """The inputs of some samples side by side; what a stream takes next has the output of the same step."""
@@ -111,10 +112,7 @@ class _Known:
             self._output = torch.cat([steps[number].output for steps in dense])
             yield x
 
-    def states(self, variant: Variant) -> None:
-        """It keeps nothing."""
-
-    def __call__(self, frame: Tensor, states: None, policy: None) -> Tensor:
+    def __call__(self, frame: Tensor, states: States, policy: None) -> Tensor:
         return self._output
 
 
