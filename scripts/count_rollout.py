@@ -7,6 +7,11 @@ From shapes alone, by the rules of `evt.eventful.counting`. A test holds the for
 
 from __future__ import annotations
 
+from evt.interrupt import imports_are_done, leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()
+
 import argparse
 import csv
 import re
@@ -15,6 +20,7 @@ from pathlib import Path
 import torch
 
 from evt.eventful import VARIANTS, Variant, count_ops
+from evt.files import sentence
 from evt.models.vit import ViT
 
 PERIOD = 8
@@ -23,15 +29,26 @@ PERIOD = 8
 
 def main() -> None:
     """Count, and print a line for each row of the file."""
+    imports_are_done()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("rivals", type=Path, help="with columns method, size, setting (keep=...) and gflops")
+    rivals = parser.parse_args().rivals
+    try:
+        with rivals.open() as file:
+            rows = [row for row in csv.DictReader(file) if row["method"] == "RGTP"]
+        settings = [
+            (int(row["size"]), int(re.sub(r"\D", "", row["setting"])), float(row["gflops"])) for row in rows
+        ]
+    except OSError as error:
+        parser.exit(2, f"error: {sentence(error)}\n")
+    except (LookupError, TypeError, ValueError) as error:
+        parser.exit(
+            2, f"error: {rivals}: no table with method, size, setting (keep=...) and gflops: {error}\n"
+        )
     print("size  keep  theirs    ours  as theirs")
-    for row in csv.DictReader(parser.parse_args().rivals.open()):
-        if row["method"] != "RGTP":
-            continue
-        size, keep = int(row["size"]), int(re.sub(r"\D", "", row["setting"]))
+    for size, keep, printed in settings:
         with torch.device("meta"):
             network = ViT((size // 16, size // 16))
         ours = (
@@ -40,10 +57,7 @@ def main() -> None:
             + (PERIOD - 1) * later_frame(network, keep)
         )
         theirs = whole_frame(network) + (PERIOD - 1) * (later_frame(network, keep) + besides(network, keep))
-        print(
-            f"{size:4}  {keep:4}  {float(row['gflops']):6.1f}  "
-            f"{ours / PERIOD / 1e9:6.1f}  {theirs / PERIOD / 1e9:9.1f}"
-        )
+        print(f"{size:4}  {keep:4}  {printed:6.1f}  {ours / PERIOD / 1e9:6.1f}  {theirs / PERIOD / 1e9:9.1f}")
 
 
 @torch.no_grad()
