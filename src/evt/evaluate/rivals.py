@@ -121,7 +121,8 @@ def torch_compile(network: nn.Module, inputs: Sequence[Tensor], dtype: torch.dty
 def onnxruntime(network: nn.Module, inputs: Sequence[Tensor], dtype: torch.dtype) -> Run:
     """ONNX Runtime, in float32."""
     runtime, _ = needed("onnxruntime"), needed("onnxscript")
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+    for name in ("onnx_ir", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     model = torch.onnx.export(_exported(network, inputs), input_names=["frame"], dynamo=True, verbose=False)
     assert model is not None
     options = runtime.SessionOptions()
