@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,9 +10,9 @@ from weakref import WeakSet
 
 from torch import nn
 
-from evt.errors import ConfigError, DataError
+from evt.errors import ConfigError
+from evt.evaluate.sealed import read_sealed, write_sealed
 from evt.eventful import Thresholds, Variant
-from evt.files import write
 from evt.models.checkpoints import hash_of
 
 
@@ -47,8 +45,7 @@ class Calibration:
         Raises:
             OSError: it cannot be written.
         """
-        content = asdict(self)
-        write(path, json.dumps({**content, "sha256": _sha256(content)}, indent=1) + "\n")
+        write_sealed(path, asdict(self), indent=1)
 
     @classmethod
     def read(cls, path: Path) -> tuple[Calibration, str]:
@@ -58,18 +55,7 @@ class Calibration:
             DataError: the file is missing, of another kind, damaged or edited.
             OSError: it cannot be read.
         """
-        if not path.is_file():
-            what = "a folder" if path.is_dir() else "there is no such file"
-            raise DataError(f"{path}: {what}; `python -m evt.calibrate` writes one")
-        try:
-            content = json.loads(path.read_bytes())
-            sha256 = content.pop("sha256")
-            found = cls(**content)
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-            raise DataError(f"{path}: damaged, or no file that `python -m evt.calibrate` wrote") from error
-        if sha256 != _sha256(content):
-            raise DataError(f"{path}: damaged or edited; its sha256 is of other content")
-        return found, sha256
+        return read_sealed(path, cls, "evt.calibrate")
 
 
 class Calibrated(Thresholds):
@@ -131,7 +117,3 @@ def switched(variant: Variant) -> dict[str, Any]:
     """What a variant changes of the dense model, but for `fast`, which hardly changes what comes to a gate."""
     dense = replace(Variant(), fast=variant.fast)
     return {name: x for name, x in asdict(variant).items() if x != getattr(dense, name)}
-
-
-def _sha256(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,9 @@ from torch import Tensor
 
 from evt.data.video import Frame
 from evt.errors import DataError
+from evt.evaluate.sealed import read_sealed, write_sealed
 from evt.eventful import Regions
 from evt.eventful.selectors.once import inside_boxes
-from evt.files import write
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,7 @@ class Occupancy:
         Raises:
             OSError: it cannot be written.
         """
-        content = asdict(self)
-        write(path, json.dumps({**content, "sha256": _sha256(content)}) + "\n")
+        write_sealed(path, asdict(self))
 
     @classmethod
     def read(cls, path: Path) -> tuple[Occupancy, str]:
@@ -72,17 +69,7 @@ class Occupancy:
             DataError: the file is missing, of another kind, damaged or edited.
             OSError: it cannot be read.
         """
-        if not path.is_file():
-            raise DataError(f"{path}: there is no such file; `python -m evt.occupancy` writes one")
-        try:
-            content = json.loads(path.read_bytes())
-            sha256 = content.pop("sha256")
-            found = cls(**content)
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-            raise DataError(f"{path}: damaged, or no file that `python -m evt.occupancy` wrote") from error
-        if sha256 != _sha256(content):
-            raise DataError(f"{path}: damaged or edited; its sha256 is of other content")
-        return found, sha256
+        return read_sealed(path, cls, "evt.occupancy")
 
 
 class MappedRegions(Regions):
@@ -109,7 +96,3 @@ class MappedRegions(Regions):
             found, self.sha256 = Occupancy.read(Path(map))
             often = torch.tensor(found.share)
         super().__init__(confidence, margin, every, often, at_least)
-
-
-def _sha256(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
