@@ -57,7 +57,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     model, weights = build_model(cfg.model, device)
     model.check(variant)
     policy = build_policy(cfg.policy, variant, model)
-    check_told(policy, detects=False)
+    check_told(policy, detects=False, moves=False)
     n_frames = cfg.data.get("n_frames")
     # Of a model of clips the frames are cut into views, all of whose steps are run.
     n_inputs = None if sees == "steps" else FRAMES if n_frames is None else n_frames

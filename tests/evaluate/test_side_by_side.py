@@ -12,7 +12,7 @@ from torch import Tensor
 
 from evt.evaluate.side_by_side import SideBySide
 from evt.evaluate.trace import trace
-from evt.eventful import VARIANTS, Every
+from evt.eventful import VARIANTS, Every, Regions
 from tests.common import small_frames, small_vit
 
 
@@ -64,3 +64,27 @@ def test_frame_skipping_is_what_streams_give(variant: str, fast: bool, every: in
             # But for the bias of padding, which is counted once a batch, as published.
             assert seen.steps[0].ops.total() == pytest.approx(step.ops.total(), rel=1e-3)
             assert seen.steps[0].first is step.first
+
+
+def test_a_policy_that_follows_what_is_found_is_told_in_frames_that_are_not_measured() -> None:
+    """A table decodes one of a few frames; boxes of the last of those would be old, and none are there before it."""
+
+    class Finds(Bare):
+        def regions(self, found: Tensor, sample: Sample) -> Tensor:
+            """A box whose place follows from what was found, and nothing of confidence in half of all frames."""
+            x = float(found.abs().sum() % 4)
+            return torch.tensor([[x, x, x + 2, x + 2, float(x > 2)]])
+
+    model, policy = Finds(), Regions(0.5, 0, None)
+    video = small_frames(6, changed=9)
+    samples = [Sample(frame, t == 0) for t, frame in enumerate(video)]
+    beside = SideBySide(
+        model, [[sample] for sample in samples], [[frame] for frame in video], VARIANTS["base"]
+    )
+    found = list(beside.run(VARIANTS["frame"], policy, [[model] if t == 4 else [] for t in range(6)], False))
+    assert [now[0][0].prediction is not None for now in found] == [t == 4 for t in range(6)]
+    stream = model.stream(VARIANTS["frame"], policy)
+    for sample, now in zip(samples, found, strict=True):
+        out = stream(sample.frame)
+        assert torch.equal(now[0][0].steps[0].output, out)
+        stream.saw([model.regions(out, sample)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -67,6 +68,8 @@ class Clip:
         path: the file.
         start, stride, n_frames: the first frame, the step from frame to frame, and how many at most.
         reader: see `open_video`.
+        motion: frames say how far the codec moved what they show (`Frame.motion`). That is from frame to frame, so
+            that stride must be 1.
 
     Raises:
         DataError: the file cannot be opened as a video, or the frames asked for are not in it; while reading, a frame
@@ -80,9 +83,16 @@ class Clip:
         stride: int = 1,
         n_frames: int | None = None,
         reader: Reader = "auto",
+        motion: bool = False,
     ) -> None:
-        self.name, self._path = Path(path).name, str(path)
-        self._video = open_video(path, reader)
+        if motion and (stride != 1 or reader == "decord"):
+            given = "data.reader is decord" if reader == "decord" else f"data.stride is {stride}"
+            raise DataError(
+                f"data.motion is true and {given}: a codec says how a frame differs from the one before it, and only "
+                "PyAV hands that out; data.stride must be 1, and data.reader auto or av"
+            )
+        self.name, self._path, self.motion = Path(path).name, str(path), motion
+        self._video = open_video(path, reader, motion)
         self._positions = chosen_positions(str(path), len(self._video), start, stride, n_frames)
         if self._video.truncated and self._positions[-1] + stride >= len(self._video):
             log.warning("%s is %s; what is there is used", path, self._video.truncated)
@@ -92,7 +102,13 @@ class Clip:
         return len(self._positions)
 
     def __iter__(self) -> Iterator[Frame]:
-        return as_sequences((f"{self.name}:{at}", self.image(i)) for i, at in enumerate(self._positions))
+        frames = as_sequences((f"{self.name}:{at}", self.image(i)) for i, at in enumerate(self._positions))
+        if not self.motion:
+            return frames
+        return (
+            replace(frame, motion=self._video.motion(at))
+            for frame, at in zip(frames, self._positions, strict=True)
+        )
 
     def image(self, i: int) -> Tensor:
         """Picture i of those chosen."""

@@ -12,12 +12,13 @@ from evt.data.reader import VideoFile, check_is_file
 Reader = Literal["auto", "av", "decord"]
 
 
-def open_video(path: str | Path, reader: Reader = "auto") -> VideoFile:
+def open_video(path: str | Path, reader: Reader = "auto", motion: bool = False) -> VideoFile:
     """A video; the last one stays open, as the segments of a long video follow one another.
 
     Args:
         path: the file.
         reader: "auto" and "av" are PyAV; "decord" see `evt.data.decord_reader`.
+        motion: see `VideoFile`.
 
     Raises:
         DataError: see `VideoFile` and `DecordFile`.
@@ -25,11 +26,11 @@ def open_video(path: str | Path, reader: Reader = "auto") -> VideoFile:
     path = Path(path)
     check_is_file(path)
     state = path.stat()
-    return _cached(path, reader, state.st_size, state.st_mtime_ns)
+    return _cached(path, reader, motion, state.st_size, state.st_mtime_ns)
 
 
 @lru_cache(maxsize=1)
-def _cached(path: Path, reader: Reader, size: int, changed: int) -> VideoFile:
+def _cached(path: Path, reader: Reader, motion: bool, size: int, changed: int) -> VideoFile:
     if reader == "decord":
         return DecordFile(path)
-    return VideoFile(path)
+    return VideoFile(path, motion)

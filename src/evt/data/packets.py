@@ -87,8 +87,10 @@ class Stored:
         return any(packet.discard for packet in self.packets)
 
 
-def open_stream(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
+def open_stream(path: Path, motion: bool = False) -> tuple[av.container.InputContainer, av.VideoStream]:
     """A file and the stream of its pictures, whose decoder ends packets where anything is wrong.
+
+    motion: frames come with their motion vectors, if the codec has them.
 
     Raises:
         DataError: it is no video, of an unknown codec, or its header claims pictures that cannot be.
@@ -110,7 +112,8 @@ def open_stream(path: Path) -> tuple[av.container.InputContainer, av.VideoStream
             f"{MAX_PIXELS} pixels are allowed"
         )
     stream.thread_type = "NONE"
-    context.options = {"err_detect": "crccheck+explode"}  # of no effect after the first packet
+    # Of no effect after the first packet.
+    context.options = {"err_detect": "crccheck+explode"} | ({"flags2": "+export_mvs"} if motion else {})
     return container, stream
 
 

@@ -17,6 +17,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
+from evt.data.codec_motion import check_tells, motion_of
 from evt.data.decoding import LONGEST_WAIT, outcomes, trusted
 from evt.data.ends import times_of
 from evt.data.order import NOTICED_IF_MISSING, frames_of, times_tell, unsure
@@ -52,6 +53,7 @@ class VideoFile:
 
     Args:
         path: the file.
+        motion: `motion` will be asked for.
 
     Attributes:
         times: (n,) when each frame appears, in seconds, as stored: the first need not appear at 0.
@@ -62,15 +64,18 @@ class VideoFile:
         not_plain: why a reader without checks of its own might go wrong; None where nothing is known.
 
     Raises:
-        DataError: the file is missing, is no video, or its header cannot be true.
+        DataError: the file is missing, is no video, or its header cannot be true; of its codec there is no motion to
+            be had.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, motion: bool = False) -> None:
+        self.path, self._motion = Path(path), motion
         check_is_file(self.path)
-        self._container, self._stream = open_stream(self.path)
+        self._container, self._stream = open_stream(self.path, motion)
         self._format = VideoReformatter()
         stored = read_stored(self.path, self._container, self._stream)
+        if motion:
+            check_tells(self.path, stored.codec)
         frames = frames_of(stored)
         if not frames.pts:
             raise DataError(
@@ -113,10 +118,7 @@ class VideoFile:
         Raises:
             DataError: a frame cannot be decoded; the message names it. Frames at several places differ in size.
         """
-        if self._process != os.getpid():
-            with _after_fork:
-                if self._process != os.getpid():
-                    self._reopen()
+        self._be_in_this_process()
         if not isinstance(i, Sequence):
             with self._lock:
                 return self._read(operator.index(i))
@@ -133,9 +135,26 @@ class VideoFile:
             )
         return torch.stack([frames[at] for at in i])
 
+    def motion(self, i: int) -> Tensor:
+        """How far the codec moved what each pixel of frame i shows, (H, W) float32; see `codec_motion.motion_of`.
+
+        Raises:
+            DataError: the frame cannot be decoded; the message names it.
+        """
+        self._be_in_this_process()
+        with self._lock:
+            frame = self._decoded(operator.index(i))
+        return _turned(motion_of(frame), frame)
+
+    def _be_in_this_process(self) -> None:
+        if self._process != os.getpid():
+            with _after_fork:
+                if self._process != os.getpid():
+                    self._reopen()
+
     def _reopen(self) -> None:
         """A file that was opened before a fork is at one place for parent and children; this is for a child alone."""
-        self._container, self._stream = open_stream(self.path)
+        self._container, self._stream = open_stream(self.path, self._motion)
         self._own()
 
     def _own(self) -> None:
@@ -169,6 +188,10 @@ class VideoFile:
             )
 
     def _read(self, i: int) -> Tensor:
+        return self._picture(self._decoded(i))
+
+    def _decoded(self, i: int) -> av.VideoFrame:
+        """Frame i, as the decoder gives it."""
         self._check(i)
         number = self._numbers[i]
         before = bisect.bisect(self._keys, i, key=operator.itemgetter(0))
@@ -186,7 +209,7 @@ class VideoFile:
             if (at := self._place.get(self._judged, -1)) >= i:
                 self._ready[at] = frame
         if frame := self._ready.get(i):
-            return self._picture(frame)
+            return frame
         raise DataError(
             f"{self.path}: frame {i}, at {self.times[i]:.2f} s of {self.end:.2f} s, cannot be decoded; the file is "
             f"damaged there{'' if number > LONGEST_WAIT else ', or was cut there out of a longer one'}"
@@ -228,7 +251,7 @@ class VideoFile:
 
     def _open_anew(self) -> None:
         self._container.close()
-        self._container, self._stream = open_stream(self.path)
+        self._container, self._stream = open_stream(self.path, self._motion)
         self._damaged = False
 
     def _seek(self, key: int, key_pts: int) -> bool:
@@ -248,9 +271,13 @@ class VideoFile:
     def _picture(self, frame: av.VideoFrame) -> Tensor:
         """(3, H, W) uint8."""
         pixels = self._format.reformat(frame, format="rgb24", threads=1).to_ndarray()  # (H, W, 3)
-        # The angle is counted against the clock, as numpy's is.
-        turned = np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4))
-        return torch.from_numpy(turned).permute(2, 0, 1)
+        return _turned(pixels, frame).permute(2, 0, 1)
+
+
+def _turned(pixels: np.ndarray, frame: av.VideoFrame) -> Tensor:
+    """(H, W, ...) as the frame is shown."""
+    # The angle is counted against the clock, as numpy's is.
+    return torch.from_numpy(np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4)))
 
 
 def _not_plain(stored: Stored) -> str | None:

@@ -40,6 +40,7 @@ class Frame:
     target: its objects as boxes, None where there is no such ground truth.
     mask: its objects as pixels, (H, W) uint8: 0 is background, 255 counts as neither, every other number is an
         object. None where there is no such ground truth.
+    motion: how far the codec moved what each pixel shows, (H, W) float32, in pixels. None where nobody asked for it.
     """
 
     image: Tensor
@@ -47,6 +48,7 @@ class Frame:
     first: bool
     target: Boxes | None = None
     mask: Tensor | None = None
+    motion: Tensor | None = None
 
 
 class Video(Protocol):

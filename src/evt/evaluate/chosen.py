@@ -60,7 +60,7 @@ def build_run(cfg: DictConfig, device: torch.device) -> Chosen:
     model, weights = build_model(cfg.model, device)
     model.check(variant)
     policy = None if sees == "clips" else build_policy(cfg.policy, variant, model)
-    check_told(policy, weights.trained)
+    check_told(policy, weights.trained, getattr(data_set, "motion", False))
     warn_of_generated(weights, data_set)
     what = variant if sees == "clips" else policy
     return Chosen(model, weights, variant, policy, data, f"{cfg.variant.name} {what or ''}".strip())

@@ -66,7 +66,7 @@ class SideBySide:
             return
         stream = self.model.stream(variant, policy)
         for x, samples, models, other in zip(self.inputs, self.moments, decoders, dense, strict=True):
-            yield observe_together(stream, x, samples, models, other)
+            yield observe_together(stream, x, samples, models, other, self.model)
 
     def _held(self, policy: Every) -> list[list[Sequence[Step]]]:
         """The steps of frame skipping, by moment and sample."""

@@ -147,6 +147,7 @@ def observe(subject: Subject, sample: Any, inputs: Iterable[Tensor] | None = Non
     """
     own, again = tee(subject.model.inputs(sample) if inputs is None else inputs)
     first = getattr(sample, "first", True)
+    prepare(subject.stream, subject.model, [sample])
     steps, dense = [], []
     rivals = trace(subject.dense, again, first) if subject.dense is not None else None
     for step in trace(subject.stream, own, first):
@@ -167,6 +168,7 @@ def observe_together(
     samples: Sequence[Any],
     models: Sequence[Model],
     dense: Sequence[Sequence[Step]] | None = None,
+    teller: Model | None = None,
 ) -> list[list[Seen]]:
     """Run samples of the same kind side by side, as one batch of streams.
 
@@ -176,10 +178,13 @@ def observe_together(
         samples: B of them.
         models: what decodes; none decodes nothing.
         dense: of each sample, what the dense model made of the same inputs, where it ran.
+        teller: says to a stream that follows it what was found, or what the codec moved; None: the first of models.
 
     Returns:
         For each of the models what came of each sample: its share of operations and seconds. One without models.
     """
+    teller = teller or next(iter(models), None)
+    prepare(stream, teller, samples)
     steps = list(trace(stream, inputs, getattr(samples[0], "first", True)))
     n, kept = len(samples), getattr(stream, "kept", None)
     shared_ops = [Counter({kind: x / n for kind, x in step.ops.items()}) for step in steps]
@@ -190,9 +195,17 @@ def observe_together(
     of_samples = list(zip(samples, zip(*shares, strict=True), dense or [()] * n, strict=True))
     decoders: Sequence[Model | None] = models or [None]
     seen = [[seen_of(model, *of_sample, kept) for of_sample in of_samples] for model in decoders]
-    if models:
-        tell(stream, models[0], seen[0])
+    if getattr(stream, "listens", False):
+        # What is decoded for that alone is no part of what is measured.
+        found = seen[0] if models else [seen_of(teller, *of_sample, kept) for of_sample in of_samples]
+        tell(stream, teller, found)
     return seen
+
+
+def prepare(stream: Any, model: Any, samples: Sequence[Any]) -> None:
+    """Say to a stream what the codec moved in its next frames, side by side, if its policy follows that."""
+    if getattr(stream, "looks_ahead", False) and not samples[0].first:
+        stream.moves([model.motion(sample) for sample in samples])
 
 
 def tell(stream: Any, model: Any, seen: Sequence[Seen]) -> None:

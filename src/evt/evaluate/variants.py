@@ -96,12 +96,17 @@ def _suits(variant: Variant, policy: type) -> bool:
     return getattr(policy, "selects", "tokens") in variant.takes
 
 
-def check_told(policy: Any, detects: bool) -> None:
-    """Refuse a policy that follows what a detector finds where nothing is detected.
+def check_told(policy: Any, detects: bool, moves: bool) -> None:
+    """Refuse a policy that follows what a detector finds, or what a codec moves, where that is not known.
 
     Raises:
-        ConfigError: it does, and nothing is.
+        ConfigError: it does, and it is not.
     """
+    if getattr(policy, "looks_at_motion", False) and not moves:
+        raise ConfigError(
+            f"the policy {policy} follows how far the codec moved what a frame shows, and here that is not known: "
+            "python -m evt.run data=video data.motion=true says it"
+        )
     if getattr(policy, "looks_at_boxes", False) and not detects:
         raise ConfigError(
             f"the policy {policy} follows what a detector finds, and here nothing is detected: python -m evt.run and "

@@ -15,7 +15,7 @@ from evt.eventful.policy import (
     TopR,
 )
 from evt.eventful.rotary import Rotary
-from evt.eventful.selectors import Change, Regions, Rollout, Similarity
+from evt.eventful.selectors import Change, Codec, Regions, Rollout, Similarity
 from evt.eventful.stream import Stream, state_bytes
 from evt.eventful.variant import VARIANTS, Variant
 
@@ -28,6 +28,7 @@ __all__ = [
     "Blocks",
     "Budget",
     "Change",
+    "Codec",
     "Every",
     "Past",
     "Policy",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -117,14 +117,33 @@ class Batch:
         Raises:
             ValueError: it is of more or fewer streams, or see `Stream.saw`.
         """
-        if len(found) != len(self._members):
-            raise ValueError(f"what was found is of {len(found)} streams, and there are {len(self._members)}")
-        notes = {} if self._together is None else self._together.notes
-        for stream, own in zip(self._members, found, strict=True):
-            if stream.listens and id(stream) in notes:
-                stream.note(notes[id(stream)], own)
+        for stream, own, notes in self._told("what was found", found):
+            if stream.listens and notes is not None:
+                stream.note_boxes(notes, own)
             else:
                 stream.saw(own)
+
+    def moves(self, motion: Sequence[Sequence[Tensor]]) -> None:
+        """Say how far the codec moved what the next frame of each stream shows; of each what `Stream.moves` takes.
+
+        Raises:
+            ValueError: it is of more or fewer streams, or see `Stream.moves`.
+        """
+        for stream, own, notes in self._told("what moves", motion):
+            if stream.looks_ahead and notes is not None:
+                stream.note_motion(notes, own)
+            else:
+                stream.moves(own)
+
+    def _told(
+        self, what: str, told: Sequence[Sequence[Tensor]]
+    ) -> Iterator[tuple[Stream, Sequence[Tensor], list[Note] | None]]:
+        """Each stream with what is told of it, and its notes where they are kept here."""
+        if len(told) != len(self._members):
+            raise ValueError(f"{what} is of {len(told)} streams, and there are {len(self._members)}")
+        notes = {} if self._together is None else self._together.notes
+        for stream, own in zip(self._members, told, strict=True):
+            yield stream, own, notes.get(id(stream))
 
     def _check(self, number: int, frames: Sequence[Tensor]) -> None:
         frame, first = frames[number], frames[0]

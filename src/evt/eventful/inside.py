@@ -18,12 +18,17 @@ class Note:
 
     boxes: (n, 5), where the model last said that objects are: x0 y0 x1 y1 in tokens of the grid, from its upper left
         corner on, and the score of each. See `evt.eventful.Stream.saw`.
+    motion: (rows, columns), how far the codec moved what each token shows in the next frame, in pixels of the video;
+        None once that frame was seen. See `evt.eventful.Stream.moves`.
+    moved: (rows, columns), the same in all frames since each token last passed.
     attention: (L, N, N), of the L blocks whose attention is global, in the last frame that was run whole; from
         queries (rows) to keys, and as `evt.eventful.selectors.rollout.with_skips` has it.
     """
 
     def __init__(self) -> None:
         self.boxes: Tensor | None = None
+        self.motion: Tensor | None = None
+        self.moved: Tensor | None = None
         self.attention: Tensor | None = None
 
 

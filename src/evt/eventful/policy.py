@@ -113,8 +113,8 @@ class Policy(Protocol):
 
     One that is for some networks or variants alone has `fits(network, variant)` besides, which refuses others with a
     ValueError; a stream asks it. One that was read from a file has `sha256`, a hash of what was read. One that needs
-    to know the grid of the tokens has `needs_grid`, and one that follows what a detector found `looks_at_boxes`, both
-    true; see `evt.eventful.selectors`.
+    to know the grid of the tokens has `needs_grid`, one that follows what a detector found `looks_at_boxes`, and one
+    that follows what a codec moved `looks_at_motion`, all true; see `evt.eventful.selectors`.
     """
 
     counts_tokens: bool

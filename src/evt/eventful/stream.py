@@ -218,27 +218,68 @@ class Stream:
             ValueError: there was no frame, or it is not that; the stream stays as it was.
         """
         if self.listens:
-            states: Any = self.states  # of a variant that selects once a frame
-            self.note(states.notes, found)
+            self.note_boxes(self._notes, found)
 
-    def note(self, notes: Sequence[Note], found: Sequence[Tensor]) -> None:
+    def note_boxes(self, notes: Sequence[Note], found: Sequence[Tensor]) -> None:
         """Write what was found, see `saw`, into notes of its videos."""
         if not self.flushed:
             raise ValueError("this stream has seen no frame yet, in which something could have been found")
-        if isinstance(found, Tensor) or len(found) != self.rows:
-            shape = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else len(found)
-            raise ValueError(
-                f"found is {shape}; it must be a list of {self.rows}, a tensor (n, 5) for each video"
-            )
+        self._check_told("found", found, "(n, 5)")
         for boxes in found:
             if boxes.ndim != 2 or boxes.shape[1] != 5 or _not_finite(boxes):
                 raise ValueError(
                     f"what was found is of shape {tuple(boxes.shape)}; it must be (n, 5), x0 y0 x1 y1 in tokens and "
                     "a score, all of them finite"
                 )
-        device = next(self.network.parameters()).device
         for note, boxes in zip(notes, found, strict=True):
-            note.boxes = boxes.detach().to(device, torch.float32, copy=True)
+            note.boxes = boxes.detach().to(self._device, torch.float32, copy=True)
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether its policy follows what the codec moved, so that `moves` is to be called before the next frame."""
+        return bool(getattr(self.policy, "looks_at_motion", False)) and self.flushed
+
+    def moves(self, motion: Sequence[Tensor]) -> None:
+        """Say how far the codec has moved what the next frame shows; where none of it matters no note is taken.
+
+        Args:
+            motion: of each video that the stream is of, (rows, columns): of what each token shows, in pixels of the
+                video, or in any unit that the policy's `at_least` is in.
+
+        Raises:
+            ValueError: it is not that; the stream stays as it was.
+        """
+        if self.looks_ahead:
+            self.note_motion(self._notes, motion)
+
+    def note_motion(self, notes: Sequence[Note], motion: Sequence[Tensor]) -> None:
+        """Write what is moved, see `moves`, into notes of its videos."""
+        self._check_told("motion", motion, "(rows, columns)")
+        for own in motion:
+            if own.ndim != 2 or _not_finite(own) or (own < 0).any():
+                raise ValueError(
+                    f"motion is of shape {tuple(own.shape)}; it must be (rows, columns), finite and not negative"
+                )
+        for note, own in zip(notes, motion, strict=True):
+            note.motion = own.detach().to(self._device, torch.float32, copy=True)
+
+    def _check_told(self, name: str, told: Sequence[Tensor], shape: str) -> None:
+        """Refuse what is not said of each video."""
+        if isinstance(told, Tensor) or len(told) != self.rows:
+            given = f"a tensor of shape {tuple(told.shape)}" if isinstance(told, Tensor) else len(told)
+            raise ValueError(
+                f"{name} is {given}; it must be a list of {self.rows}, a tensor {shape} for each video"
+            )
+
+    @property
+    def _notes(self) -> list[Note]:
+        states: Any = self.states  # of a variant that selects once a frame
+        notes: list[Note] = states.notes
+        return notes
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
 
     def __call__(self, frame: Tensor) -> Tensor:
         """Run one frame of each stream, (B, ...) as the network takes it, to the network's output."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from evt.data.video import Frame
 from evt.errors import DataError
+from evt.models.letterbox import Box
 
 
 class FrameModel(nn.Module):
@@ -42,6 +43,24 @@ class FrameModel(nn.Module):
         except ValueError as error:
             raise DataError(f"{frame.name}: {error}") from error
 
+    def motion(self, frame: Frame) -> Tensor:
+        """How far the codec moved what each token of a frame shows, (rows, columns); see `Stream.moves`.
+
+        Raises:
+            DataError: that is not known of this frame.
+        """
+        if frame.motion is None:
+            raise DataError(
+                f"{frame.name}: the policy follows how far the codec moved what a frame shows, and of this data that "
+                "is not known; it must be data=video data.motion=true"
+            )
+        net: Any = self.net
+        return self.place_of(*frame.image.shape[-2:]).most(frame.motion, self.size, net.grid)
+
+    def place_of(self, height: int, width: int) -> Box:
+        """Where a picture of some height and width lies in the square."""
+        return Box.of(height, width, self.size)
+
     def preprocess(self, image: Tensor) -> Tensor:
         """Make of a picture, (3, H, W) RGB in [0, 255], what a stream takes, (1, 3, size, size) float32.
 
@@ -49,15 +68,3 @@ class FrameModel(nn.Module):
             ValueError: see `check_picture`.
         """
         raise NotImplementedError
-
-
-def check_picture(image: Tensor) -> None:
-    """Refuse what is no picture.
-
-    Raises:
-        ValueError: it is not (3, H, W), or has NaN or infinite pixels.
-    """
-    if image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"a frame of shape {tuple(image.shape)}; it must be (3, H, W)")
-    if image.is_floating_point() and not torch.isfinite(image).all():
-        raise ValueError("a frame with NaN or infinite pixels; all must be finite numbers in [0, 255]")

@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evt.models.frame_model import check_picture
-
 
 class Box(NamedTuple):
     """Where the picture lies in the square, in pixels."""
@@ -37,6 +35,17 @@ class Box(NamedTuple):
         columns = slice(self.left // patch, -(-right // patch))
         return x[..., rows, columns, :]
 
+    def most(self, x: Tensor, side: int, grid: tuple[int, int]) -> Tensor:
+        """What of a map over the picture as it was, (H, W), is largest in each token of the square, (rows, columns).
+
+        It must not be negative; beyond the picture it is 0.
+        """
+        height, width = x.shape
+        tall, wide = height / self.height, width / self.width  # pixels of the map to one of the square
+        below, right = side - self.top - self.height, side - self.left - self.width
+        edges = (round(wide * self.left), round(wide * right), round(tall * self.top), round(tall * below))
+        return F.adaptive_max_pool2d(F.pad(x, edges)[None], grid)[0]
+
     def beyond(self, patch: int) -> tuple[int, int, int, int]:
         """How many pixels these patches reach beyond the picture: to the left, right, top and bottom."""
         right, bottom = -(self.left + self.width) % patch, -(self.top + self.height) % patch
@@ -60,6 +69,18 @@ def letterboxed(image: Tensor, side: int) -> Tensor:
         x = x.round()
     below, right = side - box.top - box.height, side - box.left - box.width
     return F.pad(x, (box.left, right, box.top, below))
+
+
+def check_picture(image: Tensor) -> None:
+    """Refuse what is no picture.
+
+    Raises:
+        ValueError: it is not (3, H, W), or has NaN or infinite pixels.
+    """
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"a frame of shape {tuple(image.shape)}; it must be (3, H, W)")
+    if image.is_floating_point() and not torch.isfinite(image).all():
+        raise ValueError("a frame with NaN or infinite pixels; all must be finite numbers in [0, 255]")
 
 
 def _overlaps(old: int, new: int, device: torch.device) -> Tensor:

@@ -15,7 +15,8 @@ from evt.errors import ConfigError
 from evt.eventful import Policy, Stream, Variant, init_weights
 from evt.models.boxes import Detections, Proposals
 from evt.models.checkpoints import load_backbone, load_checkpoint
-from evt.models.frame_model import FrameModel, check_picture
+from evt.models.frame_model import FrameModel
+from evt.models.letterbox import Box, check_picture
 from evt.models.pyramid import add_pyramid, pyramid
 from evt.models.roi_heads import ROIHeads
 from evt.models.rpn import RPN
@@ -168,6 +169,10 @@ class ViTDet(FrameModel):
         """Height and width to which a frame is resized: at 1024, short edge 640, long edge at most 1024."""
         scale = min(int(self.short_edge * self.size) / min(height, width), self.size / max(height, width))
         return max(1, round(scale * height)), max(1, round(scale * width))
+
+    def place_of(self, height: int, width: int) -> Box:
+        """In the upper left corner; see `FrameModel`."""
+        return Box(0, 0, *self.resized(height, width))
 
     def input_scale(self, image_size: tuple[int, int]) -> Tensor:
         """(4,): what x0, y0, x1 and y1 in a frame of some height and width are multiplied by to be in the input."""

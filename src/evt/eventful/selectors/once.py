@@ -16,6 +16,7 @@ class Once:
     every: k; None is never.
     needs_grid: its tokens must form a grid that is known.
     looks_at_boxes: it must be told what was found, see `evt.eventful.Stream.saw`.
+    looks_at_motion: it must be told what the codec moved, see `evt.eventful.Stream.moves`.
 
     Raises:
         ValueError: every is not a whole number of at least 1.
@@ -25,6 +26,7 @@ class Once:
     selects: Selects = "tokens once a frame"
     needs_grid = False
     looks_at_boxes = False
+    looks_at_motion = False
 
     def __init__(self, every: int | None) -> None:
         self.every = None if every is None else whole("every", every, 1)
