@@ -27,6 +27,7 @@ from evt.evaluate.chosen import build_run
 from evt.evaluate.experiments import measure, without_accuracy
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.trace import peak_memory
+from evt.eventful.following import Following
 from evt.files import write_together
 from evt.report import main_figures, summary_table
 
@@ -57,8 +58,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     metrics |= {"data": chosen.data_name, "peak_memory_bytes": peak_memory(), "weights": str(chosen.weights)}
     # Only now do the results of an earlier run in this folder go.
     files = {"metrics.json": json.dumps(metrics, indent=2) + "\n", **files}
+    if isinstance(chosen.policy, Following):
+        files["budget.csv"] = chosen.policy.lines()
     write_together({folder / name: text for name, text in files.items()})
-    for name in {"detections.jsonl", "left_out.txt"} - files.keys():
+    for name in {"detections.jsonl", "left_out.txt", "budget.csv"} - files.keys():
         (folder / name).unlink(missing_ok=True)
     ledger.finish()
     if "left_out.txt" in files:

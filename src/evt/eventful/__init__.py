@@ -3,6 +3,7 @@
 from evt.eventful.batch import Batch
 from evt.eventful.block import Block, Blocks, BlockState, States, init_weights
 from evt.eventful.counting import KINDS, count_ops
+from evt.eventful.following import Latency, Operations, Scheduled
 from evt.eventful.policy import (
     Budget,
     Every,
@@ -30,12 +31,15 @@ __all__ = [
     "Change",
     "Codec",
     "Every",
+    "Latency",
+    "Operations",
     "Past",
     "Policy",
     "Refresh",
     "Regions",
     "Rollout",
     "Rotary",
+    "Scheduled",
     "Selection",
     "Similarity",
     "States",

@@ -234,6 +234,13 @@ class _Policies:
     def __init__(self, streams: list[Stream], rows: list[int]) -> None:
         self._streams, self._rows = streams, rows
         self.selects = streams[0].variant.takes[0]
+        following: list[Any] = [stream.policy for stream in streams if hasattr(stream.policy, "took")]
+        if following:
+            # All wait for the same frame, and its operations are shared.
+            self.counts_ops, self.clock = any(policy.counts_ops for policy in following), following[0].clock
+            self.took = lambda seconds, ops: [
+                policy.took(seconds, ops / len(streams)) for policy in following
+            ]
 
     def check(self, n_tokens: int) -> None:
         """Each says by itself what it needs."""

@@ -6,7 +6,9 @@ import copy
 import hashlib
 import json
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from typing import Any, Protocol, TypeVar
 
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from evt.eventful.block import States
+from evt.eventful.counting import count_ops
 from evt.eventful.inside import Note
 from evt.eventful.layout import Grid, check_grid
 from evt.eventful.motion import cells, moved, replaced, shifts
@@ -340,7 +343,8 @@ class Stream:
             ValueError: see the class; the stream is reset.
         """
         try:
-            out = self._moving(frame) if self.variant.move else self._run(frame, self.policy)
+            with self._measured(frame.is_cuda):
+                out = self._moving(frame) if self.variant.move else self._run(frame, self.policy)
             if bad := self._count_bad(out):
                 raise ValueError(
                     f"the network makes {bad} NaN or infinite values of this frame, whose largest is "
@@ -352,6 +356,23 @@ class Stream:
             raise
         self._shape, self._kind = frame.shape, kind_of_weights(self.network)
         return out
+
+    @contextmanager
+    def _measured(self, cuda: bool) -> Iterator[None]:
+        """Tell a policy that follows what a later frame takes what this one did."""
+        policy: Any = self.policy
+        if not (self.flushed and hasattr(policy, "took")):
+            yield
+            return
+        start = policy.clock()
+        counting: AbstractContextManager[Counter[str]] = (
+            count_ops() if policy.counts_ops else nullcontext(Counter())
+        )
+        with counting as ops:
+            yield
+        if cuda:
+            torch.cuda.synchronize()
+        policy.took(policy.clock() - start, ops.total())
 
     def _count_bad(self, out: Any) -> int:
         """How many values of an output are not finite; one that is no tensor is not looked into."""

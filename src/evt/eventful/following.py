@@ -1,0 +1,274 @@
+"""Budgets that follow something: a schedule, a time for each frame, or operations a second."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import NamedTuple
+
+from torch import Tensor
+
+from evt.eventful.policy import Norm, Past, Selection, TopR, named, number, number_or_share, tokens_of, whole
+
+log = logging.getLogger(__name__)
+
+RECENT = 8
+"""Frames by which it is judged what a token costs."""
+
+NEAR = 0.03
+"""Share of the target within which r stays as it is."""
+
+PATIENCE = 5
+"""Frames in a row with the smallest r above the target, after which it is said that this cannot be met."""
+
+KEPT = 100_000
+"""Frames that a log goes back."""
+
+
+class Scheduled(TopR):
+    """Top-r with an r that changes at given frames.
+
+    Args:
+        schedule: r by the number of the frame from which it holds, counted from the flush, which is frame 0 and
+            passes all. Each is what `TopR` takes.
+        ramp: between two of these frames r goes from one to the other in equal steps; else it stays until the second.
+        norm: see `TopR`.
+
+    Raises:
+        ValueError: there is no r, none from frame 0 or 1 on, a frame's number is no whole number of at least 0, or an
+            r cannot be, see `TopR`; with a ramp, some are numbers and others shares.
+    """
+
+    def __init__(self, schedule: dict[int, float], ramp: bool = False, norm: Norm = "l2") -> None:
+        if not isinstance(schedule, Mapping) or not schedule:
+            raise ValueError(
+                f"policy.schedule is {schedule!r}; it must say r by frame, as {{0: 256, 50: 64}}"
+            )
+        frames = sorted(whole("schedule", at, 0) for at in schedule)
+        self._at = {at: number_or_share("schedule", schedule[at]) for at in frames}
+        self._frames = list(self._at)
+        if self._frames[0] > 1:
+            raise ValueError(
+                f"policy.schedule begins at frame {self._frames[0]}; it must begin at 0, which is the flush, or 1"
+            )
+        if ramp and len({isinstance(own, int) for own in self._at.values()}) > 1:
+            raise ValueError(
+                "policy.schedule has numbers and shares of tokens; with a ramp they must be all of one kind"
+            )
+        self.ramp = ramp
+        super().__init__(self.at(1), norm)
+
+    def __repr__(self) -> str:
+        ramp = ", ramp=True" if self.ramp else ""
+        return f"Scheduled({self._at}{ramp}{named(self.norm)})"
+
+    def at(self, frame: int) -> float:
+        """r in a frame, by its number from the flush on."""
+        before = max((at for at in self._frames if at <= frame), default=self._frames[0])
+        after = next((at for at in self._frames if at > frame), None)
+        r = self._at[before]
+        if not self.ramp or after is None or frame < before:
+            return r
+        between = r + (self._at[after] - r) * (frame - before) / (after - before)
+        return round(between) if isinstance(r, int) else between
+
+    def check(self, n_tokens: int) -> None:
+        """Refuse frames of fewer tokens than the largest r; see `TopR`."""
+        for r in self._at.values():
+            TopR(r).check(n_tokens)
+
+    def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
+        """See `TopR`."""
+        assert past is not None
+        self.r = self.at(past.number)
+        return super().__call__(error, past)
+
+
+class Decision(NamedTuple):
+    """Of a later frame: its number from the first one that was measured on, its r in tokens, and what it cost."""
+
+    frame: int
+    r: int
+    cost: float
+
+
+class Following(TopR):
+    """Top-r with an r that follows a target for what each frame costs; see `Latency` and `Operations`.
+
+    A frame is taken to cost a + b r. By the last few frames b is estimated, never as less than these allow, since a b
+    too small would let r swing; a is the median of the last three, so that one slow frame alone changes nothing.
+
+    Attributes:
+        target: may change before any frame, as may `low` and `high`.
+        low, high: between which r stays, numbers of tokens or shares of them.
+        log: what was decided, of the last `KEPT` frames.
+        clock: seconds, by which frames are timed; another one for simulations.
+        counts_ops: `took` needs operations.
+    """
+
+    counts_ops = False
+    unit: str
+    setting: str
+
+    def __init__(
+        self,
+        target: float,
+        low: float = 0,
+        high: float = 1.0,
+        norm: Norm = "l2",
+    ) -> None:
+        super().__init__(high, norm)
+        self.target = number(self.setting, target, above=0)
+        self.low, self.high = (number_or_share(name, x) for name, x in (("low", low), ("high", high)))
+        self.clock: Callable[[], float] = time.perf_counter
+        self.log: deque[Decision] = deque(maxlen=KEPT)
+        self._recent: deque[Decision] = deque(maxlen=RECENT)
+        self._wanted: float | None = None
+        self._now: tuple[int, int] | None = None  # r and the token count in the present frame
+        self._above, self._said = 0, False
+
+    def __repr__(self) -> str:
+        limits = f", low={self.low}, high={self.high}"
+        return f"{type(self).__name__}({self.setting}={self.target:g}{limits}{named(self.norm)})"
+
+    def limits(self, n_tokens: int) -> tuple[int, int]:
+        """The smallest and the largest r, of so many tokens.
+
+        Raises:
+            ValueError: the first is the larger one.
+        """
+        low, high = (tokens_of(limit, n_tokens) for limit in (self.low, self.high))
+        if low > high:
+            raise ValueError(
+                f"policy.low is {self.low}, {low} tokens, and policy.high {self.high}, {high}; low must be less"
+            )
+        return low, high
+
+    def tokens(self, n_tokens: int) -> int:
+        """How many tokens of so many pass in the next frame."""
+        low, high = self.limits(n_tokens)
+        return high if self._wanted is None else min(max(round(self._wanted), low), high)
+
+    def check(self, n_tokens: int) -> None:
+        """See `TopR`."""
+        for name, limit in (("low", self.low), ("high", self.high)):
+            if tokens_of(limit, n_tokens) > n_tokens:
+                raise ValueError(
+                    f"policy.{name} is {limit}, but a frame has {n_tokens} tokens; it must be at most {n_tokens}"
+                )
+        self.limits(n_tokens)
+
+    def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
+        """See `TopR`."""
+        n_tokens = error.shape[1]
+        self._now = (self.tokens(n_tokens), n_tokens)
+        return super().__call__(error, past)
+
+    def lines(self) -> str:
+        """The log as CSV: frame, r in tokens, and what it cost under the name of the unit."""
+        rows = [f"frame,r,{self.unit}", *(f"{x.frame},{x.r},{x.cost:.6g}" for x in self.log)]
+        return "\n".join(rows) + "\n"
+
+    def cost(self, seconds: float, ops: float) -> float:
+        """What of the two counts."""
+        raise NotImplementedError
+
+    def took(self, seconds: float, ops: float) -> None:
+        """Hear what a frame took, a flush apart, and decide on the next one's r."""
+        if self._now is None:
+            return
+        (r, n_tokens), self._now = self._now, None
+        frame = self.log[-1].frame + 1 if self.log else 1
+        done = Decision(frame, r, self.cost(seconds, ops))
+        self.log.append(done)
+        self._recent.append(done)
+        slope = self._slope()
+        rest = median(x.cost - slope * x.r for x in list(self._recent)[-3:])
+        if abs(rest + slope * r - self.target) > NEAR * self.target:
+            low, high = self.limits(n_tokens)
+            self._wanted = min(max((self.target - rest) / slope, low), high)
+        self._tell(done, n_tokens)
+
+    def _slope(self) -> float:
+        """What a token costs, as far as the last frames tell; never more than all of the cost, by token."""
+        n = len(self._recent)
+        mean_r, mean_cost = (sum(x) / n for x in zip(*((x.r, x.cost) for x in self._recent), strict=True))
+        most = mean_cost / max(mean_r, 1.0)
+        # Where r hardly changed, what is told of it is noise, and the most that it can be is safe.
+        little = n * (0.1 * max(mean_r, 1.0)) ** 2
+        together = sum((x.r - mean_r) * (x.cost - mean_cost) for x in self._recent)
+        alone = sum((x.r - mean_r) ** 2 for x in self._recent)
+        return min(max((together + little * most) / (alone + little), 0.1 * most), most)
+
+    def _tell(self, done: Decision, n_tokens: int) -> None:
+        """Say once that even the smallest r costs too much."""
+        low, _ = self.limits(n_tokens)
+        above = done.r == low and done.cost > (1 + NEAR) * self.target
+        self._above = self._above + 1 if above else 0
+        if self._above == PATIENCE and not self._said:
+            self._said = True
+            log.warning(
+                "no r meets policy.%s=%g: at r = %d, the smallest allowed, a frame takes %.3g %s; that r is held",
+                self.setting,
+                self.target,
+                low,
+                done.cost,
+                self.unit,
+            )
+
+
+class Latency(Following):
+    """Top-r with an r that keeps the time of a frame at a target.
+
+    Args:
+        target_ms: milliseconds of a later frame, from when it is given to the stream to its output.
+        low, high: between which r stays, numbers of tokens or shares of them.
+        norm: see `TopR`.
+
+    Raises:
+        ValueError: target_ms is no number above 0, a limit is no r, or low is above high.
+    """
+
+    unit, setting = "ms", "target_ms"
+
+    def __init__(
+        self,
+        target_ms: float,
+        low: float = 0,
+        high: float = 1.0,
+        norm: Norm = "l2",
+    ) -> None:
+        super().__init__(target_ms, low, high, norm)
+
+    def cost(self, seconds: float, ops: float) -> float:
+        """See `Following`."""
+        return 1000 * seconds
+
+
+class Operations(Following):
+    """Top-r with an r that keeps operations a second at a target, at a given rate of frames.
+
+    Args:
+        per_second: 10^9 operations of later frames a second.
+        fps: frames a second.
+        low, high, norm: see `Latency`.
+
+    Raises:
+        ValueError: per_second or fps is no number above 0, or see `Latency`.
+    """
+
+    counts_ops = True
+    unit, setting = "GFlops a second", "per_second"
+
+    def __init__(
+        self, per_second: float, fps: float, low: float = 0, high: float = 1.0, norm: Norm = "l2"
+    ) -> None:
+        self.fps = number("fps", fps, above=0)
+        super().__init__(per_second, low, high, norm)
+
+    def cost(self, seconds: float, ops: float) -> float:
+        """See `Following`."""
+        return ops / 1e9 * self.fps
