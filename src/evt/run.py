@@ -25,6 +25,7 @@ from evt.data.loading import WANTED
 from evt.device import build_device
 from evt.evaluate.chosen import build_run
 from evt.evaluate.experiments import measure, without_accuracy
+from evt.evaluate.kept import RUN, SAMPLES, made
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.trace import peak_memory
 from evt.eventful.following import Following
@@ -57,11 +58,15 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         metrics = without_accuracy(metrics)
     metrics |= {"data": chosen.data_name, "peak_memory_bytes": peak_memory(), "weights": str(chosen.weights)}
     # Only now do the results of an earlier run in this folder go.
-    files = {"metrics.json": json.dumps(metrics, indent=2) + "\n", **files}
+    files = {
+        "metrics.json": json.dumps(metrics, indent=2) + "\n",
+        RUN: made(cfg, chosen.weights.sha256, build_device(cfg)),
+        **files,
+    }
     if isinstance(chosen.policy, Following):
         files["budget.csv"] = chosen.policy.lines()
     write_together({folder / name: text for name, text in files.items()})
-    for name in {"detections.jsonl", "left_out.txt", "budget.csv"} - files.keys():
+    for name in {"detections.jsonl", "left_out.txt", "budget.csv", SAMPLES} - files.keys():
         (folder / name).unlink(missing_ok=True)
     ledger.finish()
     if "left_out.txt" in files:

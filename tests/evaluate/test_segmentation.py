@@ -187,7 +187,7 @@ def test_it_goes_with_the_loop_and_with_davis(tmp_path: Path) -> None:
     for _ in range(2):  # the second time from the ledger
         new = partial(Segmentation, partial(Propagation, n_last=2, radius=1))
         with tqdm(total=12, disable=True) as bar:
-            found, _ = evaluate(
+            found, _, _ = evaluate(
                 Subject(model, model),
                 units,
                 {"segmentation": new},

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from evt.data.video import Boxes, Frame, Video
+from evt.evaluate.kept import SAMPLES, records_of
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.loop import Found
 from evt.evaluate.trace import Seen, Subject
@@ -92,11 +93,12 @@ def detect(
 ) -> Found:
     """Run over videos; objects are detected where the subject decodes. For the arguments, see `run_videos`."""
     kinds = {"detection": partial(Detection, classes)} if subject.decode else {}
-    metrics, found = run_videos(subject, videos, kinds, ledger, key, describe)
+    metrics, found, records = run_videos(subject, videos, kinds, ledger, key, describe)
+    kept = {SAMPLES: records_of(records, classes)}
     if not subject.decode:
-        return metrics, {}
+        return metrics, kept
     detection = found["detection"]
     for part, ms in detection.milliseconds().items():
         metrics[part]["detector_ms"] = ms
     metrics["detection"] = asdict(detection.metrics.compute())
-    return metrics, {"detections.jsonl": detection.lines()}
+    return metrics, {"detections.jsonl": detection.lines(), **kept}

@@ -11,6 +11,7 @@ from evt.evaluate.chosen import Chosen
 from evt.evaluate.classes import class_names, in_model_order
 from evt.evaluate.clip import look_at
 from evt.evaluate.detection import detect
+from evt.evaluate.kept import SAMPLES, records_of
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.loop import Found
 from evt.evaluate.recognition import recognise
@@ -48,7 +49,8 @@ def measure(
     data = in_model_order(model, weights, data)
     seen = recognise(replace(subject, dense=None), reach, data, ledger, key, on_error, chosen.label)
     lines = seen.left_out()
-    return {"recognition": seen.compute()}, {"left_out.txt": "\n".join(lines) + "\n"} if lines else {}
+    left_out = {"left_out.txt": "\n".join(lines) + "\n"} if lines else {}
+    return {"recognition": seen.compute()}, {SAMPLES: records_of(seen.records()), **left_out}
 
 
 def without_accuracy(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def evaluate(
     key: str,
     bar: tqdm[NoReturn],
     skip: bool = False,
-) -> tuple[dict[str, Any], dict[str, str]]:
+) -> tuple[dict[str, Any], dict[str, str], dict[str, dict[str, Any]]]:
     """Show every sample to evaluators.
 
     Args:
@@ -68,13 +68,14 @@ def evaluate(
         skip: leave out units that cannot be read.
 
     Returns:
-        The evaluators, by name, and of each unit that was left out, by name, why.
+        The evaluators, by name; of each unit that was left out, by name, why; and their records of each other unit.
 
     Raises:
         DataError: a sample cannot be read or used, and is not to be left out; the message names it.
     """
     found = {name: new() for name, new in kinds.items()}
     skipped: dict[str, str] = {}
+    records: dict[str, dict[str, Any]] = {}
     for unit in units:
         part = f"{key} {FORMAT} {unit.name} {unit.fingerprint}"
         if part in ledger:
@@ -91,6 +92,7 @@ def evaluate(
             if unit.name in skipped:
                 continue
             ledger.put(part, {name: evaluator.record() for name, evaluator in own.items()})
+        records[unit.name] = ledger[part]
         for name, evaluator in found.items():
             evaluator.add(ledger[part][name])
-    return found, skipped
+    return found, skipped, records

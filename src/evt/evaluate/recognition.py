@@ -92,6 +92,10 @@ class Recognition:
                 figures["kept"] = self.total("kept") / n
         return {**figures, "skipped": len(self.skipped), "missing": len(self.missing)}
 
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Of each clip, by its name."""
+        return {clip["prediction"][0]: {"clip": [clip]} for clip in self.clips}
+
     def left_out(self) -> list[str]:
         """A line for each clip that is in no average, to be written into the run folder."""
         return left_out(self.missing, self.skipped)
@@ -128,7 +132,7 @@ def recognise(
     units = (Unit(clip.name, clip.fingerprint, [clip]) for clip in data)
     with tqdm(total=len(data), desc=describe, unit="clip") as bar:
         kinds = {"clip": partial(Recognition, reach)}
-        found, skipped = evaluate(subject, units, kinds, ledger, key, bar, skip=on_error == "skip")
+        found, skipped, _ = evaluate(subject, units, kinds, ledger, key, bar, skip=on_error == "skip")
     seen = replace(found["clip"], skipped=skipped, missing=data.missing)
     if not seen.clips:
         name, reason = next(iter(skipped.items()))

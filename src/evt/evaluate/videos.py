@@ -22,15 +22,15 @@ def run_videos(
     ledger: Ledger,
     key: str,
     describe: str,
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, dict[str, Any]]]:
     """Run over videos, with a progress bar.
 
     The streams flush at the first frame of each video and wherever a new sequence begins in it. For the arguments,
     see `evaluate`, whose units are the videos; `describe` stands beside the progress bar.
 
     Returns:
-        What it costs, for metrics.json, and beside a dense model what frame skipping would have given; and the
-        evaluators.
+        What it costs, for metrics.json, and beside a dense model what frame skipping would have given; the
+        evaluators; and their records of each video.
 
     Raises:
         DataError: a frame cannot be read or used; the message names it.
@@ -40,8 +40,8 @@ def run_videos(
         own["skipping"] = Skipping
     units = (Unit(video.name, video.fingerprint, video) for video in videos)
     with tqdm(total=sum(map(len, videos)), desc=describe, unit="frame") as bar:
-        found, _ = evaluate(subject, units, own, ledger, key, bar)
+        found, _, records = evaluate(subject, units, own, ledger, key, bar)
     metrics = found["cost"].compute()
     if "skipping" in found and (skipping := found["skipping"].compute()):
         metrics["skipping"] = skipping
-    return metrics, found
+    return metrics, found, records
