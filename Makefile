@@ -96,6 +96,11 @@ reproduce-mini: $(READY)  ## The small counterparts of tables 1, B, C and D, err
 	done
 	$(BIN)/python -m evt.claims
 
+FIGURES = reproduce-figure-7 reproduce-figure-8 reproduce-figure-9
+.PHONY: $(FIGURES)
+$(FIGURES): reproduce-figure-%: $(READY)  ## The paper's figures 7, 8 and 9 from the tables, in large and small
+	$(BIN)/python scripts/draw_figures.py $* results/figure_$*
+
 .PHONY: train-rlt reproduce-rlt
 train-rlt: $(READY)  ## Train the small VideoMAE on all tokens, and on those that do not repeat
 	$(TRAIN) task=videomae_mini

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -66,9 +68,39 @@ def test_error_over_frames_is_drawn_of_its_table(tmp_path: Path) -> None:
     assert "has no column every" in draw(table, tmp_path / "error.svg").stderr
 
 
+@pytest.mark.parametrize("figure", ["7", "8", "9"])
+def test_figures_follow_from_the_tables(figure: str, tmp_path: Path) -> None:
+    """A figure is another one where a table is, the same where it is not, and complains of one that lacks."""
+    tables = tmp_path / "tables"
+    shutil.copytree(ROOT / "results", tables)
+
+    def drawn(out: str) -> subprocess.CompletedProcess[str]:
+        script = str(ROOT / "scripts/draw_figures.py")
+        command = [sys.executable, script, figure, str(tmp_path / out), "--tables", str(tables)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    for out in ("a", "b"):
+        done = drawn(out)
+        assert done.stdout == f"written to {tmp_path / out}.svg and {tmp_path / out}.png\n", done.stderr
+    first = (tmp_path / "a.svg").read_text()
+    assert first == (tmp_path / "b.svg").read_text()
+    small = tables / ("table_d_mini.csv" if figure == "9" else "table_c_mini.csv")
+    accuracy = "top1" if figure == "9" else "map50"
+    table = pd.read_csv(small)
+    table.loc[table.variant == "temporal", accuracy] -= 5
+    table.to_csv(small, index=False)
+    assert drawn("c").returncode == 0
+    assert (tmp_path / "c.svg").read_text() != first
+    table.drop(columns=accuracy).to_csv(small, index=False)
+    assert f"has no column {accuracy}" in drawn("d").stderr
+
+
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 COMMANDS = [
-    *(["-m", f"evt.{name}"] for name in ("run", "bench", "train", "reproduce", "claims", "conformance")),
+    *(
+        ["-m", f"evt.{name}"]
+        for name in ("run", "bench", "train", "reproduce", "claims", "conformance", "compare", "demo")
+    ),
     ["-mevt.data.sprites", "OUT"],
     *([f"{ROOT}/scripts/{name}"] for name in SCRIPTS),
 ]

@@ -110,6 +110,11 @@ class Clip:
             for frame, at in zip(frames, self._positions, strict=True)
         )
 
+    @property
+    def fps(self) -> float:
+        """Frames of it a second."""
+        return self._video.fps / self._positions.step
+
     def image(self, i: int) -> Tensor:
         """Picture i of those chosen."""
         return self._video[self._positions[i]]
