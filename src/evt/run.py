@@ -4,6 +4,7 @@ python -m evt.run model=vitdet policy.r=768
 python -m evt.run -m policy.r=256,512,768
 python -m evt.run variant=stgt data=video data.path=clip.mp4 model.size=672 policy.r=384
 python -m evt.run model.checkpoint=vitdet_b_vid.pth data=vid data.root=ILSVRC2015 compare=false
+torchrun --nproc-per-node 4 -m evt.run model.checkpoint=vitdet_b_vid.pth data=vid data.root=ILSVRC2015 compare=false
 python -m evt.run model=vivit_epic model.checkpoint=vivit_b_epic.pth data=epic data.root=EPIC policy.r=100
 """
 
@@ -12,9 +13,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,11 +25,11 @@ import evt
 from evt.build import code_of
 from evt.cli import run_command
 from evt.data.loading import WANTED
-from evt.device import build_device
+from evt.device import build_device, processes
 from evt.evaluate.chosen import build_run
 from evt.evaluate.experiments import measure, without_accuracy
 from evt.evaluate.kept import RUN, SAMPLES, made
-from evt.evaluate.ledger import Ledger
+from evt.evaluate.shares import agreed, forget, ledger_of, share_of
 from evt.evaluate.trace import peak_memory
 from evt.eventful.following import Following
 from evt.files import write_together
@@ -41,17 +44,30 @@ NOT_TRAINED = (
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Measure what the config names, print a table, and leave metrics.json in the run folder; its main figures.
 
+    Several processes that torchrun started share the videos, and the first puts together what they found.
     A run that was killed and is started again with the same `hydra.run.dir` goes on after its last finished video.
     """
+    rank, world = processes()
     chosen = build_run(cfg, build_device(cfg))
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    ledger = Ledger(folder / f"{WANTED[chosen.model.sees]}.jsonl")
+    units = WANTED[chosen.model.sees]
     parts = ("model", "variant", "policy", "data")
     settings = {part: OmegaConf.to_container(cfg[part], resolve=True) for part in parts}
     # Everything that results depend on: a run that goes on takes up no others.
     read = [chosen.weights.sha256, getattr(chosen.policy, "sha256", None)]
     key = json.dumps([evt.__version__, code_of(cfg), settings, cfg.compare, *read], sort_keys=True)
-    metrics, files = measure(chosen, ledger, key, cfg.data.get("on_error", "fail"), cfg.compare)
+    on_error = cfg.data.get("on_error", "fail")
+    if world > 1:
+        folder = agreed(folder)
+        share = share_of(chosen.data, rank, world)
+        if len(share) and len(chosen.data) > 1:
+            measure(replace(chosen, data=share), ledger_of(folder, units, rank), key, on_error, cfg.compare)
+        dist.barrier()
+        if rank:
+            return {}
+    # What other processes have done is known, and nothing of it is run again.
+    ledger = ledger_of(folder, units)
+    metrics, files = measure(chosen, ledger, key, on_error, cfg.compare)
     if chosen.variant is not None and chosen.variant.hold and not chosen.variant.move:
         metrics.pop("skipping", None)  # with itself
     if not chosen.weights.trained:
@@ -69,6 +85,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     for name in {"detections.jsonl", "left_out.txt", "budget.csv", SAMPLES} - files.keys():
         (folder / name).unlink(missing_ok=True)
     ledger.finish()
+    forget(folder, units)
     if "left_out.txt" in files:
         n_left_out = files["left_out.txt"].count("\n")
         print(f"{n_left_out} clips are in no average; {folder}/left_out.txt lists them", file=sys.stderr)

@@ -22,7 +22,7 @@ from evt.cli import run_command
 from evt.data.loading import build_annotated, build_clips
 from evt.data.reading import left_out
 from evt.data.samples import FrameSamples, IndexedVideo
-from evt.device import build_device
+from evt.device import build_device, processes
 from evt.errors import ConfigError
 from evt.evaluate.classes import check_classes, class_names, in_model_order
 from evt.evaluate.variants import build_reduction, check_policy, models_of_clips
@@ -32,7 +32,7 @@ from evt.models.checkpoints import save_checkpoint
 from evt.models.loading import build_model, sees_of
 from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
-from evt.training.loop import processes, train
+from evt.training.loop import train
 from evt.training.objectives.cells import CellClassifier, CellSamples, cell_losses
 from evt.training.objectives.detection import detection_losses
 from evt.training.objectives.motion import MotionLearner, MotionSamples, motion_losses

@@ -99,7 +99,7 @@ def test_the_demo_leaves_a_video_of_as_many_frames(
     video = open_video(out)
     assert len(video) == 4
     assert video.truncated is None
-    width = 2 * 192 if "compare=true" in more else 192
+    width = 2 * 480 if "compare=true" in more else 480
     assert video.size[1] == width
     assert f"written to {out}" in capsys.readouterr().out
 

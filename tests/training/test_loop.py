@@ -169,7 +169,7 @@ TWO_PROCESSES = """
 import sys
 from pathlib import Path
 import torch
-from evt.training.loop import processes
+from evt.device import processes
 from tests.training.runs import trained
 
 def losses(model, batch):

@@ -72,6 +72,10 @@ class Ledger:
         append(self._path, (text + _end(text)).decode())
         self._parts[key] = value
 
+    def know(self, other: Ledger) -> None:
+        """Know the parts of another one, too, without writing them here."""
+        self._parts = {**other._parts, **self._parts}
+
     def finish(self) -> None:
         """Forget all parts, once what they were for is written: a later run computes anew."""
         self._path.unlink(missing_ok=True)

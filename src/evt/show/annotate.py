@@ -15,6 +15,9 @@ from evt.models.boxes import Detections
 from evt.show.draw import add_boxes, add_map, add_strip, add_tokens, grey, picture_of
 from evt.show.passed import Watched
 
+LEAST_WIDTH = 480
+"""Of a picture, in pixels, so that there is place for a line of text below it."""
+
 
 class Annotator:
     """Makes of each frame a picture of the same size, with a strip of text below it.
@@ -55,7 +58,7 @@ class Annotator:
         (step,) = seen.steps
         height, width = seen.sample.image.shape[-2:]
         if self._size is None:  # even, as H.264 wants it
-            scale = min(1.0, self._width / width)
+            scale = min(self._width, max(LEAST_WIDTH, width)) / width
             self._size = (2 * max(1, round(scale * height / 2)), 2 * max(1, round(scale * width / 2)))
         ops = step.ops.total()
         if step.first:

@@ -6,18 +6,17 @@ again goes on as if nothing had happened.
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from evt.device import processes
 from evt.errors import TrainingError
 from evt.training.batches import batches, seed_of, told_of_workers
 from evt.training.progress import Progress, identity_of
@@ -115,14 +114,6 @@ def train(task: Task[M, S], recipe: Recipe, folder: Path, device: torch.device) 
                 if (step + 1) % recipe.save_every == 0 or step + 1 == total:
                     progress.save()
     model.eval()
-
-
-def processes() -> tuple[int, int]:
-    """This process's rank and how many there are; joins those that torchrun started."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return (dist.get_rank(), world) if world > 1 else (0, 1)
 
 
 class _Objective(nn.Module):
