@@ -101,6 +101,19 @@ FIGURES = reproduce-figure-7 reproduce-figure-8 reproduce-figure-9
 $(FIGURES): reproduce-figure-%: $(READY)  ## The paper's figures 7, 8 and 9 from the tables, in large and small
 	$(BIN)/python scripts/draw_figures.py $* results/figure_$*
 
+# SOURCE, MODEL: any clip, and a model of frames for it. GATE is the paper's: before qkv of the third block.
+SOURCE ?= generated
+MODEL ?= vitdet_mini
+GATE ?= 6
+.PHONY: reproduce-figure-1 reproduce-figure-10
+reproduce-figure-1: $(READY)  ## Operations over time, with the flush and a budget that changes
+	$(BIN)/python -m evt.run model=vitdet_mini variant=temporal policy=scheduled \
+		'policy.schedule={0: 128, 20: 32, 40: 64, 60: 16}' data.n_videos=1 data.n_frames=80 compare=false hydra.run.dir=runs/figure_1
+	for kind in svg png; do $(BIN)/python scripts/draw_budget.py runs/figure_1 results/figure_1.$$kind || exit 1; done
+reproduce-figure-10: $(READY)  ## Of a clip: what is found, the errors at a gate, and the tokens that pass it
+	$(BIN)/python -m evt.demo 'source=$${oc.env:SOURCE}' model=$(MODEL) variant=temporal policy.r=0.25 n_frames=40 \
+		out=results/figure_10.mp4 sheet.out=results/figure_10.png 'sheet.frames=[1,8,16,24,32]' sheet.gate=$(GATE)
+
 .PHONY: train-rlt reproduce-rlt
 train-rlt: $(READY)  ## Train the small VideoMAE on all tokens, and on those that do not repeat
 	$(TRAIN) task=videomae_mini
@@ -153,4 +166,4 @@ clean:  ## Remove the virtual environment and caches; results and runs stay
 
 # Paths go through the environment, so that names of any characters arrive (a $ is $$ in make). This stands last: a
 # variable that was exported is defined, and `?=` leaves it alone.
-export VID_ROOT FRAMES WEIGHTS EPIC_ROOT KINETICS_CSV KINETICS_VIDEOS TUNED CLIPS REAL
+export VID_ROOT FRAMES WEIGHTS EPIC_ROOT KINETICS_CSV KINETICS_VIDEOS TUNED CLIPS REAL SOURCE
