@@ -104,7 +104,8 @@ def cells(cfg: DictConfig, device: torch.device, folder: Path) -> Task[Any, Any]
 
 def motion(cfg: DictConfig, device: torch.device, folder: Path) -> Task[Any, Any]:
     """A model of clips on generated ones, the whole model; a VideoMAE on fewer tokens, where the policy says so."""
-    data: Any = build_clips(cfg.data.clips, "data.clips")  # no others have the settings of these tasks
+    able = choices("model", lambda cls: hasattr(cls, "features")).values()
+    choice(dict.fromkeys(able), "model.name", cfg.model.name)
     origin, how = origin_of(cfg), {}
     if "variant" in cfg:
         variant, dense = cfg.variant.name, "base"
@@ -118,8 +119,8 @@ def motion(cfg: DictConfig, device: torch.device, folder: Path) -> Task[Any, Any
         origin["policy"] = str(reduction)
         if reduction is not None:
             how["reduction"] = reduction
-    able = choices("model", lambda cls: hasattr(cls, "features")).values()
-    choice(dict.fromkeys(able), "model.name", cfg.model.name)
+    # Last, since it takes a while; no others have the settings of these tasks.
+    data: Any = build_clips(cfg.data.clips, "data.clips")
     model, _ = build_model(cfg.model, device)
     check_classes(model, data)
     if how:
