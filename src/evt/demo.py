@@ -21,11 +21,11 @@ from evt.device import build_device
 from evt.errors import ConfigError
 from evt.evaluate.trace import Subject, observe
 from evt.evaluate.variants import build_policy, build_variant, check_told
+from evt.evaluate.watched import Watched
 from evt.files import check_writable, replacing
 from evt.models.loading import build_model, sees_of
 from evt.show.annotate import Annotator
 from evt.show.draw import sheet
-from evt.show.passed import Watched
 from evt.show.sources import open_source
 from evt.show.window import Window
 from evt.show.writer import VideoWriter

@@ -55,19 +55,21 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     settings = {part: OmegaConf.to_container(cfg[part], resolve=True) for part in parts}
     # Everything that results depend on: a run that goes on takes up no others.
     read = [chosen.weights.sha256, getattr(chosen.policy, "sha256", None)]
-    key = json.dumps([evt.__version__, code_of(cfg), settings, cfg.compare, *read], sort_keys=True)
+    key = json.dumps([evt.__version__, code_of(cfg), settings, cfg.compare, cfg.trace, *read], sort_keys=True)
     on_error = cfg.data.get("on_error", "fail")
+    folder = agreed(folder) if world > 1 else folder
+    traces = folder / "trace" if cfg.trace else None
     if world > 1:
-        folder = agreed(folder)
         share = share_of(chosen.data, rank, world)
         if len(share) and len(chosen.data) > 1:
-            measure(replace(chosen, data=share), ledger_of(folder, units, rank), key, on_error, cfg.compare)
+            own = ledger_of(folder, units, rank)
+            measure(replace(chosen, data=share), own, key, on_error, cfg.compare, traces)
         dist.barrier()
         if rank:
             return {}
     # What other processes have done is known, and nothing of it is run again.
     ledger = ledger_of(folder, units)
-    metrics, files = measure(chosen, ledger, key, on_error, cfg.compare)
+    metrics, files = measure(chosen, ledger, key, on_error, cfg.compare, traces)
     if chosen.variant is not None and chosen.variant.hold and not chosen.variant.move:
         metrics.pop("skipping", None)  # with itself
     if not chosen.weights.trained:

@@ -19,9 +19,9 @@ from PIL import Image
 from evt.data.opening import open_video
 from evt.demo import demo
 from evt.errors import ConfigError, DataError
+from evt.evaluate.watched import Watched
 from evt.eventful import VARIANTS, TopR
 from evt.show.draw import add_boxes, add_tokens, picture_of
-from evt.show.passed import Watched
 from evt.show.sources import open_source
 from evt.show.window import Window
 from evt.show.writer import VideoWriter

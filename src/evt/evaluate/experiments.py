@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from evt.data.reading import OnError
+from evt.errors import ConfigError
 from evt.evaluate.chosen import Chosen
 from evt.evaluate.classes import class_names, in_model_order
 from evt.evaluate.clip import look_at
@@ -17,10 +20,17 @@ from evt.evaluate.loop import Found
 from evt.evaluate.recognition import recognise
 from evt.evaluate.saliency import compare_saliency
 from evt.evaluate.trace import Subject
+from evt.evaluate.traces import Traces
+from evt.evaluate.watched import Watched
 
 
 def measure(
-    chosen: Chosen, ledger: Ledger, key: str, on_error: OnError = "fail", compare: bool = False
+    chosen: Chosen,
+    ledger: Ledger,
+    key: str,
+    on_error: OnError = "fail",
+    compare: bool = False,
+    traces: Path | None = None,
 ) -> Found:
     """Measure what was chosen on its data.
 
@@ -30,12 +40,24 @@ def measure(
         key: names all that results depend on, but for the video or clip, and for the names of the classes.
         on_error: what becomes of labelled clips that cannot be read.
         compare: run the dense model beside, except on labelled clips.
+        traces: a folder for traces of what passes the gates (see `evt.evaluate.traces`); None writes none.
+
+    Raises:
+        ConfigError: traces are asked for, and there are no frames, or no gates in them.
     """
     model, data, weights, variant = chosen.model, chosen.data, chosen.weights, chosen.variant
     key = f"{key} {json.dumps(weights.classes)}"
     # On the fast path where the variant is; a model of clips without a reduction is the dense model itself.
     dense = model.stream(None if variant is None else variant.dense) if compare else None
-    subject = Subject(model, model.stream(variant, chosen.policy), dense)
+    policy, also = chosen.policy, {}
+    if traces is not None:
+        if model.sees != "frames" or policy is None or policy.selects == "frames":
+            raise ConfigError(
+                "trace is true, but here no tokens pass gates; it must be a model of frames, and a variant with gates"
+            )
+        policy = watched = Watched(policy)
+        also = {"trace": partial(Traces, watched, traces, model.net.grid)}
+    subject = Subject(model, model.stream(variant, policy), dense, also=also)
     if model.sees == "frames":
         # Without trained weights nothing is predicted, and any data will do.
         subject = replace(subject, decode=weights.trained)

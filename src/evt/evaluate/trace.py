@@ -6,8 +6,8 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import tee
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -89,12 +89,14 @@ class Subject:
     stream: the variant.
     dense: the dense model beside it, to compare times and outputs with; None where it does not run.
     decode: make predictions.
+    also: what makes further evaluators of its frames, by name.
     """
 
     model: Model
     stream: Streamed
     dense: Streamed | None = None
     decode: bool = True
+    also: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

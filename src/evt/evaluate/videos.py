@@ -35,7 +35,7 @@ def run_videos(
     Raises:
         DataError: a frame cannot be read or used; the message names it.
     """
-    own: dict[str, Any] = {"cost": Cost, **kinds}
+    own: dict[str, Any] = {"cost": Cost, **kinds, **subject.also}
     if subject.dense is not None and subject.decode:
         own["skipping"] = Skipping
     units = (Unit(video.name, video.fingerprint, video) for video in videos)

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from evt.evaluate.trace import Seen
+from evt.evaluate.watched import Watched
 from evt.models.boxes import Detections
 from evt.show.draw import add_boxes, add_map, add_strip, add_tokens, grey, picture_of
-from evt.show.passed import Watched
 
 LEAST_WIDTH = 480
 """Of a picture, in pixels, so that there is place for a line of text below it."""

@@ -14,12 +14,14 @@ class Watched:
     """A policy that does as another one does, and remembers which tokens passed each gate in the last frame.
 
     policy: what it does; its settings may change before any frame.
+    n_tokens: of a frame, once one was selected in.
     """
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self._passed: dict[int, Selection] = {}
         self._norms: dict[int, Tensor] = {}
+        self.n_tokens = 0
 
     def __getattr__(self, name: str) -> Any:
         # Whatever a stream asks of a policy: which it is, what it must be told, what it hears of time.
@@ -32,6 +34,7 @@ class Watched:
 
     def __call__(self, error: Tensor, past: Past) -> Selection:
         """See `evt.eventful.Policy`."""
+        self.n_tokens = error.shape[1]
         self._norms[past.gate] = torch.linalg.vector_norm(error.float(), dim=-1)
         self._passed[past.gate] = selection = self.policy(error, past)
         return selection
