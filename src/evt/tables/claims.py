@@ -189,6 +189,27 @@ def _named(row: Mapping[str, Any]) -> str:
     return " ".join([row["variant"], *(f"{name} = {x:.0f}" for name, x in settings.items() if not isnan(x))])
 
 
+def read_claims(folder: Path) -> list[Claim]:
+    """Hold every claim against the tables in a folder.
+
+    Raises:
+        FileNotFoundError: a table is missing.
+        ValueError: a table is damaged, or is not what `python -m evt.reproduce` writes.
+    """
+    tables = {name: read(folder, name, **said) for name, said in SAID["tables"].items()}
+    try:
+        return judge(tables)
+    except (LookupError, ValueError) as error:
+        raise ValueError(
+            f"{folder}: the tables lack rows that the claims are of ({error}); make reproduce-mini writes them"
+        ) from error
+
+
+def counted(claims: Sequence[Claim]) -> str:
+    """How many claims there are of each verdict."""
+    return ", ".join(f"{sum(claim.verdict == verdict for claim in claims)} {verdict}" for verdict in VERDICTS)
+
+
 def write_claims(folder: Path) -> Path:
     """Write claims.md beside the tables in a folder.
 
@@ -198,22 +219,15 @@ def write_claims(folder: Path) -> Path:
     """
     path = folder / "claims.md"
     check_writable(path)
-    tables = {name: read(folder, name, **said) for name, said in SAID["tables"].items()}
-    try:
-        claims = judge(tables)
-    except (LookupError, ValueError) as error:
-        raise ValueError(
-            f"{folder}: the tables lack rows that the claims are of ({error}); make reproduce-mini writes them"
-        ) from error
-    counts = [f"{sum(claim.verdict == verdict for claim in claims)} {verdict}" for verdict in VERDICTS]
+    claims = read_claims(folder)
     lines = [
         "# Claims on the generated benchmarks",
         "",
-        f"Of {len(claims)} claims {', '.join(counts)} here. Small models on generated videos are not the paper's; a "
+        f"Of {len(claims)} claims {counted(claims)} here. Small models on generated videos are not the paper's; a "
         "claim that fails here may hold there, and the other way round. Each is judged by differences on the same "
         "videos or clips, all of which it wants above 0. `±` is half of the 95% interval over resamples of these, "
         "the same for all rows; a difference whose interval has 0 in it decides nothing. Made by `python -m "
-        f"evt.claims` from {', '.join(f'{name}.csv' for name in tables)}, and the covariances beside them.",
+        f"evt.claims` from {', '.join(f'{name}.csv' for name in SAID['tables'])}, and the covariances beside them.",
     ]
     for claim in claims:
         lines += ["", f"## {claim.claim}", "", f"**{claim.verdict}.** {claim.rule}", ""]

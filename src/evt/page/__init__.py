@@ -1,0 +1,1 @@
+"""All results in one HTML file; see `evt.page.__main__`."""

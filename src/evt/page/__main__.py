@@ -1,0 +1,53 @@
+"""python -m evt.page: all results in one HTML file, which opens without a network.
+
+Reads the tables in a folder, as `python -m evt.reproduce` leaves them, and says first what they answer: when this
+helps, with what setting, against frame skipping and the rivals. Then figures, claims and all tables, and how each
+was made. Needs the extra `report`: pip install -e '.[report]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import evt
+from evt.files import check_writable, sentence, write
+from evt.interrupt import imports_are_done
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write what the command line says."""
+    imports_are_done()
+    parser = argparse.ArgumentParser(
+        "python -m evt.page", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"evt {evt.__version__}")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("results"), help="of the tables")
+    parser.add_argument(
+        "--out", type=Path, help="the file; report.html in the folder of the tables if not given"
+    )
+    given = parser.parse_args(arguments)
+    out = given.out or given.folder / "report.html"
+    try:
+        from evt.page.build import page_of
+    except ModuleNotFoundError as error:
+        sys.exit(
+            f"error: {error.name} is not installed; pip install -e '.[report]' installs what the report needs"
+        )
+    try:
+        if not given.folder.is_dir():
+            sys.exit(
+                f"error: {given.folder}: there is no such folder; it is to be that of the tables, as results"
+            )
+        check_writable(out)
+        content = page_of(given.folder)
+        write(out, content)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {sentence(error)}")
+    print(f"written to {out}, {len(content.encode()) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
