@@ -108,14 +108,14 @@ class Answer:
     """What the tables say of one use.
 
     title, of: the use, and what it was measured on.
-    titles: of the measurements.
+    titles: of the measurements, and what is measured.
     shares: one of so many operations.
     families: all that were measured, the best first.
     """
 
     title: str
     of: str
-    titles: Sequence[str]
+    titles: Mapping[str, str]
     shares: Sequence[int]
     families: Sequence[Family]
 
@@ -192,7 +192,7 @@ def _answer(use: Mapping[str, Any], said: Mapping[str, Any], tables: Mapping[str
     return Answer(
         use["title"],
         use["of"],
-        [part["title"] for part in use["measured"]],
+        {part["title"]: part["name"] for part in use["measured"]},
         sorted({share for own in cells.values() for _, share in own}),
         sorted(families, key=lambda x: x.rank, reverse=True),
     )

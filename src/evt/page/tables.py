@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +18,8 @@ LESS_IS_BETTER = ("gflops", "tflops", "error", "falls")
 """What names of columns begin with of which less is better."""
 ACCURACIES = ("map50", "top1")
 """What a column `interval` is of."""
-PRINTED = re.compile(r"(.+)_paper$")
+SHORT = 6
+"""Numbers of so many characters are shown as they were written."""
 FULL = 5
 """A difference from the paper has the full colour from so many percent or points on."""
 
@@ -195,14 +195,18 @@ def _column(table: Table, name: str, interval: str | None) -> Column:
     if name not in table.numbers:
         return Column(name, False, [Cell(text or "–", text) for text in texts])
     values = table.numbers[name]
-    if not PRINTED.match(name):  # else the digits are the paper's
-        digits = digits_of(values)
-        texts = ["–" if isnan(x) else signed(name, x, digits) for x in values]
+    # Settings, and what is printed elsewhere, have the digits that they are known by.
+    short = interval is None and all(len(text) <= SHORT for text in texts)
+    digits = digits_of(values)
+    texts = [
+        "–" if isnan(x) else text if short else signed(name, x, digits)
+        for text, x in zip(texts, values, strict=True)
+    ]
     cells = [Cell(text, x) for text, x in zip(texts, values, strict=True)]
     if interval is not None:
         halves = table.numbers[interval]
         cells = [
-            cell if isnan(half) else replace(cell, text=f"{cell.text} ±{half:.{digits_of(values)}f}")
+            cell if isnan(half) else replace(cell, text=f"{cell.text} ±{half:.{digits}f}")
             for cell, half in zip(cells, halves, strict=True)
         ]
         if "minus_" in name:
@@ -239,7 +243,7 @@ def _difference(table: Table, ours: str, theirs: str) -> Column:
             cells.append(Cell("–", nan))
         else:
             kind = "other" if mixed else _kind(ours, difference)
-            text = f"{difference:+.2f}{'' if points or mixed else ' %'}".replace("-", "−")
+            text = signed("minus_", difference, 2) + ("" if points or mixed else " %")
             cells.append(Cell(text, difference, kind, min(1, abs(difference) / FULL)))
     return Column(f"{ours} − {theirs}", True, cells)
 
@@ -250,9 +254,10 @@ def digits_of(values: Sequence[float]) -> int:
     if all(x == int(x) for x in there):
         return 0
     largest = max(there)
-    return 3 if largest < 1 else 2 if largest < 100 else 1
+    return 5 if largest < 0.01 else 3 if largest < 1 else 2 if largest < 100 else 1
 
 
 def signed(name: str, value: float, digits: int) -> str:
     """A number; of a difference with its sign."""
-    return f"{value:{'+' if 'minus_' in name else ''}.{digits}f}".replace("-", "−")
+    rounded = round(value, digits) + 0.0  # no minus before 0
+    return f"{rounded:{'+' if 'minus_' in name else ''}.{digits}f}".replace("-", "−")
