@@ -141,9 +141,9 @@ reproduce-real: real  ## Real weights on real video, beside frame skipping
 			$(ARGS) || exit 1; \
 	done
 
+# What the extra `report` brings, `dev` has, too: the tests need it.
 .PHONY: report
 report: $(READY)  ## All results in one HTML file, results/report.html, that opens without a network
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,report]'
 	$(BIN)/python -m evt.page
 
 # SEED and N: other damages, and more.
