@@ -41,6 +41,11 @@ class Command:
     passes: PositiveInt = 1
     within: Annotated[float, Field(gt=0, lt=1)] = 0.05
     frames_per_video: PositiveInt | None = None
+    source: Annotated[str, Field(min_length=1)] = "generated"
+    n_frames: PositiveInt | None = None
+    gate: NonNegativeInt | None = None
+    confidence: Annotated[float, Field(ge=0, le=1)] = 0.3
+    width: Annotated[int, Field(ge=64)] = 960
     r: NonNegativeInt | Annotated[float, Field(gt=0, le=1)] = 0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from pydantic import Field, NonNegativeInt
 from tqdm import tqdm
 
+from evt.checked import wrong
 from evt.cli import run_command
 from evt.device import build_device
 from evt.errors import ConfigError
@@ -31,6 +34,15 @@ from evt.show.window import Window
 from evt.show.writer import VideoWriter
 
 
+@dataclass(frozen=True)
+class Sheet:
+    """The settings below `sheet`."""
+
+    out: str | None
+    frames: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
+    gate: NonNegativeInt
+
+
 def demo(cfg: DictConfig) -> dict[str, Any]:
     """Show what the config names; how many frames there were.
 
@@ -38,6 +50,8 @@ def demo(cfg: DictConfig) -> dict[str, Any]:
         ConfigError: a setting cannot be, or not with the others.
         CheckpointError, DataError: weights or the source cannot be used.
     """
+    if said := wrong("sheet", OmegaConf.to_container(cfg.sheet), Sheet).values:
+        raise ConfigError(". ".join(said))
     if sees_of(cfg.model) != "frames":
         raise ConfigError(
             f"model is {cfg.model.name}, which sees clips; one that sees frames is needed, as vitdet_mini"
@@ -48,17 +62,26 @@ def demo(cfg: DictConfig) -> dict[str, Any]:
     policy = build_policy(cfg.policy, variant, model)
     motion = bool(getattr(policy, "looks_at_motion", False))
     check_told(policy, weights.trained, motion)
-    source = open_source(str(cfg.source), cfg.n_frames, motion)
     watched = None if policy is None or variant.hold else Watched(policy)
+    _check_gates(cfg, 0 if watched is None else len(model.net.states(variant).gates))
+    if motion and not Path(cfg.source).is_file():
+        raise ConfigError(
+            f"policy is {cfg.policy.name} and source is {cfg.source}; it must be a video file for this"
+        )
+    source = open_source(cfg.source, cfg.n_frames, motion)
     dense = model.stream(variant.dense) if cfg.compare else None
     subject = Subject(model, model.stream(variant, watched or policy), dense, decode=weights.trained)
     label = f"{cfg.variant.name} {policy or ''}".strip()
     annotate = Annotator(model, weights.classes or (), label, watched, cfg.gate, cfg.confidence, cfg.width)
     if cfg.sheet.out is not None:
+        if Path(cfg.sheet.out).suffix.lower() != ".png":
+            raise ConfigError(f"sheet.out is {cfg.sheet.out}; it must end in .png")
         check_writable(Path(cfg.sheet.out))
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     out = folder / "demo.mp4" if cfg.out is None else Path(str(cfg.out))
     window = cfg.out == "window"
+    if not window and out.exists() and Path(cfg.source).exists() and out.samefile(cfg.source):
+        raise ConfigError(f"out is {out}, which is source as well; it must be another file")
     target = Window(source.name) if window else VideoWriter(out, source.fps)
     columns, heads = [], []
     with target:
@@ -81,12 +104,33 @@ def demo(cfg: DictConfig) -> dict[str, Any]:
         with replacing(Path(cfg.sheet.out)) as part:
             sheet(columns, heads, names).save(part, "PNG")
         print(f"written to {cfg.sheet.out}")
+    elif cfg.sheet.out is not None:
+        print(
+            f"sheet.frames are {list(cfg.sheet.frames)}, and there were {target.n_frames}: no {cfg.sheet.out}"
+        )
     if not weights.trained:
         print(f"weights: {weights}, so nothing that they find is drawn")
-    print(f"{target.n_frames} frames, {label}: {annotate.summary()}")
+    print(f"{target.n_frames} frame{'s' * (target.n_frames != 1)}, {label}: {annotate.summary()}")
     if not window:
         print(f"written to {out}")
     return {"frames": target.n_frames}
+
+
+def _check_gates(cfg: DictConfig, n_gates: int) -> None:
+    """Refuse to show the tokens of a gate that a variant has not.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    asked = {"gate": cfg.gate, "sheet.gate": None if cfg.sheet.out is None else cfg.sheet.gate}
+    for name, gate in asked.items():
+        if gate is not None and gate >= n_gates:
+            allowed = (
+                f"it must be from 0 to {n_gates - 1}" if n_gates else "there must be a variant with gates"
+            )
+            raise ConfigError(
+                f"{name} is {gate}, and variant {cfg.variant.name} has {n_gates or 'no'} gates; {allowed}"
+            )
 
 
 if __name__ == "__main__":

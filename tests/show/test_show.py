@@ -186,3 +186,31 @@ def test_bad_input_is_told(tmp_path: Path) -> None:
         writer.add(Image.new("RGB", (64, 48)))
         with pytest.raises(DataError, match="all pictures of a video must be of one size"):
             writer.add(Image.new("RGB", (62, 48)))
+
+
+def test_settings_that_cannot_be_are_told_before_a_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, sheet = tmp_path / "clip.mp4", f"sheet.out={tmp_path / 's.png'}"
+    write_video(clip, 3, 25)
+    before = clip.read_bytes()
+    for more, sentence in (
+        (["gate=99"], "gate is 99, and variant temporal has 36 gates; it must be from 0 to 35"),
+        (["gate=x"], "gate is 'x'; it must be a whole number of at least 0, or null"),
+        (["gate=1", "variant=base", "policy=none"], "gate is 1, and variant base has no gates"),
+        ([sheet, "variant=base", "policy=none"], "sheet.gate is 6, and variant base has no gates"),
+        ([f"sheet.out={tmp_path}/s.jpg"], "it must end in .png"),
+        ([sheet, "sheet.frames=1"], "sheet.frames is 1; it must be a list of at least 1"),
+        (["n_frames=0"], "n_frames is 0; it must be"),
+        (["width=3"], "width is 3; it must be a whole number of at least 64"),
+        (["confidence=2"], "confidence is 2; it must be"),
+        (
+            ["variant=frame", "policy=codec", "policy.keep=0.25"],
+            "policy is codec and source is generated; it must be a video file",
+        ),
+        ([f"source={clip}", f"out={clip}"], "which is source as well; it must be another file"),
+    ):
+        with pytest.raises(SystemExit):
+            command(monkeypatch, demo, "n_frames=2", f"hydra.run.dir={tmp_path}/r", *more)
+        assert sentence in capsys.readouterr().err
+    assert clip.read_bytes() == before

@@ -54,7 +54,9 @@ def open_source(source: str, n_frames: int | None = None, motion: bool = False) 
     video: Video
     fps = 25.0
     if source == GENERATED:
-        video = SpriteVideos(n_videos=1, n_frames=n_frames or 90, size=(192, 192)).videos()[0]
+        video = SpriteVideos(
+            n_videos=1, n_frames=90 if n_frames is None else n_frames, size=(192, 192)
+        ).videos()[0]
     elif Path(source).is_dir():
         video = FrameFolder(source, n_frames=n_frames)
     else:
