@@ -146,7 +146,7 @@ def test_a_schedule_says_r_by_frame() -> None:
         (lambda: Operations(10, fps=0), "policy.fps is 0"),
         (lambda: Scheduled({}), "it must say r by frame"),
         (lambda: Scheduled({5: 10}), "begins at frame 5"),
-        (lambda: Scheduled({0: 10, 5: -1}), "policy.schedule is -1"),
+        (lambda: Scheduled({0: 10, 5: -1}), r"policy.schedule\[5\] is -1"),
         (lambda: Scheduled({0: 10, 5: 0.5}, ramp=True), "all of one kind"),
         (lambda: Scheduled({0: 10, 5: 50}).check(36), "policy.r is 50, but a frame has 36 tokens"),
     ],
@@ -154,3 +154,12 @@ def test_a_schedule_says_r_by_frame() -> None:
 def test_bad_settings_are_told(build: Callable[[], object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence.replace(".", r"\.")):
         build()
+
+
+def test_a_target_that_cannot_be_is_refused_when_it_is_set() -> None:
+    policy = Latency(40)
+    for target in (-1, 0, "30", float("nan")):
+        with pytest.raises(ValueError, match=r"policy.target_ms is .*; it must be a finite number, above 0$"):
+            policy.target = target  # type: ignore[assignment]
+    policy.target = 30
+    assert policy.target == 30

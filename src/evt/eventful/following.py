@@ -48,7 +48,7 @@ class Scheduled(TopR):
                 f"policy.schedule is {schedule!r}; it must say r by frame, as {{0: 256, 50: 64}}"
             )
         frames = sorted(whole("schedule", at, 0) for at in schedule)
-        self._at = {at: number_or_share("schedule", schedule[at]) for at in frames}
+        self._at = {at: number_or_share(f"schedule[{at}]", schedule[at]) for at in frames}
         self._frames = list(self._at)
         if self._frames[0] > 1:
             raise ValueError(
@@ -121,7 +121,7 @@ class Following(TopR):
         norm: Norm = "l2",
     ) -> None:
         super().__init__(high, norm)
-        self.target = number(self.setting, target, above=0)
+        self.target = target
         self.low, self.high = (number_or_share(name, x) for name, x in (("low", low), ("high", high)))
         self.clock: Callable[[], float] = time.perf_counter
         self.log: deque[Decision] = deque(maxlen=KEPT)
@@ -133,6 +133,15 @@ class Following(TopR):
     def __repr__(self) -> str:
         limits = f", low={self.low}, high={self.high}"
         return f"{type(self).__name__}({self.setting}={self.target:g}{limits}{named(self.norm)})"
+
+    @property
+    def target(self) -> float:
+        """What a frame may cost."""
+        return self._target
+
+    @target.setter
+    def target(self, target: float) -> None:
+        self._target = number(self.setting, target, above=0)
 
     def limits(self, n_tokens: int) -> tuple[int, int]:
         """The smallest and the largest r, of so many tokens.

@@ -485,6 +485,7 @@ def number(name: str, value: Any, above: float | None = None, most: float = math
     """
     real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not real or value > most or (value < 0 if above is None else value <= above):
-        allowed = "0 or more" if above is None else f"above {above} and at most {most}"
+        allowed = "0 or more" if above is None else f"above {above}"
+        allowed += f" and at most {most}" if math.isfinite(most) else ""
         raise ValueError(f"policy.{name} is {value!r}; it must be a finite number, {allowed}")
     return float(value)
