@@ -17,6 +17,9 @@ from evt.evaluate.comparing import Compared, Run, compared, differences
 from evt.interrupt import imports_are_done
 from evt.report import columns
 
+ENOUGH = 6
+"""Videos or clips: with fewer, all differ in one direction more often than once in 20 times by chance alone."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare what the command line names."""
@@ -49,7 +52,7 @@ def report(runs: Sequence[Run]) -> str:
     ]
     found = compared(runs)
     n = found[0].n if found else 0
-    lines += ["", f"on the {n} videos or clips that all have:"]
+    lines += ["", f"on the {n} video{'s' * (n != 1)} or clip{'s' * (n != 1)} that all have:"]
     lines += [columns([["", *names], *(_row(one) for one in found)])]
     for one in found:
         lines += [f"{one.name}, {name} less A: {verdict(one, i)}" for i, name in enumerate(names) if i]
@@ -70,8 +73,9 @@ def verdict(one: Compared, i: int) -> str:
     difference = one.estimates[i] - one.estimates[0]
     if difference.value == 0 and not difference.resamples.any():
         return "0, the same on each"
-    if one.n < 2 or math.isnan(difference.interval):
-        return f"{difference.value:+.3g}; on one video or clip chance cannot be told"
+    if one.n < ENOUGH or math.isnan(difference.interval):
+        fewer = "one video or clip" if one.n == 1 else f"{one.n} videos or clips"
+        return f"{difference.value:+.3g}; on {fewer} chance cannot be told, which takes {ENOUGH}"
     more = "more" if abs(difference.value) > difference.interval else "not more"
     return f"{difference.value:+.3g} ±{difference.interval:.2g}, {more} than chance"
 

@@ -56,6 +56,12 @@ def test_few_clips_that_differ_are_not_more_than_chance(tmp_path: Path) -> None:
     assert "top-1, B less A: -10" in report
     assert "not more than chance" in report
     assert "0, the same on each" in compare.report([Run.read(a), Run.read(a)])
+    c, d = (
+        write(tmp_path / name, [clip(f"c{i}", 0, i * k) for i in range(5)]) for k, name in enumerate("cd")
+    )
+    assert "on 5 videos or clips chance cannot be told" in compare.report(
+        [Run.read(folder) for folder in (c, d)]
+    )
 
 
 def test_what_differs_is_told_by_its_setting(tmp_path: Path) -> None:
