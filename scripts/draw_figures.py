@@ -89,6 +89,7 @@ def figure_7(folder: Path) -> Figure:
         above, below = rows[0][column], rows[1][column]
         saved = above.bar(names, base.gflops / ours.gflops, color="#0072b2", edgecolor="black", linewidth=0.6)
         above.bar_label(saved, fmt="%.1f", fontsize=7)
+        above.margins(y=0.12)  # for the number above the tallest bar
         lost = 100 * (ours[accuracy] / base[accuracy] - 1)
         bars: dict[str, Any] = {}
         if "minus_base_interval" in ours:
