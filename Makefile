@@ -96,9 +96,8 @@ reproduce-mini: $(READY)  ## The small counterparts of tables 1, B, C and D, err
 	done
 	$(BIN)/python -m evt.claims
 
-FIGURES = reproduce-figure-7 reproduce-figure-8 reproduce-figure-9
-.PHONY: $(FIGURES)
-$(FIGURES): reproduce-figure-%: $(READY)  ## The paper's figures 7, 8 and 9 from the tables, in large and small
+.PHONY: reproduce-figure-7 reproduce-figure-8 reproduce-figure-9
+reproduce-figure-7 reproduce-figure-8 reproduce-figure-9: reproduce-figure-%: $(READY)  ## The paper's figures 7, 8 and 9 from the tables, in large and small
 	$(BIN)/python scripts/draw_figures.py $* results/figure_$*
 
 # SOURCE, MODEL: any clip, and a model of frames for it. GATE is the paper's: before qkv of the third block.

@@ -155,11 +155,13 @@ def test_a_threshold_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         (["+policy.rr=3"], "policy.rr is not a setting; those of policy=top_r are r"),
         (
             ["policy=random"],
-            "policy is random; allowed are ats, budget, calibrated, change, every, merge, none, random_drop",
+            "policy is random; allowed are ats, budget, calibrated, change, codec, every, latency, merge, none, "
+            "operations, random_drop",
         ),
         (
             ["policy=none"],
-            "policy is none, but the variant has gates; it must be calibrated or refresh or threshold or top_r",
+            "policy is none, but the variant has gates; it must be calibrated or latency or operations or refresh or "
+            "scheduled or threshold or top_r",
         ),
         (
             ["variant=base", "policy.r=3"],

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pydantic import Field, NonNegativeInt
 from tqdm import tqdm
 
@@ -27,6 +27,7 @@ from evt.evaluate.variants import build_policy, build_variant, check_told
 from evt.evaluate.watched import Watched
 from evt.files import check_writable, replacing
 from evt.models.loading import build_model, sees_of
+from evt.settings import as_python
 from evt.show.annotate import Annotator
 from evt.show.draw import sheet
 from evt.show.sources import open_source
@@ -50,7 +51,7 @@ def demo(cfg: DictConfig) -> dict[str, Any]:
         ConfigError: a setting cannot be, or not with the others.
         CheckpointError, DataError: weights or the source cannot be used.
     """
-    if said := wrong("sheet", OmegaConf.to_container(cfg.sheet), Sheet).values:
+    if said := wrong("sheet", as_python(cfg.sheet), Sheet).values:
         raise ConfigError(". ".join(said))
     if sees_of(cfg.model) != "frames":
         raise ConfigError(
