@@ -49,8 +49,13 @@ def error(
     task: Callable[[DictConfig], object] = run,
 ) -> str:
     """The one sentence a refused command ends with."""
+    return failed(capsys, lambda: command(monkeypatch, task, *arguments))
+
+
+def failed(capsys: pytest.CaptureFixture[str], run: Callable[[], object]) -> str:
+    """The one sentence that a command ends with when it is given what it cannot use; its status is 2."""
     with pytest.raises(SystemExit) as end:
-        command(monkeypatch, task, *arguments)
+        run()
     assert end.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines[-1].startswith("error: ")

@@ -7,11 +7,11 @@ leaves them, and writes results/claims.md.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import evt
+from evt.cli import fail
 from evt.files import sentence
 from evt.interrupt import imports_are_done
 from evt.tables.claims import write_claims
@@ -29,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         path = write_claims(folder)
     except FileNotFoundError as error:
-        sys.exit(f"error: {error.filename}: there is no such table; make reproduce-mini writes it")
+        fail(f"{error.filename}: there is no such table; make reproduce-mini writes it")
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {sentence(error)}")
+        fail(sentence(error))
     print(f"written to {path}")
 
 

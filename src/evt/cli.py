@@ -62,7 +62,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
             of_config = isinstance(error, OmegaConfBaseException)
             said = _explain(error, config_name) if of_config else sentence(error)
             if HydraConfig.get().mode == RunMode.RUN:
-                _fail(said)
+                fail(said)
             # One impossible point of a sweep does not keep the others from running.
             print(f"error: {said}", file=sys.stderr)
             return Failed(said)
@@ -95,16 +95,16 @@ def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
         unread = (
             f"the configs in {settings.CONFIG_DIR} cannot be read: {' '.join(str(error.__cause__).split())}"
         )
-        _fail(_explain(error, config_name) or unread)
+        fail(_explain(error, config_name) or unread)
     except (ConfigError, OSError) as error:
-        _fail(sentence(error))
+        fail(sentence(error))
     except Exception as error:
         if begun:
             raise
         # Of yaml and of Hydra, whose kinds of errors are many.
         if "Config group override" in str(error):
-            _fail(f"{' '.join(sys.argv[1:])}: the name of a choice must be a text, as in model=vitdet")
-        _fail(f"the configs in {settings.CONFIG_DIR} cannot be read: {' '.join(str(error).split())}")
+            fail(f"{' '.join(sys.argv[1:])}: the name of a choice must be a text, as in model=vitdet")
+        fail(f"the configs in {settings.CONFIG_DIR} cannot be read: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -159,7 +159,8 @@ def _config_kept(cfg: DictConfig, folder: Path) -> Iterator[None]:
     write_together(texts)
 
 
-def _fail(sentence: str) -> NoReturn:
+def fail(sentence: str) -> NoReturn:
+    """End a command that was given what it cannot use: one sentence, and status 2."""
     print(f"error: {sentence}", file=sys.stderr)
     sys.exit(2)
 
@@ -240,10 +241,10 @@ def _refuse_added_or_removed(argument: str, config_name: str) -> None:
     group, _, name = key.rpartition(".")
     below = OmegaConf.select(chosen, group) if group else chosen
     if not isinstance(below, DictConfig) or name not in list(below):
-        _fail(unknown_setting(key, chosen))
+        fail(unknown_setting(key, chosen))
     if sign == "~":
-        _fail(f"{argument}: {key} cannot be left out; without this argument it is as the command has it")
-    _fail(f"{argument}: {key} is set without a {sign}: {argument.removeprefix(sign)}")
+        fail(f"{argument}: {key} cannot be left out; without this argument it is as the command has it")
+    fail(f"{argument}: {key} is set without a {sign}: {argument.removeprefix(sign)}")
 
 
 def _refuse_hidden(argument: str, config_name: str) -> None:
@@ -253,9 +254,9 @@ def _refuse_hidden(argument: str, config_name: str) -> None:
     if any(part.startswith("_") for part in key.split(".")) or (
         key.startswith("hydra.") and "_target_" in value
     ):
-        _fail(f"{argument}: what is built is not said on the command line, but in the configs")
+        fail(f"{argument}: what is built is not said on the command line, but in the configs")
     if name == "name" and group.partition(".")[0] in ("model", "variant", "policy", "data"):
-        _fail(unknown_setting(key, _chosen(config_name)))
+        fail(unknown_setting(key, _chosen(config_name)))
 
 
 def _chosen(config_name: str) -> DictConfig:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import evt
+from evt.cli import fail
 from evt.errors import DataError
 from evt.evaluate.comparing import Compared, Run, compared, differences
 from evt.interrupt import imports_are_done
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         runs = [Run.read(folder) for folder in folders]
         print(report(runs))
     except DataError as error:
-        sys.exit(f"error: {error}")
+        fail(str(error))
 
 
 def report(runs: Sequence[Run]) -> str:

@@ -8,11 +8,11 @@ was made. Needs the extra `report`: pip install -e '.[report]'.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import evt
+from evt.cli import fail
 from evt.files import check_writable, sentence, write
 from evt.interrupt import imports_are_done
 
@@ -33,19 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         from evt.page.build import page_of
     except ModuleNotFoundError as error:
-        sys.exit(
-            f"error: {error.name} is not installed; pip install -e '.[report]' installs what the report needs"
-        )
+        fail(f"{error.name} is not installed; pip install -e '.[report]' installs what the report needs")
     try:
         if not given.folder.is_dir():
-            sys.exit(
-                f"error: {given.folder}: there is no such folder; it is to be that of the tables, as results"
-            )
+            fail(f"{given.folder}: there is no such folder; it is to be that of the tables, as results")
         check_writable(out)
         content = page_of(given.folder)
         write(out, content)
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {sentence(error)}")
+        fail(sentence(error))
     print(f"written to {out}, {len(content.encode()) / 1e6:.1f} MB")
 
 
