@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import importlib.util
 import json
 import os
 import signal
@@ -11,14 +13,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
-from omegaconf import DictConfig
+from hydra.core.utils import JobReturn
+from omegaconf import DictConfig, OmegaConf
 
 from evt.cli import run_command
-from evt.errors import DataError
+from evt.errors import ConfigError, DataError
 from evt.reproduce import reproduce
 from evt.run import run
+from evt.sweep import _launched
+from evt.sweep_plot import plot
 from tests.commands import SMALL_RUN, Refused, command
 
 Sweep = Callable[..., list[tuple[Any, ...]]]
@@ -219,3 +226,136 @@ def test_a_killed_sweep_keeps_the_points_that_were_done(tmp_path: Path) -> None:
         assert "third\n" in process.stdout
         os.kill(process.pid, signal.SIGKILL)
     assert [(row["policy.r"], row["r"]) for row in rows_of(tmp_path)] == [("1", "10"), ("2", "20")]
+
+
+def test_a_sweep_that_was_stopped_goes_on_after_its_points(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A night of points is not run again; but what was changed meanwhile is, and all of them once it is whole."""
+    weights = tmp_path / "weights.pth"
+    weights.write_text("first")
+    begun: list[int] = []
+    stop: dict[int, BaseException] = {2: KeyboardInterrupt()}
+
+    def task(cfg: DictConfig) -> dict[str, Any]:
+        begun.append(cfg.policy.r)
+        if cfg.policy.r in stop:
+            raise stop.pop(cfg.policy.r)
+        return {"r": cfg.policy.r / 3}
+
+    def swept() -> list[int]:
+        begun.clear()
+        arguments = ["policy.r=1,2,3", f"model.checkpoint={weights}", f"hydra.sweep.dir={tmp_path}/sweep"]
+        monkeypatch.setattr("sys.argv", ["run", "-m", *arguments])
+        with contextlib.suppress(SystemExit):
+            run_command("run", task)
+        return list(begun)
+
+    assert swept() == [1, 2]
+    stop[3] = DataError("no such frame")
+    assert swept() == [2, 3]
+    assert [row["r"] for row in rows_of(tmp_path / "sweep")] == [str(1 / 3), str(2 / 3), ""]
+    weights.write_text("others")
+    assert swept() == [1, 2, 3], "figures of other weights are taken for these"
+    stop[1] = KeyboardInterrupt()
+    assert swept() == [1], "a sweep that was whole is run anew"
+
+
+def test_points_that_write_elsewhere_are_run_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Their files may be gone or be another sweep's."""
+    begun: list[str] = []
+
+    def task(cfg: DictConfig) -> dict[str, Any]:
+        begun.append(cfg.out)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return {"r": 1}
+
+    arguments = [f"out={tmp_path}/a.json,{tmp_path}/b.json", "policy.r=8", f"hydra.sweep.dir={tmp_path}"]
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", ["calibrate", "-m", *arguments])
+        with contextlib.suppress(SystemExit):
+            run_command("calibrate", task)
+    assert [Path(out).name for out in begun] == ["a.json", "b.json", "a.json", "b.json"]
+
+
+def test_joblib_runs_points_side_by_side_to_the_same_table(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The other points' figures are not lost for one that cannot be run, in another process either."""
+    pytest.importorskip(
+        "hydra_plugins.hydra_joblib_launcher",
+        reason="hydra-joblib-launcher is not installed: pip install -e '.[joblib]'",
+    )
+
+    def task(cfg: DictConfig) -> dict[str, Any]:
+        if cfg.policy.r == 2:
+            raise DataError("no such frame")
+        return {"r": cfg.policy.r / 3}
+
+    def swept(name: str, *arguments: str) -> str:
+        given = ["-m", "policy.r=1,2,3", f"hydra.sweep.dir={tmp_path}/{name}", *arguments]
+        monkeypatch.setattr("sys.argv", ["run", *given])
+        with pytest.raises(SystemExit, match="2"):
+            run_command("run", task)
+        return (tmp_path / name / "sweep.csv").read_text()
+
+    alone = swept("alone")
+    assert swept("together", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2") == alone
+    assert "1 of the sweep's 3 points could not be run" in capfd.readouterr().err
+    assert (tmp_path / "together/0/.hydra/config.yaml").exists()
+
+
+def test_slurm_is_composed_as_hydra_has_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip(
+        "hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is not installed"
+    )
+    arguments = ["hydra/launcher=submitit_slurm", "hydra.launcher.gpus_per_node=1", "policy.r=1"]
+    monkeypatch.setattr("sys.argv", ["run", "--cfg", "hydra", *arguments])
+    run_command("run", run)
+    launcher = OmegaConf.create(capsys.readouterr().out).hydra.launcher
+    assert launcher._target_.endswith("SlurmLauncher")
+    assert launcher.gpus_per_node == 1
+
+
+def test_a_launcher_that_is_not_installed_or_fails_is_told(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said = refused("-m", "hydra/launcher=kubernetes", f"hydra.sweep.dir={tmp_path}")
+    assert "hydra/launcher is kubernetes; allowed are " in said
+    if importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is None:
+        said = refused("-m", "hydra/launcher=ray", f"hydra.sweep.dir={tmp_path}")
+        assert said.endswith("and ray where hydra-ray-launcher is installed")
+
+    def launch(batch: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
+        raise RuntimeError('Could not detect "srun", are you indeed on a slurm cluster?')
+
+    settings = {"runtime": {"choices": {"hydra/launcher": "submitit_slurm"}}, "sweep": {"dir": "runs/a"}}
+    with pytest.raises(
+        ConfigError, match=r"hydra/launcher=submitit_slurm could not .*\?; .*hydra\.sweep\.dir=runs/a$"
+    ):
+        _launched(launch, OmegaConf.create({"hydra": settings}), [["policy.r=1"]], 0)
+
+
+def test_a_sweep_is_drawn_where_there_is_something_to_draw(tmp_path: Path) -> None:
+    """A curve for each variant, and none of a point without figures."""
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install -e '.[plot]'")
+    table = pd.DataFrame(
+        {
+            "variant": ["temporal", "temporal", "rows", "stgt"],
+            "policy.r": [8, 16, 8, 8],
+            "gflops": [1.0, 2.0, 1.5, None],
+            "map50": [70.0, 80.0, 85.0, None],
+        },
+        dtype=object,
+    )
+    out = tmp_path / "sweep.svg"
+    assert plot(table, ["variant", "policy.r"], out)
+    drawn = out.read_text()
+    assert ElementTree.fromstring(drawn).tag.endswith("svg")
+    assert all(f">{text}<" in drawn for text in ("temporal", "rows", "mAP50, %", "GFlops a frame"))
+    assert ">stgt<" not in drawn
+    assert not plot(table.drop(columns="gflops"), ["variant"], out)
+    assert not out.exists(), "that of an earlier sweep stands beside a table that is not its"

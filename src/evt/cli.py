@@ -32,11 +32,19 @@ from evt.files import sentence, write_together
 from evt.interrupt import imports_are_done
 from evt.lock import locked
 from evt.settings import escape_interpolation, help_of, places, unknown_setting
-from evt.sweep import Failed, take_hydras_place
+from evt.sweep import Failed, once, take_hydras_place
 from evt.workers import is_first
 
 REMOVABLE = {"data.det"}
 """What `~` may take out of a config."""
+
+LAUNCHERS = {
+    "joblib": "hydra-joblib-launcher (pip install -e '.[joblib]')",
+    "submitit_local": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+    "ray": "hydra-ray-launcher",
+}
+"""Of sweeps, what brings them."""
 
 
 def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
@@ -57,6 +65,8 @@ def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
                 expand_homes(cfg)
                 check(cfg)
                 with too_little_memory_told():
+                    if HydraConfig.get().mode == RunMode.MULTIRUN:
+                        return once(cfg, folder, task)
                     return task(cfg)
         except (UserError, OSError, OmegaConfBaseException) as error:
             of_config = isinstance(error, OmegaConfBaseException)
@@ -170,7 +180,10 @@ def _explain(error: Exception, config_name: str) -> str:
     message = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, choice = error.missing_cfg_file.rpartition("/")
-        return f"{group} is {choice}; allowed are {', '.join(error.options)}"
+        said = f"{group} is {choice}; allowed are {', '.join(error.options)}"
+        if choice in LAUNCHERS and group == "hydra/launcher":
+            return f"{said}, and {choice} where {LAUNCHERS[choice]} is installed"
+        return said
     if isinstance(error, OverrideParseException):
         unread = f"the argument {error.override} cannot be read; it must be of the form setting=value"
         if "=" not in str(error.override):

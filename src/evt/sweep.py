@@ -1,32 +1,40 @@
-"""Sweeps: points that differ in their settings, run one after another, and one table of all of them."""
+"""Sweeps: points that differ in their settings, by whatever launcher, and one table and one plot of all of them."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from hydra._internal.core_plugins.basic_launcher import BasicLauncherConf
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
 from hydra.errors import ConfigCompositionException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError
 
-from evt.build import plain
+import evt
+from evt.build import code_of, plain
 from evt.errors import ConfigError
+from evt.evaluate.ledger import Ledger
 from evt.files import write_together
 from evt.lock import locked
 from evt.report import columns
-from evt.settings import unknown_setting
+from evt.settings import places, unknown_setting
+from evt.sweep_plot import plot
 from evt.workers import is_first
 
 
@@ -35,6 +43,39 @@ class Failed:
     """What a point that could not be run returns in the place of its figures: why, in a sentence."""
 
     sentence: str
+
+
+DONE = "point.jsonl"
+"""In a point's folder, what it gave, until its sweep is whole."""
+
+
+def once(cfg: DictConfig, folder: Path, task: Callable[[DictConfig], object]) -> object:
+    """What a point gives; where a killed sweep was started again in its folder, points that were done give the same.
+
+    A point whose files are not all in its own folder, which a setting `out` says, is done again, and so is one whose
+    code, settings or files that they name have changed.
+    """
+    if cfg.get("out") is not None:
+        return task(cfg)
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    key = json.dumps([evt.__version__, code_of(cfg), settings, list(_files(cfg))])
+    ledger = Ledger(folder / DONE)
+    if key in ledger:
+        print(f"{folder} was done before")
+        return ledger[key]
+    found = task(cfg)
+    if is_first():
+        ledger.put(key, found)
+    return found
+
+
+def _files(cfg: DictConfig) -> Iterator[tuple[str, int, int]]:
+    """Of each file and folder that a setting names, its path, its size, and when it was changed."""
+    for where, written in places(cfg):
+        path = OmegaConf.select(cfg, where) if isinstance(written, str) else None
+        if isinstance(path, str) and os.path.exists(path):
+            found = os.stat(path)
+            yield path, found.st_size, found.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -64,30 +105,42 @@ class PointByPoint(Sweeper):
     But what a point has no use for is left out of it, and a table of all points is kept.
 
     Args:
-        max_batch_size: of the basic sweeper, whose place this takes; points are launched one by one.
+        max_batch_size: how many points another launcher than Hydra's own is given at once; None is all of them.
+            Hydra's own, which runs them in turn, is given one by one.
         params: `hydra.sweeper.params`: settings of the sweep besides those of the command line.
     """
 
     def __init__(self, max_batch_size: int | None, params: dict[str, str] | None) -> None:
         self.params = [f"{name}={values}" for name, values in (params or {}).items()]
+        self.at_once = max_batch_size
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra hands to its sweepers."""
         self.context, self.whole = hydra_context, config
-        self.launch = (
-            Plugins.instance()
-            .instantiate_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
-            .launch
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
         )
+        if config.hydra.launcher._target_ == BasicLauncherConf._target_:
+            self.at_once = 1
+            self.launch = launcher.launch
+            return
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(
+                f"hydra/launcher is {_launcher(config)}, and torchrun started several processes; one of the two must "
+                "be left out"
+            )
+        self.launch = partial(_launched, launcher.launch, config)
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run all points of the command line; sweep.csv, in the sweep's folder, is whole after each of them.
+        """Run all points of the command line; sweep.csv, in the sweep's folder, is whole after each batch of them.
 
-        It takes the place of an earlier sweep's, and multirun.yaml with it, once a point could be run.
+        It takes the place of an earlier sweep's, and multirun.yaml with it, once a point could be run. At the end
+        sweep.svg is drawn, where there is something to draw and matplotlib is installed. Of a sweep that was killed
+        and is started again in its folder, points that were done are not run again (see `once`).
 
         Raises:
-            ConfigError: a setting is of use to no point, points share a folder, some could not be run, or another
-                sweep has the folder.
+            ConfigError: a setting is of use to no point, points share a folder, some could not be run, the launcher
+                failed, or another sweep has the folder.
             OSError: the folder cannot be written to.
         """
         points = self._points(arguments)
@@ -95,32 +148,46 @@ class PointByPoint(Sweeper):
         folder = Path(self.whole.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         table: list[dict[str, Any]] = []
+        jobs: list[JobReturn] = []
         broken = None
         with locked(folder, "hydra.sweep.dir"):
-            for number, point in enumerate(points):
-                (job,) = self.launch([_lines(point.given)], initial_job_idx=number)
-                try:
-                    found = job.return_value
-                except Exception as error:  # of the program's: the other points may still be run
-                    broken = broken or error
-                    found = Failed(f"{type(error).__name__}: {error}")
-                figures = {"error": found.sentence} if isinstance(found, Failed) else found or {}
-                table.append({"point": number, **point.values, **figures})
+            while len(jobs) < len(points):
+                batch = [_lines(point.given) for point in points[len(jobs) :][: self.at_once]]
+                jobs += self.launch(batch, initial_job_idx=len(jobs))
+                for point, job in zip(points[len(table) :], jobs[len(table) :], strict=False):
+                    try:
+                        found = job.return_value
+                    except Exception as error:  # of the program's: the other points may still be run
+                        broken = broken or error
+                        found = Failed(f"{type(error).__name__}: {error}")
+                    figures = {"error": found.sentence} if isinstance(found, Failed) else found or {}
+                    table.append({"point": len(table), **point.values, **figures})
                 if is_first() and not all("error" in row for row in table):
                     frame, whole = _frame(table, points), OmegaConf.to_yaml(self.whole)
                     write_together(
                         {folder / "multirun.yaml": whole, folder / "sweep.csv": frame.to_csv(index=False)}
                     )
-        failed = sum("error" in row for row in table)
-        if is_first():
-            written = f"\nwritten to {folder}/sweep.csv" if failed < len(table) else ""
-            print(f"\n{_text(_frame(table, points), points)}{written}")
+            failed = sum("error" in row for row in table)
+            if is_first():
+                self._end(folder, _frame(table, points), points, failed < len(table))
+                if not failed:
+                    for job in jobs:
+                        assert job.hydra_cfg is not None
+                        (Path(job.hydra_cfg.hydra.runtime.output_dir) / DONE).unlink(missing_ok=True)
         if broken is not None:
             raise broken
         if failed:
             raise ConfigError(
                 f"{failed} of the sweep's {len(table)} points could not be run; the table says why"
             )
+
+    @staticmethod
+    def _end(folder: Path, frame: pd.DataFrame, points: Sequence[Point], written: bool) -> None:
+        """Print the table, and draw it."""
+        print(f"\n{_text(frame, points)}")
+        if written:
+            drawn = plot(frame, _varying(points), folder / "sweep.svg")
+            print(f"written to {folder}/sweep.csv{' and sweep.svg' if drawn else ''}")
 
     def _points(self, arguments: Sequence[str]) -> list[Point]:
         """All points, without those that are the same as one before once what they have no use for is left out."""
@@ -178,6 +245,31 @@ def take_hydras_place() -> None:
     """Let `-m` run points by this sweeper: Hydra takes others by name from the package hydra_plugins alone."""
     name = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
     Plugins.instance().class_name_to_class[name] = PointByPoint
+
+
+def _launched(
+    launch: Callable[..., Sequence[JobReturn]],
+    config: DictConfig,
+    batch: Sequence[Sequence[str]],
+    initial_job_idx: int,
+) -> Sequence[JobReturn]:
+    """What another launcher than Hydra's own makes of some points.
+
+    Raises:
+        ConfigError: it could not run them.
+    """
+    try:
+        return launch(batch, initial_job_idx=initial_job_idx)
+    except Exception as error:  # whatever it raises where a worker is killed, or there is no cluster
+        reason = re.split(r"\.\s", f"{error}\n")[0].strip()
+        raise ConfigError(
+            f"hydra/launcher={_launcher(config)} could not run the points: {reason}; those that are done are kept "
+            f"for the same sweep with hydra.sweep.dir={config.hydra.sweep.dir}"
+        ) from error
+
+
+def _launcher(config: DictConfig) -> str:
+    return str(config.hydra.runtime.choices["hydra/launcher"])
 
 
 def _has_gates(config: DictConfig) -> bool:
