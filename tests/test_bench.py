@@ -12,6 +12,7 @@ import pytest
 
 from evt import bench, reproduce
 from evt.evaluate.ledger import Ledger
+from evt.evaluate.race import Laps
 from evt.evaluate.rivals import RIVALS, UnavailableError
 from tests.commands import SMALL, Refused, command
 from tests.data.test_frames import write_frames
@@ -49,6 +50,42 @@ def test_a_bench_needs_no_data(
     assert figures["records"]["dense"]["state_mb"] == 0 < this["state_mb"]
     assert figures["parts"]["dense"]["gate"] == 0 < figures["parts"]["this"]["gate"]
     assert figures["parts"]["this"]["mlp"] > 0
+
+
+def test_where_r_changes_efficiency_is_of_the_frames_that_were_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """By hand: two of four frames cost all operations and time, and two a quarter of these."""
+
+    def laps(streams: dict[str, Any], inputs: Any, repeats: int) -> dict[str, Laps]:
+        dense, own = [8.0, 8.0, 8.0, 8.0], [8.0, 8.0, 2.0, 2.0]
+        return {
+            "dense": Laps([9.0], dense, [800] * 4),
+            "this": Laps([9.0], own, [800, 800, 200, 200]),
+        }
+
+    monkeypatch.setattr(bench, "race", laps)
+    arguments = ["model=vitdet_mini", "variant=rows", "parts=false", "data.n_frames=3", *FEW]
+    for policy in (
+        ["scheduled", "policy.schedule={0: 256, 3: 16}"],
+        ["latency", "policy.target_ms=9"],
+    ):
+        command(
+            monkeypatch,
+            bench.bench,
+            *arguments,
+            f"policy={policy[0]}",
+            *policy[1:],
+            f"hydra.run.dir={tmp_path}",
+        )
+        this = json.loads((tmp_path / "bench.json").read_text())["records"]["this"]
+        assert (this["speed_up"], this["op_ratio"], this["ops_run_ratio"], this["efficiency"]) == (
+            1.6,
+            1.6,
+            1.6,
+            1,
+        )
+        assert "all of these are of the sum of the later frames" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

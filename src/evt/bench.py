@@ -23,7 +23,7 @@ from evt.device import build_device
 from evt.errors import ConfigError
 from evt.evaluate.race import machine, milliseconds_of_parts, race
 from evt.evaluate.rivals import build_rivals, check_rivals
-from evt.evaluate.speed import DTYPES, Contestant, check_races, inputs_of, operations, record_of
+from evt.evaluate.speed import DTYPES, Contestant, check_races, inputs_of, records_of
 from evt.evaluate.variants import build_policy, build_variant, check_told
 from evt.eventful import VARIANTS
 from evt.files import check_writable, write
@@ -69,12 +69,15 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     runs = {"dense": Contestant(VARIANTS["base"]), "this": Contestant(variant, policy)}
     streams = {name: x.on(model, cfg.fast) for name, x in runs.items()}
     laps = race({**streams, **rivals}, inputs, cfg.repeats)
-    ops = {name: operations(x, model, cfg.model, inputs) for name, x in runs.items()}
-    records = {name: record_of(laps[name], laps["dense"], ops["dense"] / ops[name]) for name in runs}
+    own = records_of(list(runs.values()), [laps[name] for name in runs], model, cfg.model, inputs)
+    records = dict(zip(runs, own, strict=True))
     records |= {name: rival.record(laps[name], laps["dense"]) for name, rival in rivals.items()}
     parts = {}
     if cfg.parts:
-        parts = {name: milliseconds_of_parts(x.on(model, cfg.fast), inputs) for name, x in runs.items()}
+        # The profiler slows all of it down, which is nothing that a policy is to follow.
+        parts = {
+            name: milliseconds_of_parts(x.held().on(model, cfg.fast), inputs) for name, x in runs.items()
+        }
 
     this, rows = records["this"], [["", *records]]
     for title, key, form in (
@@ -108,6 +111,10 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
         "efficiency": "efficiency",
     }
     print(", ".join(f"{title} {this[key]:.2f}" for title, key in ratios.items()))
+    if not runs["this"].steady:
+        print(
+            "tokens differ from frame to frame: all of these are of the sum of the later frames, as they were run"
+        )
     print(f"weights: {weights}")
     figures = {"machine": machine(device), "records": records, "parts": parts, "absent": absent}
     write(path, json.dumps(figures, indent=1) + "\n")

@@ -13,7 +13,7 @@ from pathlib import Path
 import evt
 from evt.cli import fail
 from evt.errors import DataError
-from evt.evaluate.comparing import Compared, Run, compared, differences
+from evt.evaluate.comparing import Compared, Run, compared, differences, unlike
 from evt.interrupt import imports_are_done
 from evt.report import columns
 
@@ -56,6 +56,12 @@ def report(runs: Sequence[Run]) -> str:
     lines += [columns([["", *names], *(_row(one) for one in found)])]
     for one in found:
         lines += [f"{one.name}, {name} less A: {verdict(one, i)}" for i, name in enumerate(names) if i]
+    if others := unlike(runs):
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        lines.append(
+            f"{len(others)} of these do not show the same in all runs, by the number, sizes or settings of their "
+            f"frames, so that differences are of that, too: {', '.join(others[:3])}{more}"
+        )
     left = [
         f"{name} {len(run.records) - n}"
         for name, run in zip(names, runs, strict=True)

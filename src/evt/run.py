@@ -28,10 +28,9 @@ from evt.data.loading import WANTED
 from evt.device import build_device, processes
 from evt.evaluate.chosen import build_run
 from evt.evaluate.experiments import measure, without_accuracy
-from evt.evaluate.kept import RUN, SAMPLES, made
+from evt.evaluate.kept import BUDGET, RUN, SAMPLES, made
 from evt.evaluate.shares import agreed, forget, ledger_of, share_of
 from evt.evaluate.trace import peak_memory
-from evt.eventful.following import Following
 from evt.files import write_together
 from evt.report import main_figures, summary_table
 
@@ -81,10 +80,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         RUN: made(cfg, chosen.weights.sha256, build_device(cfg)),
         **files,
     }
-    if isinstance(chosen.policy, Following):
-        files["budget.csv"] = chosen.policy.lines()
     write_together({folder / name: text for name, text in files.items()})
-    for name in {"detections.jsonl", "left_out.txt", "budget.csv", SAMPLES} - files.keys():
+    for name in {"detections.jsonl", "left_out.txt", BUDGET, SAMPLES} - files.keys():
         (folder / name).unlink(missing_ok=True)
     ledger.finish()
     forget(folder, units)

@@ -19,14 +19,14 @@ from tests.commands import command, failed
 SMALL = ["model=vitdet_mini", "variant=rows", "data.n_videos=3", "data.n_frames=4"]
 
 
-def clip(name: str, label: int, top: int) -> dict[str, Any]:
-    return {"name": name, "records": {"clip": [{"prediction": [name, label, [top]]}]}}
+def clip(name: str, label: int, top: int, content: str = "same") -> dict[str, Any]:
+    return {"name": name, "content": content, "records": {"clip": [{"prediction": [name, label, [top]]}]}}
 
 
 def write(folder: Path, lines: list[dict[str, Any]], **made: Any) -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / RUN).write_text(json.dumps({"format": 1, **made}))
-    lines = [{"format": 1, "classes": []}, *lines]
+    (folder / RUN).write_text(json.dumps({"format": 2, **made}))
+    lines = [{"format": 2, "classes": []}, *lines]
     (folder / SAMPLES).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return folder
 
@@ -62,6 +62,16 @@ def test_few_clips_that_differ_are_not_more_than_chance(tmp_path: Path) -> None:
     assert "on 5 videos or clips chance cannot be told" in compare.report(
         [Run.read(folder) for folder in (c, d)]
     )
+
+
+def test_other_content_under_the_same_name_is_told(tmp_path: Path) -> None:
+    """Else a difference between videos would be taken for one between variants."""
+    a = write(tmp_path / "a", [clip(f"c{i}", 0, 0) for i in range(7)])
+    b = write(tmp_path / "b", [clip(f"c{i}", 0, 0, "other" if i < 5 else "same") for i in range(7)])
+    report = compare.report([Run.read(folder) for folder in (a, b)])
+    assert "5 of these do not show the same in all runs" in report
+    assert report.endswith("c0, c1, c2 and 2 more")
+    assert "do not show the same" not in compare.report([Run.read(a), Run.read(a)])
 
 
 def test_what_differs_is_told_by_its_setting(tmp_path: Path) -> None:
@@ -106,7 +116,7 @@ def test_runs_leave_what_is_compared(
         (lambda folder: (folder / RUN).write_text("{"), "run.json is damaged"),
         (lambda folder: (folder / SAMPLES).write_text("[]"), "must hold objects"),
         (
-            lambda folder: (folder / SAMPLES).write_text('{"format": 1}\n{"name": "c"}'),
+            lambda folder: (folder / SAMPLES).write_text('{"format": 2}\n{"name": "c"}'),
             "a line lacks 'records'",
         ),
         (lambda folder: write(folder, [clip("other", 0, 0)]), "no video or clip in common"),

@@ -8,7 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from evt.eventful import VARIANTS, Batch, Budget, Policy, Refresh, Stream, Threshold, TopR, Variant
+from evt.eventful import (
+    VARIANTS,
+    Batch,
+    Budget,
+    Latency,
+    Operations,
+    Policy,
+    Refresh,
+    Scheduled,
+    Stream,
+    Threshold,
+    TopR,
+    Variant,
+)
 from tests.common import policy_for, small_frames, small_vit
 from tests.soak import soak
 
@@ -56,6 +69,7 @@ def test_streams_come_and_go_and_each_is_as_if_alone(name: str) -> None:
         lambda: [TopR(2), TopR(0.5), Threshold(2.0)],
         lambda: [Refresh(3, 3), Refresh(3, 3, staggered=True), Refresh(0.1, 2)],
         lambda: [Budget(0.2), Budget(0.4), TopR(3)],
+        lambda: [TopR(2), Scheduled({0: 30, 5: 3}), Scheduled({1: 0.1, 7: 0.9}, ramp=True)],
     ],
 )
 def test_each_stream_keeps_its_policy_and_its_count_of_frames(policies: Any) -> None:
@@ -175,6 +189,49 @@ def test_what_cannot_be_one_batch_is_refused() -> None:
     batch.add(net.stream(VARIANTS["rows"], policy))
     with pytest.raises(ValueError, match=r"frame 1 of the batch: its shape is .*, and that of the first"):
         batch([small_frames(1)[0], small_frames(1, (5, 7))[0]])
+
+
+def test_the_time_of_a_frame_is_that_of_the_batch_and_is_told_in_every_frame() -> None:
+    """The network turns the clock by a second for each token that passes, of whichever stream."""
+    net, now = small_vit(), [0.0]
+    policies = [Latency(12_000), Latency(12_000), Latency(12_000)]
+    for policy in policies:
+        policy.clock = lambda: now[0]
+    block: Any = net.blocks[0]
+    block.register_forward_hook(lambda *_: now.__setitem__(0, now[0] + sum(p.tokens(36) for p in policies)))
+    streams = [net.stream(VARIANTS["rows"], policy) for policy in policies]
+    batch = Batch(streams)
+    videos = [small_frames(12, changed=36, seed=k) for k in range(3)]
+    for i in range(12):
+        if i in (5, 7):  # the batch is put together anew
+            batch.remove(streams[0])
+            batch.add(streams[0])
+        places = [streams.index(stream) for stream in batch.streams]
+        batch([videos[k][i] for k in places])
+    for policy in policies:
+        assert len(policy.log) == 11
+        assert policy.log[0].cost == 3 * 36_000
+        assert (policy.log[-1].r, policy.log[-1].cost) == (4, 12_000)
+    streams[1].policy = TopR(4)
+    streams[2].policy = last = Latency(12_000)
+    last.clock = policies[0].clock
+    batch([video[11] for video in videos])
+    assert [len(policy.log) for policy in (*policies, last)] == [12, 11, 11, 1]
+
+
+def test_operations_are_followed_by_a_stream_alone() -> None:
+    """Of a batch nobody knows whose they were, and r would not be what it is alone."""
+    net = small_vit()
+    first, second = (net.stream(VARIANTS["rows"], policy) for policy in (TopR(5), Operations(1, fps=25)))
+    with pytest.raises(ValueError, match="follows the operations of a stream, and those of a batch"):
+        Batch([first, second])
+    batch = Batch([first, net.stream(VARIANTS["rows"], TopR(3))])
+    frames = small_frames(3)
+    batch([frames[0]] * 2)
+    first.policy = second.policy
+    with pytest.raises(ValueError, match="run this one alone"):
+        batch([frames[1]] * 2)
+    assert all(stream.flushed for stream in batch.streams)  # they are as they were
 
 
 def test_a_short_soak() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -118,6 +119,50 @@ def test_operations_a_second_are_those_that_are_counted() -> None:
         batch([frame])
     assert policy.log[0].cost == pytest.approx(25 * per_frame[0])
     assert abs(policy.log[-1].r - 9) <= 1
+    # Of several videos in step each has its share.
+    both, two = Operations(25 * per_frame[1], fps=25), small_frames(10, changed=36, batch=2)
+    stream = net.stream(VARIANTS["rows"], both)
+    for frame in two:
+        stream(frame)
+    assert both.log[0].cost == pytest.approx(25 * per_frame[0])
+    assert abs(both.log[-1].r - 9) <= 1
+
+
+def test_r_says_what_is_held_now() -> None:
+    """A user who prints it, or steers by it, is not told that all tokens pass."""
+    latency, scheduled = Latency(60, high=0.9), Scheduled({0: 30, 3: 6})
+    assert (latency.r, scheduled.r) == (0.9, 30)
+    simulated = Simulated(latency, lambda r, frame: 10 + 0.1 * r)
+    simulated.run(1)
+    while simulated.frame < 20:
+        held = latency.r
+        assert latency.held().r == held
+        simulated.run(1)
+        assert latency.log[-1].r == held
+    assert abs(latency.r - 500) < 30
+    stream = small_vit().stream(VARIANTS["rows"], scheduled)
+    told = []
+    for frame in small_frames(5):
+        stream(frame)
+        told.append(scheduled.r)
+    assert told == [30, 30, 30, 6, 6]
+    latency.forget()
+    assert (latency.r, len(latency.log)) == (0.9, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda: setattr(Latency(60), "r", 5), "policy.r follows policy.target_ms, and cannot be set"),
+        (lambda: setattr(Operations(60, 25), "r", 5), "policy.r follows policy.per_second"),
+        (lambda: setattr(Scheduled({0: 30}), "r", 5), "policy.r follows policy.schedule"),
+        (lambda: setattr(Latency(60), "low", 1.5), "policy.low is 1.5; it must be a whole number"),
+        (lambda: setattr(Latency(60), "high", "all"), "policy.high is 'all'; it must be a whole number"),
+    ],
+)
+def test_what_would_be_of_no_effect_is_refused(change: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        change()
 
 
 def test_a_schedule_says_r_by_frame() -> None:
@@ -145,14 +190,22 @@ def test_a_schedule_says_r_by_frame() -> None:
         (lambda: Latency(10, high=300).check(100), "policy.high is 300, but a frame has 100 tokens"),
         (lambda: Operations(10, fps=0), "policy.fps is 0"),
         (lambda: Scheduled({}), "it must say r by frame"),
+        (lambda: Scheduled({"a": 4}), "policy.schedule is {'a': 4}; it must say r by frame, as {0: 256"),
+        (lambda: Scheduled([1, 2]), "policy.schedule is [1, 2]; it must say r by frame"),
+        (lambda: Scheduled({0: 4, 1.5: 3}), "with whole numbers of at least 0 as frames"),
+        (lambda: Scheduled({-1: 4}), "with whole numbers of at least 0 as frames"),
+        (
+            lambda: Scheduled({0: None}),
+            "policy.schedule[0] is None; it must be a whole number of at least 0, or a",
+        ),
         (lambda: Scheduled({5: 10}), "begins at frame 5"),
-        (lambda: Scheduled({0: 10, 5: -1}), r"policy.schedule\[5\] is -1"),
+        (lambda: Scheduled({0: 10, 5: -1}), "policy.schedule[5] is -1"),
         (lambda: Scheduled({0: 10, 5: 0.5}, ramp=True), "all of one kind"),
-        (lambda: Scheduled({0: 10, 5: 50}).check(36), "policy.r is 50, but a frame has 36 tokens"),
+        (lambda: Scheduled({0: 10, 5: 50}).check(36), "policy.schedule[5] is 50, but a frame has 36 tokens"),
     ],
 )
 def test_bad_settings_are_told(build: Callable[[], object], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence.replace(".", r"\.")):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
         build()
 
 

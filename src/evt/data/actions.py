@@ -152,7 +152,7 @@ class Segment:
 
     def labelled(self, label: int) -> LabelledClip:
         """The segment as a clip; its fingerprint changes with the file's size and the times."""
-        fingerprint = f"{self.path} {self.path.stat().st_size} {self.fps} {self.start} {self.stop}"
+        fingerprint = f"{self.path.name} {self.path.stat().st_size} {self.fps} {self.start} {self.stop}"
         return LabelledClip(self.name, label, self, fingerprint)
 
     def __len__(self) -> int:

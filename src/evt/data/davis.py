@@ -55,7 +55,9 @@ class DAVISVideo:
     def fingerprint(self) -> str:
         """A hash of the pictures and masks by name and size. No file is read."""
         try:
-            sizes = [f"{file}\n{os.path.getsize(file)}\n" for file in [*self.files, *self.masks]]
+            sizes = [
+                f"{os.path.basename(file)}\n{os.path.getsize(file)}\n" for file in [*self.files, *self.masks]
+            ]
         except OSError as error:
             raise DataError(f"{error.filename}: the picture cannot be read ({error.strerror})") from error
         return hashlib.sha1(os.fsencode("".join(sizes))).hexdigest()

@@ -56,7 +56,7 @@ class FrameFolder:
     def fingerprint(self) -> str:
         """A hash of the frames' files by name and size."""
         try:
-            sizes = [f"{file}\n{file.stat().st_size}\n" for file in self._files]
+            sizes = [f"{file.name}\n{file.stat().st_size}\n" for file in self._files]
         except OSError as error:
             raise DataError(f"{error.filename}: the picture cannot be read ({error.strerror})") from error
         return hashlib.sha1(os.fsencode("".join(sizes))).hexdigest()

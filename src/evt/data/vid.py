@@ -95,7 +95,8 @@ class VIDVideo:
     @property
     def fingerprint(self) -> str:
         """A hash of the frames' files by name and, from a json, of their objects. No file is read."""
-        return hashlib.sha1(os.fsencode("\n".join([*self.files, self.targets.fingerprint]))).hexdigest()
+        names = map(os.path.basename, self.files)
+        return hashlib.sha1(os.fsencode("\n".join([*names, self.targets.fingerprint]))).hexdigest()
 
     def first(self, i: int) -> bool:
         """Whether frame i begins a new sequence by its number, which does not follow on that of the frame before."""

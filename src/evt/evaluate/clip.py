@@ -10,7 +10,10 @@ from typing import Any
 from tqdm import tqdm
 
 from evt.data.actions import UnlabelledClip
+from evt.evaluate.budget import lines
 from evt.evaluate.cost import Cost
+from evt.evaluate.kept import BUDGET
+from evt.evaluate.loop import Found
 from evt.evaluate.skipping import Skipping
 from evt.evaluate.trace import Seen, Subject, observe
 
@@ -22,8 +25,8 @@ REPEATS = 3
 
 def look_at(
     subject: Subject, clip: UnlabelledClip, reach: int, classes: Sequence[str] | None, describe: str
-) -> dict[str, Any]:
-    """Run a clip's views, each of `reach` frames, as one batch, with a progress bar; the figures, for metrics.json.
+) -> Found:
+    """Run a clip's views, each of `reach` frames, as one batch, with a progress bar.
 
     Without the names of classes their numbers stand for them.
 
@@ -45,7 +48,12 @@ def look_at(
         seen, figures = runs[-1], {"tokens": _figures_of_runs(runs[1:])}
     best = seen.prediction.topk(min(5, len(seen.prediction)))
     names = [classes[i] if classes else str(i) for i in best.indices.tolist()]
-    return {**figures, "top5": dict(zip(names, best.values.tolist(), strict=True))}
+    files = {}
+    if "budget" in subject.also:
+        budget = subject.also["budget"]()
+        budget.update(seen)
+        files[BUDGET] = lines({clip.name: budget.record()})
+    return {**figures, "top5": dict(zip(names, best.values.tolist(), strict=True))}, files
 
 
 def _figures_of_steps(seen: Seen) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Run:
 
     made: see `evt.evaluate.kept.made`.
     records: of each video or clip, by its name and that of the evaluator.
+    content: a hash of what each shows, by its name.
     classes: the names of what is detected.
     """
 
@@ -30,6 +31,7 @@ class Run:
     made: Mapping[str, Any]
     records: Mapping[str, Mapping[str, Any]]
     classes: Sequence[str]
+    content: Mapping[str, str]
 
     @classmethod
     def read(cls, folder: Path) -> Run:
@@ -47,7 +49,10 @@ class Run:
                     f"runs of format {FORMAT}: run it anew"
                 )
         try:
-            return cls(folder, made, {line["name"]: line["records"] for line in lines}, first["classes"])
+            records, content = (
+                {line["name"]: line[part] for line in lines} for part in ("records", "content")
+            )
+            return cls(folder, made, records, first["classes"], content)
         except (KeyError, TypeError) as error:
             raise DataError(f"{folder / SAMPLES} is damaged: a line lacks {error}") from error
 
@@ -121,6 +126,13 @@ FIGURES: dict[str, tuple[str, Callable[[Records, Run], Estimate], Callable[[Any]
     "GFlops of later frames": ("cost", _gflops, lambda steps: True),
 }
 """By name: the evaluator whose records they are of, how they come of these, and whether a record has them."""
+
+
+def unlike(runs: Sequence[Run]) -> list[str]:
+    """The names of videos or clips that are in all runs, and do not show the same in all of them."""
+    first, *rest = runs
+    common = [name for name in first.content if all(name in run.content for run in rest)]
+    return [name for name in common if len({run.content[name] for run in runs}) > 1]
 
 
 @dataclass(frozen=True)

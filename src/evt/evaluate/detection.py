@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from evt.data.video import Boxes, Frame, Video
-from evt.evaluate.kept import SAMPLES, records_of
+from evt.evaluate.kept import files_of
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.loop import Found
 from evt.evaluate.trace import Seen, Subject
@@ -93,12 +93,12 @@ def detect(
 ) -> Found:
     """Run over videos; objects are detected where the subject decodes. For the arguments, see `run_videos`."""
     kinds = {"detection": partial(Detection, classes)} if subject.decode else {}
-    metrics, found, records = run_videos(subject, videos, kinds, ledger, key, describe)
-    kept = {SAMPLES: records_of(records, classes)}
+    metrics, found, kept = run_videos(subject, videos, kinds, ledger, key, describe)
+    files = files_of(kept, classes)
     if not subject.decode:
-        return metrics, kept
+        return metrics, files
     detection = found["detection"]
     for part, ms in detection.milliseconds().items():
         metrics[part]["detector_ms"] = ms
     metrics["detection"] = asdict(detection.metrics.compute())
-    return metrics, {"detections.jsonl": detection.lines(), **kept}
+    return metrics, {"detections.jsonl": detection.lines(), **files}

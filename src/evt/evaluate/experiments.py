@@ -10,11 +10,12 @@ from typing import Any
 
 from evt.data.reading import OnError
 from evt.errors import ConfigError
+from evt.evaluate.budget import BudgetLog
 from evt.evaluate.chosen import Chosen
 from evt.evaluate.classes import class_names, in_model_order
 from evt.evaluate.clip import look_at
 from evt.evaluate.detection import detect
-from evt.evaluate.kept import SAMPLES, records_of
+from evt.evaluate.kept import files_of
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.loop import Found
 from evt.evaluate.recognition import recognise
@@ -22,6 +23,7 @@ from evt.evaluate.saliency import compare_saliency
 from evt.evaluate.trace import Subject
 from evt.evaluate.traces import Traces
 from evt.evaluate.watched import Watched
+from evt.eventful.following import Following
 
 
 def measure(
@@ -49,14 +51,16 @@ def measure(
     key = f"{key} {json.dumps(weights.classes)}"
     # On the fast path where the variant is; a model of clips without a reduction is the dense model itself.
     dense = model.stream(None if variant is None else variant.dense) if compare else None
-    policy, also = chosen.policy, {}
+    policy, also = chosen.policy, dict[str, Any]()
+    if isinstance(policy, Following):
+        also["budget"] = partial(BudgetLog, policy)
     if traces is not None:
         if model.sees != "frames" or policy is None or policy.selects == "frames":
             raise ConfigError(
                 "trace is true, but here no tokens pass gates; it must be a model of frames, and a variant with gates"
             )
         policy = watched = Watched(policy)
-        also = {"trace": partial(Traces, watched, traces, model.net.grid)}
+        also |= {"trace": partial(Traces, watched, traces, model.net.grid)}
     subject = Subject(model, model.stream(variant, policy), dense, also=also)
     if model.sees == "frames":
         # Without trained weights nothing is predicted, and any data will do.
@@ -67,12 +71,12 @@ def measure(
         return detect(subject, data, classes, ledger, key, chosen.label)
     reach = model.views.reach
     if not hasattr(data, "classes"):  # no labels
-        return look_at(subject, data[0], reach, weights.classes, chosen.label), {}
+        return look_at(subject, data[0], reach, weights.classes, chosen.label)
     data = in_model_order(model, weights, data)
     seen = recognise(replace(subject, dense=None), reach, data, ledger, key, on_error, chosen.label)
     lines = seen.left_out()
     left_out = {"left_out.txt": "\n".join(lines) + "\n"} if lines else {}
-    return {"recognition": seen.compute()}, {SAMPLES: records_of(seen.records()), **left_out}
+    return {"recognition": seen.compute()}, {**files_of(seen.kept), **left_out}
 
 
 def without_accuracy(metrics: dict[str, Any]) -> dict[str, Any]:

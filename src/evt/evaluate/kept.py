@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,15 @@ import torch
 from omegaconf import DictConfig
 
 import evt
+from evt.evaluate.budget import lines
 from evt.evaluate.race import machine
 from evt.settings import as_python
 
-RUN, SAMPLES = "run.json", "samples.jsonl"
-"""How a run was made, and a line of records for each video or clip, the first line apart."""
+RUN, SAMPLES, BUDGET = "run.json", "samples.jsonl", "budget.csv"
+"""How a run was made; a line of records for each video or clip, after one of its own; and r, where that is logged."""
 
-FORMAT = 1
-"""Of both files."""
+FORMAT = 2
+"""Of the first two. 1 did not say what a video of a name shows."""
 
 PACKAGES = ("torch", "numpy", "av", "hydra-core", "pycocotools", "timm", "transformers")
 """The packages that figures may depend on."""
@@ -51,18 +54,38 @@ def made(cfg: DictConfig, checkpoint: str | None, device: torch.device) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
-def records_of(records: Mapping[str, Mapping[str, Any]], classes: Sequence[str] = ()) -> str:
-    """What evaluators made of each video or clip, JSON line by line.
+@dataclass(frozen=True)
+class Kept:
+    """What was made of a video or clip.
 
-    Args:
-        records: by the name of the video or clip, and of the evaluator.
-        classes: the names of what is detected.
+    fingerprint: changes with what it shows.
+    records: of the evaluators, by name.
     """
-    lines: Iterable[Any] = (
+
+    fingerprint: str
+    records: Mapping[str, Any]
+
+
+def files_of(kept: Mapping[str, Kept], classes: Sequence[str] = ()) -> dict[str, str]:
+    """What is kept of videos or clips, by name, as files: JSON line by line, and what budgets were.
+
+    classes: the names of what is detected.
+    """
+    content: Iterable[Any] = (
         {"format": FORMAT, "classes": list(classes)},
-        *({"name": name, "records": own} for name, own in records.items()),
+        *(
+            {"name": name, "content": _short(own.fingerprint), "records": own.records}
+            for name, own in kept.items()
+        ),
     )
-    return "".join(f"{json.dumps(line)}\n" for line in lines)
+    files = {SAMPLES: "".join(f"{json.dumps(line)}\n" for line in content)}
+    if logs := {name: own.records["budget"] for name, own in kept.items() if "budget" in own.records}:
+        files[BUDGET] = lines(logs)
+    return files
+
+
+def _short(fingerprint: str) -> str:
+    return hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
 
 
 def _version(package: str) -> str | None:

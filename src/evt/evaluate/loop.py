@@ -10,8 +10,9 @@ from typing import Any, NoReturn, Protocol
 from tqdm import tqdm
 
 from evt.data.reading import read_or_skip
+from evt.evaluate.kept import Kept
 from evt.evaluate.ledger import Ledger
-from evt.evaluate.trace import Seen, Subject, observe
+from evt.evaluate.trace import Seen, Subject, begin, observe
 
 Found = tuple[dict[str, Any], dict[str, str]]
 """The figures of a run, for metrics.json, and what else it leaves in its folder: the text of each file."""
@@ -55,7 +56,7 @@ def evaluate(
     key: str,
     bar: tqdm[NoReturn],
     skip: bool = False,
-) -> tuple[dict[str, Any], dict[str, str], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, Any], dict[str, str], dict[str, Kept]]:
     """Show every sample to evaluators.
 
     Args:
@@ -68,20 +69,21 @@ def evaluate(
         skip: leave out units that cannot be read.
 
     Returns:
-        The evaluators, by name; of each unit that was left out, by name, why; and their records of each other unit.
+        The evaluators, by name; of each unit that was left out, by name, why; and what is kept of each other unit.
 
     Raises:
         DataError: a sample cannot be read or used, and is not to be left out; the message names it.
     """
     found = {name: new() for name, new in kinds.items()}
     skipped: dict[str, str] = {}
-    records: dict[str, dict[str, Any]] = {}
+    kept: dict[str, Kept] = {}
     for unit in units:
         part = f"{key} {FORMAT} {unit.name} {unit.fingerprint}"
         if part in ledger:
             bar.update(len(unit.samples))
         else:
             own = {name: new() for name, new in kinds.items()}
+            begin(getattr(subject.stream, "policy", None))
             for sample in unit.samples:
                 seen = read_or_skip(unit.name, partial(observe, subject, sample), skip, skipped)
                 bar.update()
@@ -92,7 +94,7 @@ def evaluate(
             if unit.name in skipped:
                 continue
             ledger.put(part, {name: evaluator.record() for name, evaluator in own.items()})
-        records[unit.name] = ledger[part]
+        kept[unit.name] = Kept(unit.fingerprint, ledger[part])
         for name, evaluator in found.items():
             evaluator.add(ledger[part][name])
-    return found, skipped, records
+    return found, skipped, kept

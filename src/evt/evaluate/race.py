@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,13 +27,13 @@ class Laps:
     """What one stream did.
 
     first, later: seconds of each first frame, a flush, and of each later one.
-    ops: of the last later frame, by kind.
+    later_ops: operations of each of the latter, as they were run.
     nbytes: of the state that it keeps.
     """
 
     first: list[float] = field(default_factory=list)
     later: list[float] = field(default_factory=list)
-    ops: Counter[str] = field(default_factory=Counter)
+    later_ops: list[int] = field(default_factory=list)
     nbytes: int = 0
 
 
@@ -60,9 +59,12 @@ def race(streams: Mapping[str, Streamed], inputs: Sequence[Tensor], repeats: int
                     with count_ops() as ops:
                         _, seconds = timed(streams[name], x)
                     own = laps[name]
-                    own.ops, own.nbytes = ops, streams[name].nbytes
-                    if repetition:
-                        (own.later if i else own.first).append(seconds)
+                    own.nbytes = streams[name].nbytes
+                    if repetition and i:
+                        own.later.append(seconds)
+                        own.later_ops.append(ops.total())
+                    elif repetition:
+                        own.first.append(seconds)
                 order = [*order[1:], order[0]]
                 bar.update()
     return laps

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from evt.data.actions import ActionData
 from evt.data.reading import OnError, check_missing, left_out
 from evt.errors import DataError
+from evt.evaluate.kept import Kept
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.loop import Unit, evaluate
 from evt.evaluate.trace import Seen, Subject
@@ -31,12 +32,14 @@ class Recognition:
         variant drops some; whether it has fewer frames than a view spans, so that frames are repeated.
     skipped: the clips that could not be read, with why.
     missing: the clips whose video is not on disk.
+    kept: what is kept of each clip, by name.
     """
 
     reach: int
     clips: list[dict[str, Any]] = field(default_factory=list)
     skipped: Mapping[str, str] = field(default_factory=dict)
     missing: Sequence[str] = ()
+    kept: Mapping[str, Kept] = field(default_factory=dict)
 
     def update(self, seen: Seen) -> None:
         """See `Evaluator`; the sample is a labelled clip.
@@ -92,10 +95,6 @@ class Recognition:
                 figures["kept"] = self.total("kept") / n
         return {**figures, "skipped": len(self.skipped), "missing": len(self.missing)}
 
-    def records(self) -> dict[str, dict[str, Any]]:
-        """Of each clip, by its name."""
-        return {clip["prediction"][0]: {"clip": [clip]} for clip in self.clips}
-
     def left_out(self) -> list[str]:
         """A line for each clip that is in no average, to be written into the run folder."""
         return left_out(self.missing, self.skipped)
@@ -131,9 +130,9 @@ def recognise(
         )
     units = (Unit(clip.name, clip.fingerprint, [clip]) for clip in data)
     with tqdm(total=len(data), desc=describe, unit="clip") as bar:
-        kinds = {"clip": partial(Recognition, reach)}
-        found, skipped, _ = evaluate(subject, units, kinds, ledger, key, bar, skip=on_error == "skip")
-    seen = replace(found["clip"], skipped=skipped, missing=data.missing)
+        kinds: dict[str, Any] = {"clip": partial(Recognition, reach), **subject.also}
+        found, skipped, kept = evaluate(subject, units, kinds, ledger, key, bar, skip=on_error == "skip")
+    seen = replace(found["clip"], skipped=skipped, missing=data.missing, kept=kept)
     if not seen.clips:
         name, reason = next(iter(skipped.items()))
         raise DataError(

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from evt.data.video import Video
-from evt.evaluate.kept import SAMPLES, records_of
+from evt.evaluate.kept import files_of
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.loop import Found
 from evt.evaluate.segmentation import Segmentation
@@ -93,9 +93,9 @@ def compare_saliency(
     kinds: dict[str, Any] = {"saliency": partial(SaliencyAgreement, subject.model.decode)}
     if getattr(videos, "masked", False):
         kinds["segmentation"] = Segmentation
-    metrics, found, records = run_videos(subject, videos, kinds, ledger, key, describe)
+    metrics, found, kept = run_videos(subject, videos, kinds, ledger, key, describe)
     for part, figures in found["saliency"].compute().items():
         metrics[part] |= figures
     if "segmentation" in found:
         metrics["segmentation"] = asdict(found["segmentation"].compute())
-    return metrics, {SAMPLES: records_of(records)}
+    return metrics, files_of(kept)

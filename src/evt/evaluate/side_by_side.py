@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from evt.evaluate.skipping import held
-from evt.evaluate.trace import Model, Seen, Step, observe_together, seen_of
+from evt.evaluate.trace import Model, Seen, Step, begin, observe_together, seen_of
 from evt.eventful import VARIANTS, Every, States, Variant
 
 
@@ -64,6 +64,7 @@ class SideBySide:
                 using: Sequence[Model | None] = models or [None]
                 yield [[see(model, *of_sample) for of_sample in of_samples] for model in using]
             return
+        begin(policy)
         stream = self.model.stream(variant, policy)
         for x, samples, models, other in zip(self.inputs, self.moments, decoders, dense, strict=True):
             yield observe_together(stream, x, samples, models, other, self.model)

@@ -35,6 +35,16 @@ class Contestant:
         stream: Stream = model.stream(replace(self.variant, fast=fast or self.variant.rows), self.policy)
         return stream
 
+    @property
+    def steady(self) -> bool:
+        """Whether each later frame costs the same, as far as the policy is concerned."""
+        return self.policy is None or self.policy.counts_tokens
+
+    def held(self) -> Contestant:
+        """It with a policy that follows nothing: the r that it held last, where it followed something."""
+        held = getattr(self.policy, "held", None)
+        return self if held is None else replace(self, policy=held())
+
 
 def check_races(variant: Variant) -> None:
     """Refuse a variant that does nothing in some frames: a median says nothing of it.
@@ -86,12 +96,15 @@ def inputs_of(
 def operations(contestant: Contestant, model: Any, cfg: DictConfig, inputs: Sequence[Tensor]) -> int:
     """Operations of a later frame as the paper counts them, which are those of the reference path.
 
-    With pooling, for `rows`, and where the policy does not count tokens, they depend on the frames, and it runs on
-    them; else torch's meta device is enough.
+    With pooling and for `rows` they depend on the frames, and it runs on them; else torch's meta device is enough.
+
+    Args:
+        contestant: a steady one.
+        model, cfg: what it runs, and its settings.
+        inputs: frames.
     """
-    variant, policy = contestant.variant, contestant.policy
-    counted = policy is None or policy.counts_tokens
-    if variant.gate is None or (counted and variant.pool == 1 and not variant.rows):
+    variant = contestant.variant
+    if variant.gate is None or (variant.pool == 1 and not variant.rows):
         weights = {name: None for name in ("checkpoint", "fine_tuned") if name in cfg}
         model = build_model(changed(cfg, **weights), torch.device("meta"))[0]
         inputs = [x.to("meta", torch.float32) for x in inputs]
@@ -111,13 +124,36 @@ def times_of(laps: Laps, dense: Laps) -> dict[str, Any]:
     }
 
 
-def record_of(laps: Laps, dense: Laps, op_ratio: float) -> dict[str, Any]:
-    """The figures of a contestant beside the dense model."""
-    times = times_of(laps, dense)
-    return {
-        **times,
-        "op_ratio": op_ratio,
-        "efficiency": times["speed_up"] / op_ratio,
-        "ops_run_ratio": dense.ops.total() / laps.ops.total(),
-        "state_mb": laps.nbytes / 1e6,
-    }
+def records_of(
+    runs: Sequence[Contestant],
+    laps: Sequence[Laps],
+    model: Any,
+    cfg: DictConfig,
+    inputs: Sequence[Tensor],
+) -> list[dict[str, Any]]:
+    """The figures of contestants beside the dense model, which is the first of them.
+
+    Of one that is not steady no frame stands for all of them: its speed-up is of the sum of all later frames that
+    were timed, and its operations are of these frames, as they were run.
+
+    Args:
+        runs, laps: the contestants, and what they did.
+        model, cfg: what they run, and its settings.
+        inputs: the frames.
+    """
+    dense, found = laps[0], []
+    counted = [operations(run, model, cfg, inputs) if run.steady else 0 for run in runs]
+    for run, own, ops in zip(runs, laps, counted, strict=True):
+        times, as_run = times_of(own, dense), sum(dense.later_ops) / sum(own.later_ops)
+        if not run.steady:
+            times["speed_up"] = sum(dense.later) / sum(own.later)
+        op_ratio = counted[0] / ops if run.steady else as_run
+        efficiency = times["speed_up"] / op_ratio
+        found.append(
+            {
+                **times,
+                **{"op_ratio": op_ratio, "efficiency": efficiency, "ops_run_ratio": as_run},
+                "state_mb": own.nbytes / 1e6,
+            }
+        )
+    return found

@@ -204,6 +204,12 @@ def observe_together(
     return seen
 
 
+def begin(policy: Any) -> None:
+    """Let a policy that learns from frames begin anew: a video's figures are the same, whichever came before it."""
+    if forget := getattr(policy, "forget", None):
+        forget()
+
+
 def prepare(stream: Any, model: Any, samples: Sequence[Any]) -> None:
     """Say to a stream what the codec moved in its next frames, side by side, if its policy follows that."""
     if getattr(stream, "looks_ahead", False) and not samples[0].first:

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from evt.data.video import Video
 from evt.evaluate.cost import Cost
+from evt.evaluate.kept import Kept
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.loop import Evaluator, Unit, evaluate
 from evt.evaluate.skipping import Skipping
@@ -22,7 +23,7 @@ def run_videos(
     ledger: Ledger,
     key: str,
     describe: str,
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Kept]]:
     """Run over videos, with a progress bar.
 
     The streams flush at the first frame of each video and wherever a new sequence begins in it. For the arguments,
@@ -30,7 +31,7 @@ def run_videos(
 
     Returns:
         What it costs, for metrics.json, and beside a dense model what frame skipping would have given; the
-        evaluators; and their records of each video.
+        evaluators; and what is kept of each video.
 
     Raises:
         DataError: a frame cannot be read or used; the message names it.
@@ -40,8 +41,8 @@ def run_videos(
         own["skipping"] = Skipping
     units = (Unit(video.name, video.fingerprint, video) for video in videos)
     with tqdm(total=sum(map(len, videos)), desc=describe, unit="frame") as bar:
-        found, _, records = evaluate(subject, units, own, ledger, key, bar)
+        found, _, kept = evaluate(subject, units, own, ledger, key, bar)
     metrics = found["cost"].compute()
     if "skipping" in found and (skipping := found["skipping"].compute()):
         metrics["skipping"] = skipping
-    return metrics, found, records
+    return metrics, found, kept

@@ -25,6 +25,9 @@ class Batch:
     the next frame puts it together anew; and where one of them is used alone (called, saved, copied, reset or asked
     for its bytes) each has its share back until then. Either takes as long as copying all of it.
 
+    A policy that follows the time of a frame (`Latency`) hears that of the batch, since all wait for the same frame.
+    One that follows operations is for a stream alone: those of a batch are counted of all streams together.
+
     Raises:
         ValueError: see `add`.
     """
@@ -44,7 +47,8 @@ class Batch:
         """Run a stream, too, from the next frame on, as the last.
 
         Raises:
-            ValueError: it is already here, on other weights, under another variant, or one of frame skipping.
+            ValueError: it is already here, on other weights, under another variant, one of frame skipping, or one of
+                several of which a policy follows operations.
         """
         if not isinstance(stream, Stream):
             raise ValueError(f"a batch is of streams; a {type(stream).__name__} was given")
@@ -63,6 +67,7 @@ class Batch:
                 raise ValueError(
                     f"this stream is of the variant {stream.variant}; those in the batch are of {first.variant}"
                 )
+        _refuse_to_count([*self._members, stream])
         self._members.append(stream)
 
     def remove(self, stream: Stream) -> None:
@@ -98,6 +103,7 @@ class Batch:
             raise ValueError("frames are one tensor; they must be a list, with a tensor for each stream")
         if len(frames) != len(self._members):
             raise ValueError(f"{len(frames)} frames were given to {len(self._members)} streams")
+        _refuse_to_count(self._members)  # policies may have changed
         for number in range(len(frames)):
             self._check(number, frames)
         going = [i for i, stream in enumerate(self._members) if stream.flushed]
@@ -139,6 +145,10 @@ class Batch:
         self, what: str, told: Sequence[Sequence[Tensor]]
     ) -> Iterator[tuple[Stream, Sequence[Tensor], list[Note] | None]]:
         """Each stream with what is told of it, and its notes where they are kept here."""
+        if not isinstance(told, Sequence):
+            raise ValueError(
+                f"{what} is a {type(told).__name__}; it must be a list, with an entry for each stream"
+            )
         if len(told) != len(self._members):
             raise ValueError(f"{what} is of {len(told)} streams, and there are {len(self._members)}")
         notes = {} if self._together is None else self._together.notes
@@ -171,6 +181,8 @@ class _Together:
         first = streams[0]
         policy = _Policies(streams, self._rows) if first.variant.takes else None
         self._whole = type(first)(first.network, first.variant, policy, first._grid)
+        assert first._shape is not None
+        self._whole._shape = torch.Size((sum(self._rows), *first._shape[1:]))
         whole: Any = first._fresh()
         self._whole.states = whole
         # What was noted of each video stays by itself, since there is more of some than of others.
@@ -234,13 +246,35 @@ class _Policies:
     def __init__(self, streams: list[Stream], rows: list[int]) -> None:
         self._streams, self._rows = streams, rows
         self.selects = streams[0].variant.takes[0]
-        following: list[Any] = [stream.policy for stream in streams if hasattr(stream.policy, "took")]
-        if following:
-            # All wait for the same frame, and its operations are shared.
-            self.counts_ops, self.clock = any(policy.counts_ops for policy in following), following[0].clock
-            self.took = lambda seconds, ops: [
-                policy.took(seconds, ops / len(streams)) for policy in following
-            ]
+
+    @property
+    def _following(self) -> list[Any]:
+        """Those that follow what a frame takes; they may change before any frame."""
+        policies: list[Any] = [stream.policy for stream in self._streams]
+        return [policy for policy in policies if hasattr(policy, "took")]
+
+    @property
+    def took(self) -> Callable[[float, float], None]:
+        """Tells all of them; there is no such thing where there are none."""
+        if not (following := self._following):
+            raise AttributeError("none of these policies follows what a frame takes")
+
+        def tell(seconds: float, ops: float) -> None:
+            for policy in following:
+                policy.took(seconds, ops)
+
+        return tell
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """By which the frame is timed that all of them wait for."""
+        clock: Callable[[], float] = self._following[0].clock
+        return clock
+
+    @property
+    def counts_ops(self) -> bool:
+        """Whether the only one needs operations."""
+        return any(policy.counts_ops for policy in self._following)
 
     def check(self, n_tokens: int) -> None:
         """Each says by itself what it needs."""
@@ -250,6 +284,16 @@ class _Policies:
         policies: list[Any] = [stream.policy for stream in self._streams]
         shares = zip(policies, error.split(self._rows), past.split(self._rows), strict=True)
         return Selection.joined([policy(own, past_of_own) for policy, own, past_of_own in shares])
+
+
+def _refuse_to_count(streams: Sequence[Stream]) -> None:
+    """Refuse to run several streams together where a policy follows operations, which are counted of all of them."""
+    for stream in streams:
+        if len(streams) > 1 and getattr(stream.policy, "counts_ops", False):
+            raise ValueError(
+                f"{stream.policy} follows the operations of a stream, and those of a batch are counted of all its "
+                "streams together: run this one alone, or give it another policy"
+            )
 
 
 def _axis(owner: Any, attribute: str) -> int:

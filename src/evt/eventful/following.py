@@ -7,11 +7,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from evt.eventful.policy import Norm, Past, Selection, TopR, named, number, number_or_share, tokens_of, whole
+from evt.eventful.policy import (
+    Norm,
+    Past,
+    Selection,
+    TopR,
+    check_room,
+    named,
+    number,
+    number_or_share,
+    tokens_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,22 +42,26 @@ class Scheduled(TopR):
     """Top-r with an r that changes at given frames.
 
     Args:
-        schedule: r by the number of the frame from which it holds, counted from the flush, which is frame 0 and
-            passes all. Each is what `TopR` takes.
+        schedule: a mapping, r by the number of the frame from which it holds, counted from the flush, which is frame
+            0 and passes all. Each is what `TopR` takes.
         ramp: between two of these frames r goes from one to the other in equal steps; else it stays until the second.
         norm: see `TopR`.
 
     Raises:
         ValueError: there is no r, none from frame 0 or 1 on, a frame's number is no whole number of at least 0, or an
-            r cannot be, see `TopR`; with a ramp, some are numbers and others shares.
+            r cannot be, see `TopR`; with a ramp, some are numbers and others shares; r is set.
     """
 
-    def __init__(self, schedule: dict[int, float], ramp: bool = False, norm: Norm = "l2") -> None:
-        if not isinstance(schedule, Mapping) or not schedule:
+    counts_tokens = False
+
+    # Any, since what it must be is said better here than by its type.
+    def __init__(self, schedule: Any, ramp: bool = False, norm: Norm = "l2") -> None:
+        if not isinstance(schedule, Mapping) or not schedule or not all(map(_is_frame, schedule)):
             raise ValueError(
-                f"policy.schedule is {schedule!r}; it must say r by frame, as {{0: 256, 50: 64}}"
+                f"policy.schedule is {schedule!r}; it must say r by frame, as {{0: 256, 50: 64}}, with whole numbers "
+                "of at least 0 as frames"
             )
-        frames = sorted(whole("schedule", at, 0) for at in schedule)
+        frames = sorted(schedule)
         self._at = {at: number_or_share(f"schedule[{at}]", schedule[at]) for at in frames}
         self._frames = list(self._at)
         if self._frames[0] > 1:
@@ -60,6 +74,17 @@ class Scheduled(TopR):
             )
         self.ramp = ramp
         super().__init__(self.at(1), norm)
+
+    @property
+    def r(self) -> float:
+        """The budget in the last frame; before any, that of frame 1."""
+        return self._r
+
+    @r.setter
+    def r(self, r: float) -> None:
+        raise ValueError(
+            "policy.r follows policy.schedule, and cannot be set; take another Scheduled, or TopR"
+        )
 
     def __repr__(self) -> str:
         ramp = ", ramp=True" if self.ramp else ""
@@ -77,18 +102,21 @@ class Scheduled(TopR):
 
     def check(self, n_tokens: int) -> None:
         """Refuse frames of fewer tokens than the largest r; see `TopR`."""
-        for r in self._at.values():
-            TopR(r).check(n_tokens)
+        for at, r in self._at.items():
+            check_room(f"schedule[{at}]", r, n_tokens)
 
     def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
         """See `TopR`."""
         assert past is not None
-        self.r = self.at(past.number)
+        self._r = self.at(past.number)
         return super().__call__(error, past)
 
 
 class Decision(NamedTuple):
-    """Of a later frame: its number from the first one that was measured on, its r in tokens, and what it cost."""
+    """Of a later frame: its number from the first one that was measured on, its r in tokens, and what it cost.
+
+    The frames of all streams that share a policy are counted together.
+    """
 
     frame: int
     r: int
@@ -102,32 +130,25 @@ class Following(TopR):
     too small would let r swing; a is the median of the last three, so that one slow frame alone changes nothing.
 
     Attributes:
-        target: may change before any frame, as may `low` and `high`.
-        low, high: between which r stays, numbers of tokens or shares of them.
         log: what was decided, of the last `KEPT` frames.
         clock: seconds, by which frames are timed; another one for simulations.
         counts_ops: `took` needs operations.
     """
 
+    counts_tokens = False
     counts_ops = False
     unit: str
     setting: str
 
-    def __init__(
-        self,
-        target: float,
-        low: float = 0,
-        high: float = 1.0,
-        norm: Norm = "l2",
-    ) -> None:
-        super().__init__(high, norm)
-        self.target = target
-        self.low, self.high = (number_or_share(name, x) for name, x in (("low", low), ("high", high)))
+    def __init__(self, target: float, low: float = 0, high: float = 1.0, norm: Norm = "l2") -> None:
+        super().__init__(1.0, norm)
+        self.target, self.low, self.high = target, low, high
         self.clock: Callable[[], float] = time.perf_counter
         self.log: deque[Decision] = deque(maxlen=KEPT)
         self._recent: deque[Decision] = deque(maxlen=RECENT)
         self._wanted: float | None = None
-        self._now: tuple[int, int] | None = None  # r and the token count in the present frame
+        self._n_tokens: int | None = None  # of the last frame
+        self._now: int | None = None  # r in the present frame
         self._above, self._said = 0, False
 
     def __repr__(self) -> str:
@@ -136,12 +157,52 @@ class Following(TopR):
 
     @property
     def target(self) -> float:
-        """What a frame may cost."""
+        """What a frame may cost; it may change before any frame, as may `low` and `high`."""
         return self._target
 
     @target.setter
     def target(self, target: float) -> None:
         self._target = number(self.setting, target, above=0)
+
+    @property
+    def low(self) -> float:
+        """The least that r may be, a number of tokens or a share of them."""
+        return self._low
+
+    @low.setter
+    def low(self, low: float) -> None:
+        self._low = number_or_share("low", low)
+
+    @property
+    def high(self) -> float:
+        """The most that r may be, a number of tokens or a share of them."""
+        return self._high
+
+    @high.setter
+    def high(self, high: float) -> None:
+        self._high = number_or_share("high", high)
+
+    @property
+    def r(self) -> float:
+        """What is held now: tokens that pass in the next frame; before the first one, `high`."""
+        return self.high if self._n_tokens is None else self.tokens(self._n_tokens)
+
+    @r.setter
+    def r(self, r: float) -> None:
+        raise ValueError(
+            f"policy.r follows policy.{self.setting}, and cannot be set; set target, low or high, or take TopR"
+        )
+
+    def held(self) -> TopR:
+        """Top-r with what is held now, which follows nothing."""
+        return TopR(self.r, self.norm)
+
+    def forget(self) -> None:
+        """Begin anew, at `high`, as if no frame had been measured; what was said is not said again."""
+        self.log.clear()
+        self._recent.clear()
+        self._wanted = self._n_tokens = self._now = None
+        self._above = 0
 
     def limits(self, n_tokens: int) -> tuple[int, int]:
         """The smallest and the largest r, of so many tokens.
@@ -164,22 +225,14 @@ class Following(TopR):
     def check(self, n_tokens: int) -> None:
         """See `TopR`."""
         for name, limit in (("low", self.low), ("high", self.high)):
-            if tokens_of(limit, n_tokens) > n_tokens:
-                raise ValueError(
-                    f"policy.{name} is {limit}, but a frame has {n_tokens} tokens; it must be at most {n_tokens}"
-                )
+            check_room(name, limit, n_tokens)
         self.limits(n_tokens)
 
     def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
         """See `TopR`."""
-        n_tokens = error.shape[1]
-        self._now = (self.tokens(n_tokens), n_tokens)
+        self._n_tokens = error.shape[1]
+        self._now = self.tokens(self._n_tokens)
         return super().__call__(error, past)
-
-    def lines(self) -> str:
-        """The log as CSV: frame, r in tokens, and what it cost under the name of the unit."""
-        rows = [f"frame,r,{self.unit}", *(f"{x.frame},{x.r},{x.cost:.6g}" for x in self.log)]
-        return "\n".join(rows) + "\n"
 
     def cost(self, seconds: float, ops: float) -> float:
         """What of the two counts."""
@@ -187,9 +240,9 @@ class Following(TopR):
 
     def took(self, seconds: float, ops: float) -> None:
         """Hear what a frame took, a flush apart, and decide on the next one's r."""
-        if self._now is None:
+        if self._now is None or self._n_tokens is None:
             return
-        (r, n_tokens), self._now = self._now, None
+        r, n_tokens, self._now = self._now, self._n_tokens, None
         frame = self.log[-1].frame + 1 if self.log else 1
         done = Decision(frame, r, self.cost(seconds, ops))
         self.log.append(done)
@@ -238,18 +291,12 @@ class Latency(Following):
         norm: see `TopR`.
 
     Raises:
-        ValueError: target_ms is no number above 0, a limit is no r, or low is above high.
+        ValueError: target_ms is no number above 0, or a limit is no r; r is set; at selection, low is above high.
     """
 
     unit, setting = "ms", "target_ms"
 
-    def __init__(
-        self,
-        target_ms: float,
-        low: float = 0,
-        high: float = 1.0,
-        norm: Norm = "l2",
-    ) -> None:
+    def __init__(self, target_ms: float, low: float = 0, high: float = 1.0, norm: Norm = "l2") -> None:
         super().__init__(target_ms, low, high, norm)
 
     def cost(self, seconds: float, ops: float) -> float:
@@ -281,3 +328,7 @@ class Operations(Following):
     def cost(self, seconds: float, ops: float) -> float:
         """See `Following`."""
         return ops / 1e9 * self.fps
+
+
+def _is_frame(at: Any) -> bool:
+    return isinstance(at, int) and not isinstance(at, bool) and at >= 0

@@ -106,7 +106,7 @@ Selects = Literal["tokens", "tokens once a frame", "frames"]
 class Policy(Protocol):
     """Says which tokens pass; what it has as attributes may change before any frame.
 
-    counts_tokens: how many pass is known before a frame is seen.
+    counts_tokens: how many pass is known before a frame is seen, and is the same in all but the flush.
     selects: tokens at any gate, tokens once a frame, as variants with the gate "frame" ask for them, or which frames
         are run at all.
 
@@ -150,10 +150,9 @@ class TopR:
 
     counts_tokens = True
     selects: Selects = "tokens"
-    _r: float
 
     def __init__(self, r: float, norm: Norm = "l2") -> None:
-        self.r, self.norm = r, checked_norm(norm)
+        self._r, self.norm = number_or_share("r", r), checked_norm(norm)
 
     def __repr__(self) -> str:
         return f"TopR(r={self.r}{named(self.norm)})"
@@ -177,10 +176,7 @@ class TopR:
         Raises:
             ValueError: they are.
         """
-        if self.tokens(n_tokens) > n_tokens:
-            raise ValueError(
-                f"policy.r is {self.r}, but a frame has {n_tokens} tokens; it must be at most {n_tokens}"
-            )
+        check_room("r", self.r, n_tokens)
 
     def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
         """Select by the errors e of a gate, (B, N, D)."""
@@ -442,6 +438,18 @@ def where(mask: Tensor) -> Selection:
 def tokens_of(r: float, n_tokens: int) -> int:
     """How many of so many tokens r is, see `TopR`; of a share the nearest number, a half up, and at least 1."""
     return r if isinstance(r, int) else max(1, math.floor(r * n_tokens + 0.5))
+
+
+def check_room(name: str, r: float, n_tokens: int) -> None:
+    """Refuse a setting of more tokens than there are.
+
+    Raises:
+        ValueError: it is.
+    """
+    if tokens_of(r, n_tokens) > n_tokens:
+        raise ValueError(
+            f"policy.{name} is {r}, but a frame has {n_tokens} tokens; it must be at most {n_tokens}"
+        )
 
 
 def number_or_share(name: str, value: Any) -> float:

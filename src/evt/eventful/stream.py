@@ -267,12 +267,19 @@ class Stream:
             note.motion = own.detach().to(self._device, torch.float32, copy=True)
 
     def _check_told(self, name: str, told: Sequence[Tensor], shape: str) -> None:
-        """Refuse what is not said of each video."""
-        if isinstance(told, Tensor) or len(told) != self.rows:
-            given = f"a tensor of shape {tuple(told.shape)}" if isinstance(told, Tensor) else len(told)
-            raise ValueError(
-                f"{name} is {given}; it must be a list of {self.rows}, a tensor {shape} for each video"
-            )
+        """Refuse what is not said of each video, or not in tensors of real numbers."""
+        must = f"it must be a list of {self.rows}, a tensor {shape} for each video"
+        if isinstance(told, Tensor):
+            raise ValueError(f"{name} is a tensor of shape {tuple(told.shape)}; {must}")
+        if not isinstance(told, Sequence) or isinstance(told, str):
+            raise ValueError(f"{name} is a {type(told).__name__}; {must}")
+        if len(told) != self.rows:
+            raise ValueError(f"{name} is a list of {len(told)}; {must}")
+        for own in told:
+            if not isinstance(own, Tensor):
+                raise ValueError(f"{name} has a {type(own).__name__} in it; {must}")
+            if own.is_complex():
+                raise ValueError(f"{name} has a tensor of {own.dtype} in it; it must be of real numbers")
 
     @property
     def _notes(self) -> list[Note]:
@@ -372,7 +379,7 @@ class Stream:
             yield
         if cuda:
             torch.cuda.synchronize()
-        policy.took(policy.clock() - start, ops.total())
+        policy.took(policy.clock() - start, ops.total() / self.rows)
 
     def _count_bad(self, out: Any) -> int:
         """How many values of an output are not finite; one that is no tensor is not looked into."""

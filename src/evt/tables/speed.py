@@ -17,7 +17,7 @@ from evt.device import build_device
 from evt.errors import ConfigError
 from evt.evaluate.race import machine, race
 from evt.evaluate.rivals import build_rivals, check_rivals
-from evt.evaluate.speed import DTYPES, Contestant, check_races, inputs_of, operations, record_of
+from evt.evaluate.speed import DTYPES, Contestant, check_races, inputs_of, records_of
 from evt.models.loading import build_model
 from evt.settings import changed
 from evt.tables.fill import said
@@ -134,8 +134,7 @@ class SpeedWork:
         streams = {point.label: run.on(model, fast=True) for point, run in zip(points, runs, strict=True)}
         laps = race({**streams, **rivals}, inputs, self._table.repeats[dtype])
         own = [laps[point.label] for point in points]
-        ops = [operations(run, model, settings, inputs) for run in runs]
-        records = [record_of(x, own[0], ops[0] / n) for x, n in zip(own, ops, strict=True)]
+        records = records_of(runs, own, model, settings, inputs)
         for name in self._table.rivals:
             figures = {"absent": absent[name]} if name in absent else rivals[name].record(laps[name], own[0])
             records.append({"variant": name, **figures})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from evt.eventful import VARIANTS, Batch, Codec
 from evt.eventful.inside import Inside, Note
@@ -85,9 +86,16 @@ def test_a_batch_is_told_of_each_of_its_streams_and_one_that_was_saved_knows() -
         ([ALL / 0], "finite and not negative"),
         ([ALL, ALL], "it must be a list of 1"),
         (ALL, "is a tensor of shape"),
+        (
+            [None],
+            r"motion has a NoneType in it; it must be a list of 1, a tensor \(rows, columns\) for each video",
+        ),
+        ([ALL.numpy()], "motion has a ndarray in it"),
+        ([ALL.to(torch.complex64)], "tensor of torch.complex64 in it"),
+        (6, "motion is a int; it must be a list of 1"),
     ],
 )
-def test_what_cannot_be_told_is_refused(told: list[Tensor] | None, sentence: str) -> None:
+def test_what_cannot_be_told_is_refused(told: Any, sentence: str) -> None:
     net = small_vit()
     stream = net.stream(FRAME, Codec(5))
     first, second = small_frames(2)
@@ -100,6 +108,14 @@ def test_what_cannot_be_told_is_refused(told: list[Tensor] | None, sentence: str
 
     with pytest.raises(ValueError, match=sentence):
         tell_and_run()
+
+
+def test_a_batch_that_is_told_nothing_says_what_it_needs() -> None:
+    batch = Batch([small_vit().stream(FRAME, Codec(5))])
+    with pytest.raises(
+        ValueError, match="what moves is a NoneType; it must be a list, with an entry for each"
+    ):
+        batch.moves(None)  # type: ignore[arg-type]
 
 
 def test_another_policy_takes_no_note() -> None:

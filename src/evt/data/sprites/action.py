@@ -176,12 +176,11 @@ class SpriteClip:
         script: what it is made from, which says nothing of its class.
     """
 
-    fingerprint = ""
-
     def __init__(self, name: str, label: int, script: Script) -> None:
         self.name, self.label = name, label
         self._script = script
         self._filming = Filming(script)
+        self.fingerprint = script.fingerprint
 
     @property
     def frames(self) -> SpriteClip:

@@ -116,12 +116,11 @@ class SpriteVideo:
         script: what it is made from.
     """
 
-    fingerprint = ""
-
     def __init__(self, name: str, script: Script) -> None:
         self.name = name
         self._script = script
         self._filming = Filming(script)
+        self.fingerprint = script.fingerprint
 
     def __len__(self) -> int:
         return self._script.n_frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,6 +72,11 @@ class Script:
     n_frames: int
     size: tuple[int, int]
     setting: str
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all of it."""
+        return hashlib.sha1(repr(self).encode()).hexdigest()
 
     def rng(self, *purpose: int) -> np.random.Generator:
         """Random numbers for one purpose, independent of all others."""

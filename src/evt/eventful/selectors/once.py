@@ -7,7 +7,17 @@ from torch import Tensor
 
 from evt.eventful.inside import Inside
 from evt.eventful.layout import Grid
-from evt.eventful.policy import Past, Selection, Selects, number_or_share, taken, tokens_of, top, whole
+from evt.eventful.policy import (
+    Past,
+    Selection,
+    Selects,
+    check_room,
+    number_or_share,
+    taken,
+    tokens_of,
+    top,
+    whole,
+)
 
 
 class Once:
@@ -76,10 +86,7 @@ class Keep(Once):
         Raises:
             ValueError: they are.
         """
-        if tokens_of(self.keep, n_tokens) > n_tokens:
-            raise ValueError(
-                f"policy.keep is {self.keep}, but a frame has {n_tokens} tokens; it must be at most {n_tokens}"
-            )
+        check_room("keep", self.keep, n_tokens)
 
     def some(self, error: Tensor, past: Past, inside: Inside) -> Selection:
         """See `Once`."""
