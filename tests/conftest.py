@@ -2,13 +2,16 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 
+from evt.evaluate.ledger import Ledger
 from evt.evaluate.race import machine
+from evt.tables import fill
 from tests.commands import Refused, error
 
 # The tensors of tests are small: a second thread costs more in waiting than it gives, above all on a busy machine.
@@ -37,3 +40,28 @@ def _logs_end() -> Iterator[None]:
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
     """What a command ends with that refuses the arguments; `task=` is another one than `evt.run`."""
     return partial(error, monkeypatch, capsys)
+
+
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Tables are measured in the tests' process, since others take seconds to begin; test_pool.py has them.
+
+    Returns:
+        The settings of each table, as they come.
+    """
+    keys: list[str] = []
+
+    def in_batches(
+        function: Callable[[range], Any], n: int, size: int, ledger: Ledger, settings: str, *_: object
+    ) -> list[Any]:
+        keys.append(settings)
+        found = []
+        for batch in (range(n)[i : i + size] for i in range(0, n, size)):
+            key = f"{batch} {settings}"
+            if key not in ledger:
+                ledger.put(key, function(batch))
+            found.append(ledger[key])
+        return found
+
+    monkeypatch.setattr(fill, "in_batches", in_batches)
+    return keys

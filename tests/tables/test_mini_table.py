@@ -16,6 +16,7 @@ from evt import reproduce, run
 from evt.build import build
 from evt.errors import ConfigError
 from evt.evaluate.ledger import Ledger
+from evt.evaluate.pool import in_batches
 from evt.eventful import init_weights
 from evt.models.checkpoints import save_checkpoint
 from evt.models.vit import ViT
@@ -23,8 +24,11 @@ from evt.models.vitdet import ViTDet
 from evt.models.vivit import ViViT
 from evt.models.vivit_weights import fine_tuned_weights, published
 from evt.settings import CONFIG_DIR, config_of, job_of
+from evt.tables import fill
 from evt.tables.fill import quick_form
 from tests.commands import Refused, command
+
+pytestmark = pytest.mark.usefixtures("one_process")
 
 TINY: dict[str, Any] = {"fpn_channels": 16, "fc_dim": 16}
 TINY_BACKBONE: dict[str, Any] = {"dim": 16, "depth": 3, "num_heads": 2}
@@ -83,10 +87,8 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [*given(TINY_CLIPS), f"model.checkpoint={folder}/a.safetensors", *tuned]
 
 
-def made(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, table: str, *arguments: str, workers: int = 1
-) -> pd.DataFrame:
-    places = [f"out={folder}/out", f"hydra.run.dir={folder}/run", f"workers={workers}"]
+def made(monkeypatch: pytest.MonkeyPatch, folder: Path, table: str, *arguments: str) -> pd.DataFrame:
+    places = [f"out={folder}/out", f"hydra.run.dir={folder}/run"]
     command(monkeypatch, reproduce.reproduce, f"table={table}", *places, *arguments)
     return read(folder, "table_1_mini" if table == "mini" else table)
 
@@ -99,36 +101,23 @@ EACH = ["table.detect_from=0", "table.detect_every=1"]
 """Objects are detected in each frame."""
 
 FEW = [
-    *("data.n_videos=3", "data.n_frames=8", "table.batch=1", "table.detect_from=3"),
-    points("table_c_mini", "{variant: base}", "{variant: [temporal, tokenwise, stgt, rows], r: 64}"),
+    *("data.n_videos=3", "data.n_frames=5", "table.batch=1", "table.detect_from=3"),
+    points("table_c_mini", "{variant: base}", "{variant: [stgt, rows], r: 64}"),
     points("table_1_mini", "{variant: [base, spatial]}", "{variant: [temporal, spatiotemporal], r: 64}"),
     points("table_b_mini", "{variant: base}", "{variant: temporal, h: 1}"),
 ]
-
-
-def test_two_processes_measure_what_one_does(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detector: list[str]
-) -> None:
-    arguments = [*detector, *FEW]
-    one = made(monkeypatch, tmp_path / "one", "mini", *arguments)
-    made(monkeypatch, tmp_path / "two", "mini", *arguments, workers=2)
-    for table in ("table_c_mini", "table_1_mini", "table_b_mini"):
-        one_file, two_file = (tmp_path / name / f"out/{table}.csv" for name in ("one", "two"))
-        assert one_file.read_bytes() == two_file.read_bytes()
-    assert list(one.variant) == ["base", "spatial", "temporal", "spatiotemporal"]
-    assert one.op_ratio[0] == 1
-    assert one.gflops.is_monotonic_decreasing
-    assert (one.frames == 24).all()
-    assert list(read(tmp_path / "one", "table_b_mini").h[1:]) == [1]
 
 
 def test_a_row_is_what_a_run_over_the_same_videos_gives(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detector: list[str]
 ) -> None:
     """Streams of a batch must not touch each other, and both ways to measure must agree for tables to be believed."""
-    table = made(monkeypatch, tmp_path, "mini", *detector, *FEW, *EACH, "table.batch=3")
+    few = ["data.n_videos=3", "data.n_frames=5"]
+    batch = ["table.batch=3", "table.metrics.accuracy.parts=1"]
+    rows = points("table_drift_mini", "{variant: base}", "{variant: temporal, r: 64}")
+    table = made(monkeypatch, tmp_path, "table_drift_mini", *detector, *few, *EACH, *batch, rows)
     folder = tmp_path / "alone"
-    videos = ["data.n_videos=3", "data.n_frames=8", "policy.r=64", "compare=false"]
+    videos = [*few, "data.setting=light", "policy.r=64", "compare=false"]
     command(monkeypatch, run.run, "model=vitdet_mini", *detector, *videos, f"hydra.run.dir={folder}")
     metrics = json.loads((folder / "metrics.json").read_text())
     row = table[table.variant == "temporal"].iloc[0]
@@ -137,25 +126,25 @@ def test_a_row_is_what_a_run_over_the_same_videos_gives(
     assert row.gflops == pytest.approx(0.0037 * first + 0.9963 * later)
 
 
-def test_a_killed_table_goes_on_after_its_last_videos(
+def test_a_killed_table_goes_on_after_its_last_videos_with_more_processes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, detector: list[str]
 ) -> None:
     """Half an hour of measuring must not be done again, and the tables must come out the same."""
     arguments = [*detector, *FEW]
-    made(monkeypatch, tmp_path / "whole", "mini", *arguments)
+    one = made(monkeypatch, tmp_path / "one", "mini", *arguments)
     put = Ledger.put
     done: list[str] = []
 
-    def put_two(ledger: Ledger, key: str, value: object) -> None:
-        if len(done) == 2:
+    def put_one(ledger: Ledger, key: str, value: object) -> None:
+        if done:
             raise KeyboardInterrupt
         done.append(key)
         put(ledger, key, value)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "put", put_two)
+        patch.setattr(Ledger, "put", put_one)
         with pytest.raises(SystemExit):
-            made(monkeypatch, tmp_path / "parts", "mini", *arguments)
+            made(monkeypatch, tmp_path / "two", "mini", *arguments)
     measured: list[str] = []
 
     def put_and_tell(ledger: Ledger, key: str, value: object) -> None:
@@ -163,11 +152,17 @@ def test_a_killed_table_goes_on_after_its_last_videos(
         put(ledger, key, value)
 
     monkeypatch.setattr(Ledger, "put", put_and_tell)
-    made(monkeypatch, tmp_path / "parts", "mini", *arguments, workers=2)
-    assert len(measured) == 1
+    monkeypatch.setattr(fill, "in_batches", in_batches)
+    made(monkeypatch, tmp_path / "two", "mini", *arguments, "workers=2")
+    assert len(measured) == 2
     for table in ("table_c_mini", "table_1_mini", "table_b_mini"):
-        whole, parts = (tmp_path / name / f"out/{table}.csv" for name in ("whole", "parts"))
-        assert whole.read_bytes() == parts.read_bytes()
+        one_file, two_file = (tmp_path / name / f"out/{table}.csv" for name in ("one", "two"))
+        assert one_file.read_bytes() == two_file.read_bytes()
+    assert list(one.variant) == ["base", "spatial", "temporal", "spatiotemporal"]
+    assert one.op_ratio[0] == 1
+    assert one.gflops.is_monotonic_decreasing
+    assert (one.frames == 15).all()
+    assert list(read(tmp_path / "one", "table_b_mini").h[1:]) == [1]
 
 
 def test_parts_are_of_the_length_of_the_videos(

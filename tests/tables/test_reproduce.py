@@ -212,6 +212,7 @@ def test_times_that_the_paper_does_not_print_are_empty_cells(tmp_path: Path) -> 
     assert [record["paper_speed_up"] for record in table.records] == [1, pytest.approx(5150 / 3570), ""]
 
 
+@pytest.mark.usefixtures("one_process")
 def test_a_table_of_ones_own(monkeypatch: pytest.MonkeyPatch, refused: Refused, tmp_path: Path) -> None:
     """It needs no quick form, a name of its own, and tables that no other has."""
     shutil.copytree(CONFIG_DIR, tmp_path / "configs")
@@ -233,7 +234,7 @@ def test_a_table_of_ones_own(monkeypatch: pytest.MonkeyPatch, refused: Refused, 
     )
     assert "table=own and table=mini both write table_b_mini; one of them needs another name" in said()
     file.write_text(f"{head}  name: own\n  tables: {{mine: {{title: x, points: [{{variant: base}}]}}}}\n")
-    few = ["workers=1", "data.n_videos=1", "data.n_frames=4", "table.detect_from=3"]
+    few = ["data.n_videos=1", "data.n_frames=4", "table.detect_from=3"]
     command(monkeypatch, reproduce.reproduce, *places, *few)
     assert len(pd.read_csv(tmp_path / "out/mine.csv")) == 1
 

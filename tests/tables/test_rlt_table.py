@@ -14,6 +14,7 @@ from tests.commands import Refused, command
 from tests.common import ROOT
 
 
+@pytest.mark.usefixtures("one_process")
 def test_every_row_is_of_the_same_clips(
     monkeypatch: pytest.MonkeyPatch, refused: Refused, tmp_path: Path
 ) -> None:
@@ -32,7 +33,7 @@ def test_every_row_is_of_the_same_clips(
         "{model: vivit, trained: dense, variant: base}",
         "{model: vivit, trained: [dense, 'r=25'], variant: temporal, r: 25}",
     ]
-    places = [f"out={tmp_path}", f"hydra.run.dir={tmp_path}/run", "workers=1"]
+    places = [f"out={tmp_path}", f"hydra.run.dir={tmp_path}/run"]
     few = ["data.n_clips=6", f"table.tables.table_rlt.points=[{', '.join(rows)}]"]
     command(monkeypatch, reproduce, "table=table_rlt", *few, *seeded, *places)
     with (tmp_path / "table_rlt.csv").open() as file:

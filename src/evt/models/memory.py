@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch.overrides import TorchFunctionMode
 
 from evt.build import build
 from evt.errors import ConfigError
@@ -34,7 +35,7 @@ def check_memory(cfg: DictConfig) -> None:
         if depths and "window_blocks" in net:
             blocks["window_blocks"] = []
         small = OmegaConf.merge(cfg, {"backbone": blocks} if "backbone" in cfg else blocks)
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             return build(small, "model")  # type: ignore[arg-type]
 
     try:
@@ -55,6 +56,15 @@ def check_memory(cfg: DictConfig) -> None:
             f"this model needs at least {needed / 1e9:.3g} GB, and this machine has {memory / 1e9:.3g} GB; the "
             f"largest settings are {_largest(cfg)}"
         )
+
+
+class _Undrawn(TorchFunctionMode):
+    """Weights are not drawn: on the meta device there is nothing to draw, and torch imports its compiler for it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _size(model: torch.nn.Module) -> int:

@@ -276,16 +276,12 @@ def test_a_library_that_is_not_there_is_told_with_how_to_install_it(monkeypatch:
 
 
 def test_a_table_of_agreement_is_of_any_model_and_of_trained_weights_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refused: Refused
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    refused: Refused,
+    one_process: list[str],
 ) -> None:
-    keys = []
-
-    def in_batches(run: Any, n: int, size: int, ledger: object, key: str, *rest: object) -> list[Any]:
-        """In this process, where transformers can be imported; others are tested with the pool."""
-        keys.append(key)
-        return [run(range(i, i + 1)) for i in range(n)]
-
-    monkeypatch.setattr(fill, "in_batches", in_batches)
     saved(tmp_path / "m")
     (tmp_path / "clips").mkdir()
     write_video(tmp_path / "clips/a.mp4", n_frames=6, fps=10)
@@ -320,7 +316,7 @@ def test_a_table_of_agreement_is_of_any_model_and_of_trained_weights_alone(
     write_video(tmp_path / "clips/a.mp4", n_frames=7, fps=10)
     fill._opened.cache_clear()
     command(monkeypatch, reproduce.reproduce, *arguments)
-    assert keys[0] == keys[1] != keys[2]
+    assert one_process[0] == one_process[1] != one_process[2]
     sizes = [(64, 96), (48, 64)] * 2
     folder = write_frames(tmp_path / "sizes", [f"{i}.png" for i in range(4)], sizes)
     own = [x for x in arguments if not x.startswith("data.files")]
