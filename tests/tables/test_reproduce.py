@@ -153,13 +153,12 @@ def test_a_table_is_of_its_own_model(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (
-            ["table=table_1", "model.backbone.window_size=1"],
-            "variant.pool is 2, but the smallest grid or window of the model",
-        ),
         (["table=table_c", "model.backbone.patch_size=32"], "policy.r is 2048, but a frame has 1024 tokens"),
         (["table=table_2", "model.backbone.patch_size=64"], "policy.r is 512, but a frame has 256 tokens"),
-        (["table=mini", "model.backbone.window_size=1", "model.checkpoint=null"], "variant.pool is 2"),
+        (
+            ["table=mini", "model.backbone.window_size=1", "model.checkpoint=null"],
+            "variant.pool is 2, but the smallest grid or window of the model",
+        ),
     ],
 )
 def test_rows_that_cannot_be_are_refused_before_the_work(
