@@ -140,10 +140,12 @@ reproduce-real: real  ## Real weights on real video, beside frame skipping
 			$(ARGS) || exit 1; \
 	done
 
-# What the extra `report` brings, `dev` has, too: the tests need it.
+# What the extra `report` brings, `dev` has, too: the tests need it. RUNS: folders of runs with trace=true, to be looked
+# at frame by frame.
+RUNS ?=
 .PHONY: report
 report: $(READY)  ## All results in one HTML file, results/report.html, that opens without a network
-	$(BIN)/python -m evt.page
+	$(BIN)/python -m evt.page $(RUNS:%=--run '%')
 
 # SEED and N: other damages, and more.
 SEED ?= 0

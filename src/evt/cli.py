@@ -298,7 +298,7 @@ def _left_to_points(error: HydraException) -> bool:
     if unknown and {"-m", "--multirun"} & set(sys.argv):
         for i, argument in enumerate(sys.argv):
             key, _, value = argument.partition("=")
-            if key == unknown[1] and value:
+            if key == unknown[1] and value and not key.startswith("hydra."):
                 sys.argv[i] = f"{key}=choice({value})"
                 return True
     return False

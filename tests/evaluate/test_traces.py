@@ -29,6 +29,7 @@ def test_a_run_leaves_what_passed_in_each_video(monkeypatch: pytest.MonkeyPatch,
         assert trace.norms[0].sum() == 0
         assert (trace.norms[1:] > 0).all()
         assert trace.grid == (16, 16)
+        assert trace.place.tolist() == [[0, 0, 1, 1]] * 4
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     later = [torch.stack([getattr(trace, name)[1:] for trace in traces]).mean() for name in ("ops", "error")]
     assert later[0] == pytest.approx(metrics["later"]["gflops"])
@@ -38,9 +39,8 @@ def test_a_run_leaves_what_passed_in_each_video(monkeypatch: pytest.MonkeyPatch,
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     """Token counts that fill no byte, too; and without a grid."""
     passed = torch.rand(3, 2, 13) > 0.5
-    trace = Trace(
-        passed, torch.rand(3, 2), torch.tensor([True, False, False]), torch.rand(3), torch.rand(3), None
-    )
+    first, place = torch.tensor([True, False, False]), torch.rand(3, 4)
+    trace = Trace(passed, torch.rand(3, 2), first, torch.rand(3), torch.rand(3), place, None)
     trace.write(tmp_path / "a.safetensors")
     read = Trace.read(tmp_path / "a.safetensors")
     assert torch.equal(read.passed, passed)

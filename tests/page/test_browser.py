@@ -25,6 +25,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from evt.page.build import page_of
 from tests.common import ROOT
+from tests.page.runs import traced_run
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")),
@@ -37,8 +38,9 @@ SCREENS = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Headless Chromium, with the report open and its charts drawn."""
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(page_of(ROOT / "results"))
+    folder = tmp_path_factory.mktemp("page")
+    path = folder / "report.html"
+    path.write_text(page_of(ROOT / "results", [traced_run(folder / "run")]))
     options = webdriver.ChromeOptions()
     options.binary_location = str(shutil.which("chromium"))
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
@@ -133,6 +135,40 @@ def test_a_figure_says_its_values_on_hover(browser: Any) -> None:
         lambda x: chart.find_elements(By.CSS_SELECTOR, ".hoverlayer text")
     )
     assert "±" in said[0].get_attribute("textContent")
+
+
+def test_a_run_is_looked_at_by_keys(browser: Any) -> None:
+    """Frame by frame, and gate by gate: only the token of the gate's number passes, see `traced_run`."""
+    show(browser, 1280, "light")
+    viewer = browser.find_element(By.CLASS_NAME, "viewer")
+    picture, said = viewer.find_element(By.TAG_NAME, "img"), viewer.find_element(By.CLASS_NAME, "said")
+    frame = viewer.find_element(By.CLASS_NAME, "frame")
+    first = picture.get_attribute("src")
+    assert said.text.startswith("Frame 1: 6% of the tokens pass, mean norm of the errors 3.50; 0.200 GFlops")
+    frame.send_keys(Keys.ARROW_RIGHT)
+    assert said.text.startswith("Frame 2: ")
+    assert frame.get_attribute("aria-valuetext") == said.text
+    assert picture.get_attribute("src") != first
+    viewer.find_element(By.CLASS_NAME, "block").send_keys("block 2")
+    viewer.find_element(By.CLASS_NAME, "gate").send_keys("before proj")
+    assert "mean norm of the errors 5.00; " in said.text
+    # Of 4 x 4 tokens the picture shows the upper 2 rows, and gate 4 lets the first of the second row pass.
+    places = [[(column + 0.5) / 4, (row + 0.5) / 2] for row in range(2) for column in range(4)]
+    pixels = browser.execute_script(
+        "const [canvas, places] = arguments; const pen = canvas.getContext('2d');"
+        "return places.map(([x, y]) => [...pen.getImageData(x * canvas.width, y * canvas.height, 1, 1).data])",
+        viewer.find_element(By.TAG_NAME, "canvas"),
+        places,
+    )
+    assert [red > green for red, green, _, _ in pixels] == [i == 4 for i in range(8)]
+    assert all(alpha > 0 for *_, alpha in pixels)
+    frame.send_keys(Keys.HOME)
+    assert said.text.startswith("Frame 0: a flush, in which all tokens pass; ")
+    play = viewer.find_element(By.CLASS_NAME, "play")
+    play.send_keys(Keys.ENTER)
+    WebDriverWait(browser, 10).until(lambda _: said.text.startswith("Frame 3: "))
+    play.send_keys(Keys.ENTER)
+    assert play.text == "Play"
 
 
 def test_light_and_dark_follow_the_reader(browser: Any) -> None:

@@ -60,7 +60,7 @@ def measure(
                 "trace is true, but here no tokens pass gates; it must be a model of frames, and a variant with gates"
             )
         policy = watched = Watched(policy)
-        also |= {"trace": partial(Traces, watched, traces, model.net.grid)}
+        also |= {"trace": partial(Traces, watched, traces, model)}
     subject = Subject(model, model.stream(variant, policy), dense, also=also)
     if model.sees == "frames":
         # Without trained weights nothing is predicted, and any data will do.

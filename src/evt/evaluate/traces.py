@@ -19,7 +19,7 @@ from evt.evaluate.watched import Watched
 from evt.files import replacing
 from evt.metrics.agreement import relative_l2
 
-FORMAT = "1"
+FORMAT = "2"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Trace:
     first: whether a frame was a flush, (T,) bool.
     ops: operations of each frame, (T,) float32, in 10^9.
     error: relative L2 distance of the output from the dense model's, (T,) float32; nan where that did not run.
+    place: where the frame lies in the square that the model sees: top, left, height and width, as shares of its side,
+        (T, 4) float32.
     grid: rows and columns of the last of the tokens; None where these form none.
     """
 
@@ -39,6 +41,7 @@ class Trace:
     first: Tensor
     ops: Tensor
     error: Tensor
+    place: Tensor
     grid: tuple[int, int] | None
 
     def write(self, path: Path) -> None:
@@ -54,6 +57,7 @@ class Trace:
             "first": self.first,
             "ops": self.ops,
             "error": self.error,
+            "place": self.place,
         }
         about = {
             "format": FORMAT,
@@ -95,12 +99,12 @@ class Traces:
 
     watched: the policy of the stream.
     folder: for the files.
-    grid: of the network's tokens; None where they form none.
+    model: of frames, whose stream it is.
     """
 
     watched: Watched
     folder: Path
-    grid: tuple[int, int] | None
+    model: Any
     _name: str = ""
     _frames: list[dict[str, Any]] = field(default_factory=list)
 
@@ -116,6 +120,7 @@ class Traces:
                 "first": step.first,
                 "ops": step.ops.total() / 1e9,
                 "error": error,
+                "place": [x / self.model.size for x in self.model.place_of(*seen.sample.image.shape[-2:])],
                 "passed": [self.watched.share(n_tokens, gate).bool() for gate in gates],
                 "norms": [float(self.watched.norms(n_tokens, gate).mean()) for gate in gates],
             }
@@ -139,7 +144,8 @@ class Traces:
             torch.tensor([frame["first"] for frame in self._frames]),
             torch.tensor([frame["ops"] for frame in self._frames]),
             torch.tensor([frame["error"] for frame in self._frames]),
-            self.grid,
+            torch.tensor([frame["place"] for frame in self._frames]),
+            self.model.net.grid,
         )
         path = self.folder / f"{file_name(self._name)}.safetensors"
         trace.write(path)

@@ -1,8 +1,8 @@
 """python -m evt.page: all results in one HTML file, which opens without a network.
 
 Reads the tables in a folder, as `python -m evt.reproduce` leaves them, and says first what they answer: when this
-helps, with what setting, against frame skipping and the rivals. Then figures, claims and all tables, and how each
-was made. Needs the extra `report`: pip install -e '.[report]'.
+helps, with what setting, against frame skipping and the rivals. Then figures, claims, runs with trace=true frame by
+frame, all tables, and how each was made. Needs the extra `report`: pip install -e '.[report]'.
 """
 
 from __future__ import annotations
@@ -28,6 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, help="the file; report.html in the folder of the tables if not given"
     )
+    parser.add_argument(
+        "--run",
+        action="append",
+        default=[],
+        type=Path,
+        help="a folder that evt.run left with trace=true, or one trace in it, to be looked at; can be repeated",
+    )
+    parser.add_argument(
+        "--frames", type=int, default=60, help="how many frames of each such video, at most; 60 if not given"
+    )
     given = parser.parse_args(arguments)
     out = given.out or given.folder / "report.html"
     try:
@@ -37,8 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if not given.folder.is_dir():
             fail(f"{given.folder}: there is no such folder; it is to be that of the tables, as results")
+        if given.frames < 1:
+            fail(f"--frames is {given.frames}; it must be at least 1")
         check_writable(out)
-        content = page_of(given.folder)
+        content = page_of(given.folder, given.run, given.frames)
         write(out, content)
     except (OSError, ValueError) as error:
         fail(sentence(error))

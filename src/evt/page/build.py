@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 import evt
 from evt.errors import DataError
 from evt.page.answer import answers
+from evt.page.clips import clip_of
 from evt.page.figures import Panel, panel
 from evt.page.made import Made, commits, made
 from evt.page.tables import Column, Table, read_table, shown
@@ -25,11 +26,16 @@ with (resources.files("evt.page") / "page.yaml").open(encoding="utf-8") as _file
     SAID: Any = OmegaConf.to_container(OmegaConf.load(_file))
 
 
-def page_of(folder: Path) -> str:
+def page_of(folder: Path, runs: Sequence[Path] = (), n_frames: int = 60) -> str:
     """All results in a folder as one HTML page.
 
+    Args:
+        folder: of the tables.
+        runs: to be looked at frame by frame, see `clip_of`.
+        n_frames: at most so many of each.
+
     Raises:
-        DataError: a table is missing or damaged; the message says which, and what writes it.
+        DataError: a table is missing or damaged; the message says which, and what writes it; or see `clip_of`.
         ValueError: a claim cannot be judged by the tables.
     """
     names = sorted(path.stem for path in folder.glob("*.csv"))
@@ -46,6 +52,7 @@ def page_of(folder: Path) -> str:
         claims = read_claims(folder)
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: there is no such table; make reproduce-mini writes it") from error
+    clips = [clip_of(path, n_frames) for path in runs]
     environment = Environment(
         loader=PackageLoader("evt.page", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -56,6 +63,7 @@ def page_of(folder: Path) -> str:
         figures=list(_figures(tables)),
         claims=claims,
         counts=counted(claims),
+        clips=clips,
         groups=list(_groups(tables, commits(folder))),
         style=Markup(_text("report.css")),
         script=Markup(_text("report.js")),

@@ -3,19 +3,20 @@
 // Charts take their colours from the page, so that they follow when it turns dark.
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-function themed() {
+function themed(layout) {
   const axis = { gridcolor: colour("--grid"), linecolor: colour("--line"), tickcolor: colour("--line") };
   const found = { "font.color": colour("--fore"), "hoverlabel.bgcolor": colour("--raised"), "hoverlabel.font.color": colour("--fore") };
-  for (const name of ["xaxis", "yaxis"]) for (const [key, value] of Object.entries(axis)) found[`${name}.${key}`] = value;
+  const axes = Object.keys(layout).filter((name) => /^[xy]axis\d*$/.test(name));
+  for (const name of axes) for (const [key, value] of Object.entries(axis)) found[`${name}.${key}`] = value;
   return found;
 }
 
 const charts = [...document.querySelectorAll(".chart")];
 for (const chart of charts) {
   const { data, layout } = JSON.parse(chart.nextElementSibling.textContent);
-  Plotly.newPlot(chart, data, layout, { responsive: true, displayModeBar: false }).then(() => Plotly.relayout(chart, themed()));
+  Plotly.newPlot(chart, data, layout, { responsive: true, displayModeBar: false }).then(() => Plotly.relayout(chart, themed(chart.layout)));
 }
-const repaint = () => charts.forEach((chart) => Plotly.relayout(chart, themed()));
+const repaint = () => charts.forEach((chart) => Plotly.relayout(chart, themed(chart.layout)));
 const dark = matchMedia("(prefers-color-scheme: dark)");
 dark.addEventListener("change", repaint);
 document.getElementById("theme").addEventListener("click", () => {
@@ -69,4 +70,93 @@ for (const part of document.querySelectorAll("article.table")) {
   [...table.tHead.rows[0].cells].forEach((head, place) => head.firstElementChild.addEventListener("click", () => sort(table, place)));
   const typed = part.querySelector("input");
   typed.addEventListener("input", () => filter(table, typed.value, part.querySelector(".count")));
+}
+
+// A bit for each frame, gate and token, the first one highest in its byte.
+const bytesOf = (text) => Uint8Array.from(atob(text), (x) => x.charCodeAt(0));
+
+for (const viewer of document.querySelectorAll(".viewer")) {
+  const of = JSON.parse(viewer.querySelector(".content").textContent);
+  const part = (name) => viewer.querySelector(name);
+  const [picture, canvas, frame, play, chart] = ["img", "canvas", ".frame", ".play", ".chart"].map(part);
+  const pen = canvas.getContext("2d");
+  const passed = bytesOf(of.passed);
+  const [rows, columns] = of.grid;
+  const [nBlocks, nParts] = of.gates;
+  let timer = null;
+
+  // The gates that are chosen, by their numbers.
+  function chosen() {
+    const [block, gate] = [".block", ".gate"].map((name) => +part(name).value);
+    const all = [...Array(nBlocks * nParts).keys()];
+    return all.filter((x) => (block < 0 || Math.floor(x / nParts) === block) && (gate < 0 || x % nParts === gate));
+  }
+
+  // At which share of the gates each token passed.
+  function shares(now, gates) {
+    const found = new Float32Array(rows * columns);
+    for (const gate of gates) {
+      const start = (now * nBlocks * nParts + gate) * rows * columns;
+      for (let i = 0; i < found.length; i++) found[i] += ((passed[(start + i) >> 3] >> (7 - ((start + i) & 7))) & 1) / gates.length;
+    }
+    return found;
+  }
+
+  function drawMask(now, share) {
+    pen.clearRect(0, 0, canvas.width, canvas.height);
+    if (!part(".mask").checked || of.first[now]) return;
+    const [top, left, height, width] = of.place[now];
+    const [across, down] = [canvas.width / width, canvas.height / height];
+    for (let row = 0; row < rows; row++) for (let column = 0; column < columns; column++) {
+      const x = share[row * columns + column];
+      const [x0, x1] = [column, column + 1].map((k) => Math.round((k / columns - left) * across));
+      const [y0, y1] = [row, row + 1].map((k) => Math.round((k / rows - top) * down));
+      for (const tint of [`rgba(16, 16, 16, ${0.65 * (1 - x)})`, `rgba(255, 0, 255, ${0.28 * x})`]) {
+        pen.fillStyle = tint;
+        pen.fillRect(x0, y0, x1 - x0, y1 - y0);
+      }
+    }
+  }
+
+  function show() {
+    const now = +frame.value;
+    const gates = chosen();
+    const share = shares(now, gates);
+    picture.src = of.pictures[now];
+    drawMask(now, share);
+    const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
+    const tokens = of.first[now] ? "a flush, in which all tokens pass" : `${(100 * mean([...share])).toFixed(0)}% of the tokens pass, mean norm of the errors ${mean(gates.map((x) => of.norms[now][x])).toPrecision(3)}`;
+    const error = of.error[now] === null ? "" : `; relative L2 error ${of.error[now].toPrecision(3)}`;
+    const said = `Frame ${now}: ${tokens}; ${of.ops[now].toPrecision(3)} GFlops${error}.`;
+    part(".said").textContent = said;
+    frame.setAttribute("aria-valuetext", said);
+    Plotly.relayout(chart, { shapes: [{ type: "line", x0: now, x1: now, y0: 0, y1: 1, yref: "paper", line: { color: colour("--soft"), width: 1 } }] });
+  }
+
+  function stop() {
+    clearInterval(timer);
+    timer = null;
+    play.textContent = "Play";
+  }
+
+  play.addEventListener("click", () => {
+    if (timer) return stop();
+    play.textContent = "Stop";
+    timer = setInterval(() => {
+      frame.value = (+frame.value + 1) % of.pictures.length;
+      show();
+    }, 120);
+  });
+  frame.addEventListener("input", () => { stop(); show(); });
+  for (const name of [".block", ".gate", ".mask"]) part(name).addEventListener("change", show);
+  chart.on("plotly_click", ({ points: [{ x, y, data }] }) => {
+    frame.value = x;
+    if (data.type === "heatmap") {
+      const gate = data.y.indexOf(y);
+      part(".block").value = Math.floor(gate / nParts);
+      part(".gate").value = gate % nParts;
+    }
+    show();
+  });
+  show();
 }
