@@ -33,7 +33,7 @@ from evt.interrupt import imports_are_done
 from evt.lock import locked
 from evt.settings import escape_interpolation, help_of, places, unknown_setting
 from evt.sweep import Failed, once, take_hydras_place
-from evt.workers import is_first
+from evt.workers import is_first, leave_to_the_first, n_processes
 
 REMOVABLE = {"data.det"}
 """What `~` may take out of a config."""
@@ -47,11 +47,16 @@ LAUNCHERS = {
 """Of sweeps, what brings them."""
 
 
-def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
+def run_command(config_name: str, task: Callable[[DictConfig], object], shared: bool = False) -> None:
     """Run a command's task under Hydra with the process's arguments.
 
     What a task returns are its figures, for the table of a sweep. Exit status 0 when all went well, 2 after an error
     of the user's, told in one sentence, 130 after Ctrl-C.
+
+    Args:
+        config_name: the command's config.
+        task: what it does.
+        shared: several processes of torchrun may share it.
     """
 
     begun: list[bool] = []
@@ -90,6 +95,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(help_of(config_name, _choices(config_name)))
             return
+        _refuse_processes(shared, config_name)
         for argument in sys.argv[1:]:
             _refuse_hidden(argument, config_name)
             _refuse_added_or_removed(argument, config_name)
@@ -116,8 +122,25 @@ def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
             fail(f"{' '.join(sys.argv[1:])}: the name of a choice must be a text, as in model=vitdet")
         fail(f"the configs in {settings.CONFIG_DIR} cannot be read: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if is_first():
+            print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _refuse_processes(shared: bool, config_name: str) -> None:
+    """Refuse several processes of torchrun where they would do the same work, or wait for one another in vain."""
+    if (n := n_processes()) == 1:
+        return
+    if not shared:
+        fail(
+            f"torchrun started {n} processes, and evt.{config_name} runs in one: start it by python -m "
+            f"evt.{config_name}; evt.run and evt.train can be shared"
+        )
+    if {"-m", "--multirun"} & set(sys.argv[1:]):
+        fail(
+            f"torchrun started {n} processes, which share one run, and -m asks for a sweep; leave one of the two out "
+            "(hydra/launcher=joblib runs several points at once)"
+        )
 
 
 @contextmanager
@@ -171,6 +194,7 @@ def _config_kept(cfg: DictConfig, folder: Path) -> Iterator[None]:
 
 def fail(sentence: str) -> NoReturn:
     """End a command that was given what it cannot use: one sentence, and status 2."""
+    leave_to_the_first()
     print(f"error: {sentence}", file=sys.stderr)
     sys.exit(2)
 

@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -29,10 +28,11 @@ from evt.device import build_device, processes
 from evt.evaluate.chosen import build_run
 from evt.evaluate.experiments import measure, without_accuracy
 from evt.evaluate.kept import BUDGET, RUN, SAMPLES, made
-from evt.evaluate.shares import agreed, forget, ledger_of, share_of
+from evt.evaluate.shares import agreed, forget, ledger_of, share_of, wait_for_all
 from evt.evaluate.trace import peak_memory
 from evt.files import write_together
 from evt.report import main_figures, summary_table
+from evt.workers import quiet_unless_first
 
 NOT_TRAINED = (
     ", so neither accuracy nor agreement with the dense model is measured: with trained weights errors are several "
@@ -47,7 +47,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     A run that was killed and is started again with the same `hydra.run.dir` goes on after its last finished video.
     """
     rank, world = processes()
-    chosen = build_run(cfg, build_device(cfg))
+    with quiet_unless_first():
+        chosen = build_run(cfg, build_device(cfg))
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     units = WANTED[chosen.model.sees]
     parts = ("model", "variant", "policy", "data")
@@ -62,8 +63,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         share = share_of(chosen.data, rank, world)
         if len(share) and len(chosen.data) > 1:
             own = ledger_of(folder, units, rank)
-            measure(replace(chosen, data=share), own, key, on_error, cfg.compare, traces)
-        dist.barrier()
+            measure(replace(chosen, data=share), own, key, on_error, cfg.compare, traces, whole=False)
+        wait_for_all()
         if rank:
             return {}
     # What other processes have done is known, and nothing of it is run again.
@@ -96,4 +97,4 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_command("run", run)
+    run_command("run", run, shared=True)

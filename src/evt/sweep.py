@@ -124,11 +124,6 @@ class PointByPoint(Sweeper):
             self.at_once = 1
             self.launch = launcher.launch
             return
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ConfigError(
-                f"hydra/launcher is {_launcher(config)}, and torchrun started several processes; one of the two must "
-                "be left out"
-            )
         self.launch = partial(_launched, launcher.launch, config)
 
     def sweep(self, arguments: list[str]) -> None:

@@ -189,4 +189,4 @@ def origin_of(cfg: DictConfig) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_command("train", train_task)
+    run_command("train", train_task, shared=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import active_children
 
+PATIENCE = 30.0
+"""Seconds that one of torchrun's processes leaves to the first one to say what both were given wrong."""
 LOOK_EVERY = 2.0
 """Seconds between two looks at workers that a run waits for."""
 GRACE = 6.0
@@ -18,6 +21,29 @@ GRACE = 6.0
 def is_first() -> bool:
     """Whether this is the first of torchrun's processes, or the only one: the one that writes."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def n_processes() -> int:
+    """How many torchrun started; 1 where it did not."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def leave_to_the_first() -> None:
+    """Wait, but in the first process: torchrun ends all as soon as one fails, and this one is to say why."""
+    if not is_first():
+        time.sleep(PATIENCE)
+
+
+@contextmanager
+def quiet_unless_first() -> Iterator[None]:
+    """Leave warnings to the first process, where all give the same ones."""
+    before = logging.root.manager.disable
+    if not is_first():
+        logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from evt.evaluate import recognition
 from evt.evaluate.ledger import Ledger
 from evt.evaluate.recognition import Recognition
 from evt.evaluate.shapes import operations_of_clip
+from evt.evaluate.shares import Share
 from evt.evaluate.trace import Subject
 from evt.eventful import VARIANTS, TopR, Variant
 from evt.models.vivit import ViViT
@@ -52,6 +54,18 @@ def test_every_clip_is_predicted_as_alone_and_its_operations_counted(tmp_path: P
     assert figures["top5"] == 100  # of 5 classes
     assert figures["tflops"] == result.clips[0]["ops"] / 1e12
     assert figures["seconds"] > 0
+
+
+def test_a_share_whose_clips_are_all_broken_is_no_reason_to_stop(tmp_path: Path) -> None:
+    """The other processes of the run have clips that can be read."""
+    model, ledger = small_vivit(), Ledger(tmp_path / "done")
+    subject = Subject(model, model.stream(TEMPORAL, TopR(5)))
+    share: Any = Share(Clips(3, broken=(1,)), [1])
+    reach = model.views.reach
+    seen = recognition.recognise(subject, reach, share, ledger, "a", "skip", whole=False)
+    assert (len(seen.clips), list(seen.skipped)) == (0, ["clip_1"])
+    with pytest.raises(DataError, match="none of its 1 clips could be read"):
+        recognition.recognise(subject, reach, share, ledger, "a", "skip")
 
 
 def test_broken_and_missing_clips_are_listed_and_in_no_average(

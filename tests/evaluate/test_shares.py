@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -15,7 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evt.cli import fail, run_command
 from evt.evaluate.shares import Share, places_of
+from evt.workers import quiet_unless_first
+from tests.commands import failed
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -51,11 +55,27 @@ def figures(folder: Path) -> Any:
     return untimed(json.loads((folder / "metrics.json").read_text()))
 
 
-VIDEOS = ["model=vitdet_mini", "variant=rows", "policy.r=64", "data.n_videos=5", "data.n_frames=3"]
+def samples(folder: Path) -> Any:
+    return [untimed(json.loads(line)) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Those that have no time in them."""
+    found = [folder / "detections.jsonl", folder / "budget.csv", *folder.glob("trace/*")]
+    return {path.name: path.read_bytes() for path in found}
+
+
+VIDEOS = [
+    *("model=vitdet_mini", "variant=rows", "data.n_videos=5", "data.n_frames=3", "trace=true"),
+    *("policy=operations", "policy.per_second=5", "policy.fps=25", "policy.high=128"),
+]
 
 
 def test_two_processes_give_the_figures_of_one_also_after_a_kill(tmp_path: Path) -> None:
-    """Detections byte for byte. What was finished before the kill is not run again, by fewer processes either."""
+    """All but times, byte for byte; of a budget, too, that follows what frames took, whichever video came before.
+
+    One process is killed, as the system does where memory is short, and the others end with it.
+    """
     finished([], tmp_path / "one", *VIDEOS)
     said = finished(TORCHRUN, tmp_path / "two", *VIDEOS)
     assert said.count("written to") == 1
@@ -64,14 +84,18 @@ def test_two_processes_give_the_figures_of_one_also_after_a_kill(tmp_path: Path)
             if any(path.stat().st_size for path in (tmp_path / "killed").glob("videos.*.jsonl")):
                 break
             time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(workers[-1]), signal.SIGKILL)
         process.communicate(timeout=60)
+    assert process.returncode != 0
     kept = sum(path.read_text().count("\n") for path in (tmp_path / "killed").glob("videos.*.jsonl"))
     assert 1 <= kept <= 5
-    finished([], tmp_path / "killed", *VIDEOS)
-    one = (tmp_path / "one/detections.jsonl").read_bytes()
+    finished(TORCHRUN, tmp_path / "killed", *VIDEOS)
+    one = files(tmp_path / "one")
+    assert len(one) == 2 + 5
     for folder in ("two", "killed"):
-        assert (tmp_path / folder / "detections.jsonl").read_bytes() == one
+        assert files(tmp_path / folder) == one
+        assert samples(tmp_path / folder) == samples(tmp_path / "one")
         assert figures(tmp_path / folder) == figures(tmp_path / "one")
         assert not list((tmp_path / folder).glob("videos*.jsonl"))
 
@@ -81,6 +105,43 @@ def test_clips_are_shared_as_well(tmp_path: Path) -> None:
     finished([], tmp_path / "one", *clips)
     finished(TORCHRUN, tmp_path / "two", *clips)
     assert figures(tmp_path / "two") == figures(tmp_path / "one")
+
+
+def test_other_processes_leave_it_to_the_first_one_to_say_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """But one that goes on alone says it, after all; warnings of what all read are the first one's."""
+    waited: list[float] = []
+    monkeypatch.setattr("evt.workers.time.sleep", waited.append)
+    for rank in (0, 1):
+        monkeypatch.setenv("RANK", str(rank))
+        with pytest.raises(SystemExit) as end:
+            fail("it is wrong")
+        assert (end.value.code, len(waited)) == (2, rank)
+        with quiet_unless_first():
+            logging.getLogger("evt").warning("it is odd")
+    assert capsys.readouterr().err.count("it is wrong") == 2
+    assert caplog.messages == ["it is odd"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shared", "sentence"),
+    [
+        (["-m", "policy.r=1,2"], True, "2 processes, which share one run, and -m asks for a sweep"),
+        ([], False, "2 processes, and evt.bench runs in one: start it by python -m evt.bench"),
+    ],
+)
+def test_what_processes_cannot_share_is_refused(
+    arguments: list[str],
+    shared: bool,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each would do all of it, and write to the same files."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("sys.argv", ["evt", *arguments])
+    assert sentence in failed(capsys, lambda: run_command("bench", lambda cfg: None, shared))
 
 
 @given(st.lists(st.integers(1, 100), max_size=20), st.integers(1, 5))

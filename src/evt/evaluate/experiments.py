@@ -33,6 +33,7 @@ def measure(
     on_error: OnError = "fail",
     compare: bool = False,
     traces: Path | None = None,
+    whole: bool = True,
 ) -> Found:
     """Measure what was chosen on its data.
 
@@ -43,6 +44,7 @@ def measure(
         on_error: what becomes of labelled clips that cannot be read.
         compare: run the dense model beside, except on labelled clips.
         traces: a folder for traces of what passes the gates (see `evt.evaluate.traces`); None writes none.
+        whole: the data are all that the run is of, and not the share of a process.
 
     Raises:
         ConfigError: traces are asked for, and there are no frames, or no gates in them.
@@ -73,7 +75,9 @@ def measure(
     if not hasattr(data, "classes"):  # no labels
         return look_at(subject, data[0], reach, weights.classes, chosen.label)
     data = in_model_order(model, weights, data)
-    seen = recognise(replace(subject, dense=None), reach, data, ledger, key, on_error, chosen.label)
+    seen = recognise(
+        replace(subject, dense=None), reach, data, ledger, key, on_error, chosen.label, whole=whole
+    )
     lines = seen.left_out()
     left_out = {"left_out.txt": "\n".join(lines) + "\n"} if lines else {}
     return {"recognition": seen.compute()}, {**files_of(seen.kept), **left_out}

@@ -108,6 +108,8 @@ def recognise(
     key: str,
     on_error: OnError = "skip",
     describe: str = "clips",
+    *,
+    whole: bool = True,
 ) -> Recognition:
     """Classify every clip of a data set, with a progress bar. For the arguments, see `evaluate`.
 
@@ -115,6 +117,7 @@ def recognise(
         reach: frames that a view spans.
         key: names all that a prediction depends on beside the clip: weights, variant, policy, views.
         on_error: what to do with a clip that cannot be read: leave it out, or stop.
+        whole: it is all of the data set, of which some clip must be read.
 
     Raises:
         DataError: a clip cannot be read, and `on_error` is "fail"; or none can be.
@@ -133,6 +136,8 @@ def recognise(
         kinds: dict[str, Any] = {"clip": partial(Recognition, reach), **subject.also}
         found, skipped, kept = evaluate(subject, units, kinds, ledger, key, bar, skip=on_error == "skip")
     seen = replace(found["clip"], skipped=skipped, missing=data.missing, kept=kept)
+    if not whole:
+        return seen  # who puts all together says what is wrong with them
     if not seen.clips:
         name, reason = next(iter(skipped.items()))
         raise DataError(

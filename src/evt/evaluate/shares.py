@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ class Share:
     places: theirs, in order.
     """
 
-    missing = ()  # the process that puts all together tells of them
+    missing = ()  # who puts all together tells of them
 
     def __init__(self, data: Any, places: Sequence[int]) -> None:
         self._data, self._places = data, places
@@ -56,10 +56,41 @@ def share_of(data: Any, rank: int, world: int) -> Share:
     return Share(data, places_of(lengths, rank, world))
 
 
+@contextmanager
+def _all_there() -> Iterator[None]:
+    """Say of a process that ended that it did, where others wait for it.
+
+    Raises:
+        ChildProcessError: one ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # of torch's back ends
+        raise ChildProcessError(
+            "another process of this run ended; start the run again with the same hydra.run.dir, and it goes on "
+            "after what is finished"
+        ) from error
+
+
+def wait_for_all() -> None:
+    """Wait until all processes have come here.
+
+    Raises:
+        ChildProcessError: one ended.
+    """
+    with _all_there():
+        dist.barrier()
+
+
 def agreed(folder: Path) -> Path:
-    """The folder of the first process, in all of them; one that another made for itself, in vain, goes."""
+    """The folder of the first process, in all of them; one that another made for itself, in vain, goes.
+
+    Raises:
+        ChildProcessError: one ended.
+    """
     told: list[Any] = [folder]
-    dist.broadcast_object_list(told)
+    with _all_there():
+        dist.broadcast_object_list(told)
     if told[0] != folder:
         with suppress(OSError):
             folder.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from evt.evaluate.watched import Watched
 from evt.files import replacing
 from evt.metrics.agreement import relative_l2
 
-FORMAT = "2"
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,11 @@ class Trace:
             "error": self.error,
             "place": self.place,
         }
-        about = {
-            "format": FORMAT,
-            "n_tokens": str(self.passed.shape[-1]),
-            "grid": "x".join(map(str, self.grid or ())),
-        }
+        about = {"format": FORMAT, "n_tokens": self.passed.shape[-1], "grid": self.grid}
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
-            save_file(tensors, part, about)
+            # One entry, since safetensors writes several in any order, and files of equal traces are to be equal.
+            save_file(tensors, part, {"about": json.dumps(about)})
 
     @classmethod
     def read(cls, path: Path) -> Trace:
@@ -77,15 +75,14 @@ class Trace:
         """
         try:
             with safe_open(path, "pt") as file:
-                about = file.metadata() or {}
+                about = json.loads((file.metadata() or {}).get("about", "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if about.get("format") != FORMAT:
                 raise DataError(
                     f"{path} is no trace of this version of evt; `python -m evt.run trace=true` writes one"
                 )
-            bits = np.unpackbits(tensors.pop("passed").numpy(), axis=-1, count=int(about["n_tokens"]))
-            sides = [int(side) for side in about["grid"].split("x") if side]
-            grid = (sides[0], sides[1]) if sides else None
+            bits = np.unpackbits(tensors.pop("passed").numpy(), axis=-1, count=about["n_tokens"])
+            grid = about["grid"] and tuple(about["grid"])
             return cls(passed=torch.from_numpy(bits).bool(), grid=grid, **tensors)
         except DataError:
             raise
