@@ -16,12 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
+from evt.data.clips import Clip
 from evt.data.opening import open_video
 from evt.demo import demo
 from evt.errors import ConfigError, DataError
 from evt.evaluate.watched import Watched
 from evt.eventful import VARIANTS, TopR
-from evt.show.draw import add_boxes, add_tokens, picture_of
+from evt.show.draw import add_boxes, add_tokens, picture_of, sheet
 from evt.show.sources import open_source
 from evt.show.window import Window
 from evt.show.writer import VideoWriter
@@ -117,6 +118,34 @@ def test_a_file_and_a_folder_of_pictures_are_shown_at_their_rate(
         command(monkeypatch, demo, *SMALL, f"source={source}", f"out={out}", f"hydra.run.dir={tmp_path}/r")
         video = open_video(out)
         assert (len(video), round(video.fps)) == (n, fps)
+
+
+def test_a_tall_clip_is_made_no_taller_than_can_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands in the middle above its text, which needs more width than it has."""
+    (tmp_path / "tall").mkdir()
+    for i in range(2):
+        Image.new("RGB", (33, 501), (200, 0, 0)).save(tmp_path / f"tall/{i}.png")
+    out = tmp_path / "a.mp4"
+    places = [f"source={tmp_path}/tall", f"out={out}", f"hydra.run.dir={tmp_path}/r"]
+    command(monkeypatch, demo, "model=vitdet_mini", "variant=base", "policy=none", *places)
+    image = Clip(out).image(0)
+    assert image.shape == (3, 500 + 44, 480)
+    red = image[0, 250].int()
+    assert (red[230:250] > 150).all()
+    assert (red[:200] < 60).all()
+    assert (red[-200:] < 60).all()
+
+
+def test_a_white_token_has_a_border_on_the_white_sheet() -> None:
+    white = Image.new("RGB", (10, 30), "white")
+    drawn = np.asarray(sheet([[white, white], [white, white]], ["frame 10", "frame 200"], ["a", "b"]))
+    dark = (drawn.max(-1) < 140).any(0).nonzero()[0]
+    assert drawn.shape[1] - 16 < dark.max() < drawn.shape[1]
+    columns = (drawn[20:45].max(-1) == 128).all(0).nonzero()[0]  # beside the upper two
+    assert (np.diff(columns)[[0, 2]] == 11).all()
+    assert columns[2] - columns[0] > 50  # so that heads do not run into one another
 
 
 def test_after_ctrl_c_what_there_is_can_be_played(tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ from evt.evaluate.watched import Watched
 from evt.models.boxes import Detections
 from evt.show.draw import add_boxes, add_map, add_strip, add_tokens, grey, picture_of
 
-LEAST_WIDTH = 480
-"""Of a picture, in pixels, so that there is place for a line of text below it."""
+LEAST = 480
+"""Pixels of the longer side of a small picture, which is made larger, and of the strip of text below it."""
+TALLEST = 2
+"""Times as high as it may be wide at most that a picture may be."""
 
 
 class Annotator:
@@ -58,7 +60,8 @@ class Annotator:
         (step,) = seen.steps
         height, width = seen.sample.image.shape[-2:]
         if self._size is None:  # even, as H.264 wants it
-            scale = min(self._width, max(LEAST_WIDTH, width)) / width
+            larger = max(1, LEAST / max(height, width))
+            scale = min(larger, self._width / width, TALLEST * self._width / height)
             self._size = (2 * max(1, round(scale * height / 2)), 2 * max(1, round(scale * width / 2)))
         ops = step.ops.total()
         if step.first:
@@ -76,7 +79,7 @@ class Annotator:
             both.paste(picture, (0, 0))
             both.paste(other, (picture.width, 0))
             picture = both
-        return add_strip(picture, lines)
+        return add_strip(picture, lines, min(LEAST, self._width) // 2 * 2)
 
     def column(self, seen: Seen, gate: int) -> list[Image.Image]:
         """Of a frame that was just annotated: what was found, the errors at a gate, and the tokens that passed it.

@@ -15,7 +15,7 @@ COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#c
 ANEW = (255, 0, 255)
 """Of tokens that were computed anew: magenta, which hardly any picture has."""
 
-DARK, LIGHT = (24, 24, 24), (240, 240, 240)
+DARK, LIGHT, BORDER = (24, 24, 24), (240, 240, 240), (128, 128, 128)
 
 LINE = 18
 """Height in pixels of a line of text."""
@@ -72,26 +72,34 @@ def grey(values: Tensor, size: tuple[int, int]) -> Image.Image:
 
 
 def sheet(columns: Sequence[Sequence[Image.Image]], heads: Sequence[str], rows: Sequence[str]) -> Image.Image:
-    """Pictures of one size in columns, with a head above each column and a name before each row."""
+    """Pictures of one size in columns, with a head above each column and a name before each row.
+
+    Each has a border, since what passes a gate is white, as the sheet is.
+    """
     width, height = columns[0][0].size
+    place = max(width, *(int(font().getlength(head)) for head in heads))
     left = 8 + max(int(font().getlength(row)) for row in rows)
-    whole = Image.new("RGB", (left + (width + 4) * len(columns), LINE + (height + 4) * len(rows)), "white")
+    whole = Image.new(
+        "RGB", (left + (place + 4) * len(columns) + 4, LINE + (height + 4) * len(rows)), "white"
+    )
     draw = ImageDraw.Draw(whole)
     for i, row in enumerate(rows):
         draw.text((4, LINE + (height + 4) * i + height // 2 - LINE // 2), row, fill=DARK, font=font())
     for k, (head, column) in enumerate(zip(heads, columns, strict=True)):
-        x = left + (width + 4) * k
+        x = left + (place + 4) * k
         draw.text((x, 1), head, fill=DARK, font=font())
         for i, picture in enumerate(column):
-            whole.paste(picture, (x, LINE + (height + 4) * i))
+            y = LINE + (height + 4) * i
+            whole.paste(picture, (x, y))
+            draw.rectangle((x - 1, y - 1, x + width, y + height), outline=BORDER)
     return whole
 
 
-def add_strip(picture: Image.Image, lines: Sequence[str]) -> Image.Image:
-    """A picture with lines of text below it."""
+def add_strip(picture: Image.Image, lines: Sequence[str], least_width: int = 0) -> Image.Image:
+    """A picture with lines of text below it, above the middle of which it stands where they need more width."""
     width, height = picture.size
-    whole = Image.new("RGB", (width, height + strip_height(len(lines))), DARK)
-    whole.paste(picture, (0, 0))
+    whole = Image.new("RGB", (max(width, least_width), height + strip_height(len(lines))), DARK)
+    whole.paste(picture, ((whole.width - width) // 2, 0))
     draw = ImageDraw.Draw(whole)
     for i, line in enumerate(lines):
         draw.text((6, height + 4 + LINE * i), line, fill=LIGHT, font=font())
