@@ -137,6 +137,30 @@ def test_a_figure_says_its_values_on_hover(browser: Any) -> None:
     assert "±" in said[0].get_attribute("textContent")
 
 
+def test_curves_are_hidden_and_shown_by_keys(browser: Any) -> None:
+    """What a click on a name does, for who has no mouse; the focus stays where it was."""
+    show(browser, 1280, "light")
+    chart = browser.find_element(By.CSS_SELECTOR, ".chart")
+    hidden = "return arguments[0].data.map((x) => x.visible === 'legendonly')"
+    now = "return document.activeElement.getAttribute('aria-label')"
+    named = "return arguments[0].querySelectorAll('.legend .traces')[1]"
+    item = WebDriverWait(browser, 10).until(
+        lambda x: (found := x.execute_script(named, chart)).get_attribute("role") == "switch" and found
+    )
+    browser.execute_script("arguments[0].focus()", item)
+    name = browser.execute_script(now)
+    assert name == browser.execute_script("return arguments[0].data[1].name", chart)
+    for key, checked in ((Keys.ENTER, "false"), (Keys.SPACE, "true")):
+        browser.switch_to.active_element.send_keys(key)
+        WebDriverWait(browser, 10).until(
+            lambda x, checked=checked: x.switch_to.active_element.get_attribute("aria-checked") == checked
+        )
+        assert browser.execute_script(now) == name
+        assert [i for i, x in enumerate(browser.execute_script(hidden, chart)) if x] == [1] * (
+            checked == "false"
+        )
+
+
 def test_a_run_is_looked_at_by_keys(browser: Any) -> None:
     """Frame by frame, and gate by gate: only the token of the gate's number passes, see `traced_run`."""
     show(browser, 1280, "light")

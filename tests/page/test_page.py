@@ -81,6 +81,14 @@ def test_an_interval_with_0_in_it_is_undecided_and_less_error_is_ahead() -> None
     assert answer("a,r=8,2.1,90,-5,1", less=False).families[0].cells["here", 2].verdict == "behind"
 
 
+@pytest.mark.parametrize("policy", ["change", "regions", "rollout", "similarity"])
+def test_selectors_of_others_are_rivals_and_are_not_recommended(policy: str) -> None:
+    found = answer(f"frame,policy={policy} keep=64 every=8,4,0.1,-0.1,0.01")
+    assert found.best is None
+    assert found.rival is not None
+    assert found.rival.name == f"frame {policy}"
+
+
 def test_what_is_recommended_is_ahead_most_often_and_is_no_rival() -> None:
     found = answer(
         "base,,1,0,0,0",

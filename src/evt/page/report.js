@@ -11,10 +11,35 @@ function themed(layout) {
   return found;
 }
 
+// Names in a legend are switches, which plotly makes for the mouse alone, and draws anew whenever one is used.
+const switches = (chart) => [...chart.querySelectorAll(".legend .traces")];
+const curve = (item) => item.__data__[0].trace;
+
+function name(chart) {
+  for (const item of switches(chart)) {
+    const { name, visible } = curve(item);
+    const said = { tabindex: 0, role: "switch", "aria-label": name, "aria-checked": visible === true };
+    for (const [key, value] of Object.entries(said)) item.setAttribute(key, value);
+  }
+}
+
+function toggle(event) {
+  const place = switches(event.currentTarget).indexOf(event.target);
+  if (place < 0 || !["Enter", " "].includes(event.key)) return;
+  event.preventDefault();
+  const chart = event.currentTarget;
+  const { index, visible } = curve(event.target);
+  Plotly.restyle(chart, { visible: visible === true ? "legendonly" : true }, [index]).then(() => switches(chart)[place].focus());
+}
+
 const charts = [...document.querySelectorAll(".chart")];
 for (const chart of charts) {
   const { data, layout } = JSON.parse(chart.nextElementSibling.textContent);
-  Plotly.newPlot(chart, data, layout, { responsive: true, displayModeBar: false }).then(() => Plotly.relayout(chart, themed(chart.layout)));
+  Plotly.newPlot(chart, data, layout, { responsive: true, displayModeBar: false }).then(() => {
+    chart.on("plotly_afterplot", () => name(chart));
+    chart.addEventListener("keydown", toggle);
+    Plotly.relayout(chart, themed(chart.layout));
+  });
 }
 const repaint = () => charts.forEach((chart) => Plotly.relayout(chart, themed(chart.layout)));
 const dark = matchMedia("(prefers-color-scheme: dark)");
