@@ -113,6 +113,11 @@ reproduce-figure-10: $(READY)  ## Of a clip: what is found, the errors at a gate
 	$(BIN)/python -m evt.demo 'source=$${oc.env:SOURCE}' model=$(MODEL) variant=temporal policy.r=0.25 n_frames=40 \
 		out=results/figure_10.mp4 sheet.out=results/figure_10.png 'sheet.frames=[1,8,16,24,32]' sheet.gate=$(GATE)
 
+.PHONY: reproduce-demo
+reproduce-demo: $(READY)  ## The picture of evt.demo in README
+	$(BIN)/python -m evt.demo variant=temporal policy.r=64 compare=true n_frames=20 threads=1 hydra.run.dir=runs/demo out=runs/demo/demo.mp4
+	$(BIN)/python -c "import av; list(av.open('runs/demo/demo.mp4').decode(video=0))[16].to_image().save('docs/demo.webp', quality=80)"
+
 .PHONY: train-rlt reproduce-rlt
 train-rlt: $(READY)  ## Train the small VideoMAE on all tokens, and on those that do not repeat
 	$(TRAIN) task=videomae_mini
