@@ -35,7 +35,6 @@ from evt.lock import locked
 from evt.report import columns
 from evt.settings import places, unknown_setting
 from evt.sweep_plot import plot
-from evt.workers import is_first
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,7 @@ def once(cfg: DictConfig, folder: Path, task: Callable[[DictConfig], object]) ->
         print(f"{folder} was done before")
         return ledger[key]
     found = task(cfg)
-    if is_first():
-        ledger.put(key, found)
+    ledger.put(key, found)
     return found
 
 
@@ -157,18 +155,17 @@ class PointByPoint(Sweeper):
                         found = Failed(f"{type(error).__name__}: {error}")
                     figures = {"error": found.sentence} if isinstance(found, Failed) else found or {}
                     table.append({"point": len(table), **point.values, **figures})
-                if is_first() and not all("error" in row for row in table):
+                if not all("error" in row for row in table):
                     frame, whole = _frame(table, points), OmegaConf.to_yaml(self.whole)
                     write_together(
                         {folder / "multirun.yaml": whole, folder / "sweep.csv": frame.to_csv(index=False)}
                     )
             failed = sum("error" in row for row in table)
-            if is_first():
-                self._end(folder, _frame(table, points), points, failed < len(table))
-                if not failed:
-                    for job in jobs:
-                        assert job.hydra_cfg is not None
-                        (Path(job.hydra_cfg.hydra.runtime.output_dir) / DONE).unlink(missing_ok=True)
+            self._end(folder, _frame(table, points), points, failed < len(table))
+            if not failed:
+                for job in jobs:
+                    assert job.hydra_cfg is not None
+                    (Path(job.hydra_cfg.hydra.runtime.output_dir) / DONE).unlink(missing_ok=True)
         if broken is not None:
             raise broken
         if failed:
