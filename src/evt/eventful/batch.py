@@ -158,7 +158,11 @@ class Batch:
     def _check(self, number: int, frames: Sequence[Tensor]) -> None:
         frame, first = frames[number], frames[0]
         try:
-            self._members[number].check(frame)
+            stream = self._members[number]
+            stream.check(frame)
+            if stream.looks_ahead:
+                notes = None if self._together is None else self._together.notes.get(id(stream))
+                stream.check_motion(stream.notes if notes is None else notes)
             if frame.shape[1:] != first.shape[1:]:
                 raise ValueError(
                     f"its shape is {tuple(frame.shape)}, and that of the first {tuple(first.shape)}"

@@ -221,7 +221,7 @@ class Stream:
             ValueError: there was no frame, or it is not that; the stream stays as it was.
         """
         if self.listens:
-            self.note_boxes(self._notes, found)
+            self.note_boxes(self.notes, found)
 
     def note_boxes(self, notes: Sequence[Note], found: Sequence[Tensor]) -> None:
         """Write what was found, see `saw`, into notes of its videos."""
@@ -253,7 +253,7 @@ class Stream:
             ValueError: it is not that; the stream stays as it was.
         """
         if self.looks_ahead:
-            self.note_motion(self._notes, motion)
+            self.note_motion(self.notes, motion)
 
     def note_motion(self, notes: Sequence[Note], motion: Sequence[Tensor]) -> None:
         """Write what is moved, see `moves`, into notes of its videos."""
@@ -265,6 +265,21 @@ class Stream:
                 )
         for note, own in zip(notes, motion, strict=True):
             note.motion = own.detach().to(self._device, torch.float32, copy=True)
+
+    def check_motion(self, notes: Sequence[Note]) -> None:
+        """Refuse a frame of which it was not said how far the codec moved what it shows.
+
+        notes: of the videos.
+
+        Raises:
+            ValueError: it was not.
+        """
+        if any(note.motion is None for note in notes):
+            raise ValueError(
+                f"{self.policy} follows how far the codec moved what a frame shows, and this stream was not told; "
+                "call moves([pixels, (rows, columns)]) before each frame but the first (the stream is as it was "
+                "before this frame)"
+            )
 
     def _check_told(self, name: str, told: Sequence[Tensor], shape: str) -> None:
         """Refuse what is not said of each video, or not in tensors of real numbers."""
@@ -282,7 +297,8 @@ class Stream:
                 raise ValueError(f"{name} has a tensor of {own.dtype} in it; it must be of real numbers")
 
     @property
-    def _notes(self) -> list[Note]:
+    def notes(self) -> list[Note]:
+        """What is noted of each video, for a policy that asks for it."""
         states: Any = self.states  # of a variant that selects once a frame
         notes: list[Note] = states.notes
         return notes
@@ -294,6 +310,8 @@ class Stream:
     def __call__(self, frame: Tensor) -> Tensor:
         """Run one frame of each stream, (B, ...) as the network takes it, to the network's output."""
         self.check(frame)
+        if self.looks_ahead:
+            self.check_motion(self.notes)
         return self.advance(frame)
 
     def check(self, frame: Tensor) -> None:

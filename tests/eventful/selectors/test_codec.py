@@ -79,7 +79,7 @@ def test_a_batch_is_told_of_each_of_its_streams_and_one_that_was_saved_knows() -
 @pytest.mark.parametrize(
     ("told", "sentence"),
     [
-        (None, "was not told; call stream.moves"),
+        (None, r"was not told; call moves\(\[pixels, .* \(the stream is as it was before"),
         ([torch.zeros(5, 6)], "of 5 x 6 tokens, and a frame has 6 x 6"),
         ([torch.zeros(36)], r"shape \(36,\); it must be \(rows, columns\)"),
         ([-ALL], "finite and not negative"),
@@ -108,6 +108,24 @@ def test_what_cannot_be_told_is_refused(told: Any, sentence: str) -> None:
 
     with pytest.raises(ValueError, match=sentence):
         tell_and_run()
+
+
+def test_a_stream_that_was_not_told_stops_no_other_of_its_batch() -> None:
+    """All are as they were, and go on when it is told."""
+    net, frames = small_vit(), small_frames(4, changed=36)
+    streams, alone = ([net.stream(FRAME, Codec(5)) for _ in range(2)] for _ in range(2))
+    batch = Batch(streams)
+    for i, frame in enumerate(frames):
+        if i < 2:
+            batch.moves([[ALL], [STILL]])
+        else:
+            streams[0].moves([ALL])
+            with pytest.raises(ValueError, match=r"frame 1 of the batch: Codec.* was not told"):
+                batch([frame, frame])
+            streams[1].moves([STILL])
+        for k, out in enumerate(batch([frame, frame])):
+            alone[k].moves([(ALL, STILL)[k]])
+            torch.testing.assert_close(out, alone[k](frame), atol=2e-5, rtol=1e-4)
 
 
 def test_a_batch_that_is_told_nothing_says_what_it_needs() -> None:

@@ -257,6 +257,17 @@ def test_frame_skipping_of_a_whole_model() -> None:
         pass
 
 
+def test_a_budget_that_follows_frames_is_of_streams_that_are_called() -> None:
+    """In one that is entered r would stay where it began, and nobody would say so."""
+    model, video = built(CLASSIFIER), video_of(CLASSIFIER, 4)
+    stream = converted(model).stream("rows", evt.Operations(1e-6, fps=25, low=2))
+    with pytest.raises(ConfigError, match=r"follows what a frame takes, .*; call it, as stream"), stream:
+        pass
+    for frame in video:
+        stream(frame)
+    assert stream.policy.r == 2
+
+
 def test_streams_to_which_no_frame_came_say_so() -> None:
     """As where a copy of the model is called, or what torch.compile made of it."""
     model, (frame,) = built(CLASSIFIER), video_of(CLASSIFIER, 1)

@@ -22,8 +22,8 @@ class Codec(Keep):
         at_least: pixels of the video, above 0, by which a token must have been moved.
 
     Raises:
-        ValueError: see `Keep`, or at_least is not in its range; at a frame, nothing was told of what moves, or of
-            another grid.
+        ValueError: see `Keep`, or at_least is not in its range; at a frame, what was told of what moves is of another
+            grid.
     """
 
     needs_grid = True
@@ -51,11 +51,7 @@ class Codec(Keep):
 
     def _add(self, note: Note, grid: tuple[int, int]) -> None:
         """Add what the present frame moved."""
-        if note.motion is None:
-            raise ValueError(
-                f"{self} follows how far the codec moved what a frame shows, and this stream was not told; call "
-                "stream.moves([pixels, (rows, columns)]) before each frame but the first"
-            )
+        assert note.motion is not None  # which the stream has seen to
         if tuple(note.motion.shape) != grid:
             told, needs = ("{} x {}".format(*sides) for sides in (note.motion.shape, grid))
             raise ValueError(f"what was told of motion is of {told} tokens, and a frame has {needs}")

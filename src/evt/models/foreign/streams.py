@@ -63,8 +63,9 @@ class ModelStream(Stream):
         """Run the model's blocks in this stream, in this thread.
 
         Raises:
-            ConfigError: the variant keeps or moves what the whole model gives, which is not for blocks to do; or the
-                stream was called with frames, of which less was kept than may be asked for now.
+            ConfigError: the variant keeps or moves what the whole model gives, which is not for blocks to do; the
+                policy follows what a frame takes; or the stream was called with frames, of which less was kept than
+                may be asked for now.
             ConversionError: the model was changed since it was converted, see `Original`.
         """
         self.network.slots.original.check()
@@ -73,6 +74,11 @@ class ModelStream(Stream):
             raise ConfigError(
                 f"variant.{setting} is true: what the whole model gives is {done}, so this stream cannot be entered; "
                 "call it, as stream(frame)"
+            )
+        if hasattr(self.policy, "took"):
+            raise ConfigError(
+                f"{self.policy} follows what a frame takes, and a stream that is entered does not know it; call it, "
+                "as stream(frame)"
             )
         if not self._whole:
             if self.variant.gate == "frame" and self._shape is not None:
@@ -101,7 +107,8 @@ class ModelStream(Stream):
 
         Raises:
             ConversionError: the model was changed, see `__enter__`.
-            ValueError: they are not finite, or of another shape than those before; the stream stays as it was.
+            ValueError: they are not finite, of another shape than those before, or of a frame of which it is not
+                known what moves, by a policy that follows that; the stream stays as it was.
         """
         self.network.slots.original.check()
         if self._shape is not None and tokens.shape != self._shape:
@@ -111,6 +118,8 @@ class ModelStream(Stream):
                 "called before"
             )
         self.check_weights(tokens.device)
+        if self.looks_ahead:
+            self.check_motion(self.notes)
         if not tokens.numel():
             raise ValueError(f"the tokens of the frame are of shape {tuple(tokens.shape)}; no side may be 0")
         check_finite(tokens, "{} of the frame's values are NaN or infinite; all must be finite")
