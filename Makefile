@@ -96,6 +96,11 @@ reproduce-mini: $(READY)  ## The small counterparts of tables 1, B, C and D, err
 	done
 	$(BIN)/python -m evt.claims
 
+.PHONY: reproduce-budget
+reproduce-budget: $(READY)  ## Accuracy against the mean budget of small models, adaptive and fixed side by side
+	$(BIN)/python -m evt.reproduce table=table_budget_mini
+	$(BIN)/python scripts/draw_curves.py results/table_budget_mini.csv results/table_budget_mini.svg
+
 .PHONY: reproduce-figure-7 reproduce-figure-8 reproduce-figure-9
 reproduce-figure-7 reproduce-figure-8 reproduce-figure-9: reproduce-figure-%: $(READY)  ## The paper's figures 7, 8 and 9 from the tables, in large and small
 	$(BIN)/python scripts/draw_figures.py $* results/figure_$*

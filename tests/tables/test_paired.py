@@ -76,6 +76,26 @@ def test_frame_skipping_at_equal_operations_by_hand() -> None:
         assert "minus_base" in outside
 
 
+def test_a_budget_that_adapts_is_held_against_a_fixed_one_of_its_variant() -> None:
+    """At 3 between fixed rows of 4 and 2; neither another variant's row nor another policy's is the rival."""
+    fixed = [
+        row(RIGHT["base"], 4, variant="temporal", r=8),
+        row([100, 0, 0, 0], 2, variant="temporal", r=4),
+        row([0, 0, 0, 0], 3, variant="rows", r=4),
+        row([0, 0, 0, 0], 3, variant="temporal", policy="refresh", r=4, every=8),
+    ]
+    adaptive = row(RIGHT["temporal"], 3, variant="temporal", policy="threshold", h=1)
+    cells = compared(adaptive, [*fixed, adaptive], ())
+    assert cells["minus_fixed"] == 50 - (75 + 25) / 2
+    mixed = [
+        t - b / 2 - s / 2 for t, b, s in zip(RIGHT["temporal"], RIGHT["base"], [100, 0, 0, 0], strict=True)
+    ]
+    assert cells["minus_fixed_interval"] == pytest.approx(mean_of(mixed).interval)
+    assert "minus_fixed" not in compared(fixed[0], fixed, ())
+    dear = row([100] * 4, 5, variant="temporal", policy="threshold", h=0.1)
+    assert "minus_fixed" not in compared(dear, [*fixed, dear], ())
+
+
 def test_a_mean_over_phases_has_the_interval_of_the_mean() -> None:
     """The mean of the intervals would be wider: what one phase misses, another sees."""
     phases: list[tuple[dict[str, Any], dict[str, Estimate]]] = [

@@ -52,8 +52,9 @@ def compared(row: Row, rows: Sequence[Row], weights: Collection[str]) -> dict[st
 
     `op_ratio`, `time_ratio`: of base, the dense model; by how much a row costs less, and does more in a second.
     `minus_base`, `minus_skip`: by how much accuracy is above that of base, and of frame skipping for as many
-    operations, with base as skipping no frame; see `between`.
-    `interval`, `minus_base_interval`, `minus_skip_interval`: half the widths of the intervals of accuracy and of
+    operations, with base as skipping no frame; see `between`. `minus_fixed`: above that of its variant with a fixed
+    r, for as many operations, of rows with another policy.
+    `interval`, and `_interval` behind the name of a difference: half the widths of the intervals of accuracy and of
     these differences. Of other estimates than `ACCURACY`, their name and `_` stand before that of the column.
 
     Args:
@@ -63,6 +64,8 @@ def compared(row: Row, rows: Sequence[Row], weights: Collection[str]) -> dict[st
     """
     bases = _rivals(row.point, rows, "base", weights)[:1]
     skips = _rivals(row.point, rows, "skip", weights)
+    own = _rivals(row.point, rows, row.point["variant"], weights)
+    fixed = [other for other in own if _has_fixed_r(other.point)]
     at: dict[str, Mapping[str, Estimate]] = {}
     cells: dict[str, Any] = {}
     for base in bases:
@@ -71,6 +74,8 @@ def compared(row: Row, rows: Sequence[Row], weights: Collection[str]) -> dict[st
         at["minus_base"] = base.estimates
     if skips and "gflops" in row.cells:
         at["minus_skip"] = _at_equal_operations(row, [*bases, *skips])
+    if fixed and not _has_fixed_r(row.point) and "gflops" in row.cells:
+        at["minus_fixed"] = _at_equal_operations(row, fixed)
     for name, estimate in row.estimates.items():
         prefix = "" if name in ACCURACY else f"{name}_"
         cells[f"{prefix}interval"] = estimate.interval
@@ -87,7 +92,7 @@ def compared_names(figures: Iterable[str]) -> Iterator[str]:
     yield from ("op_ratio", "time_ratio")
     for name in figures:
         prefix = "" if name in ACCURACY else f"{name}_"
-        for column in ("minus_base", "minus_skip"):
+        for column in ("minus_base", "minus_skip", "minus_fixed"):
             yield from (f"{prefix}{column}", f"{prefix}{column}_interval")
         yield f"{prefix}interval"
 
@@ -115,6 +120,11 @@ def _rivals(point: Point, rows: Sequence[Row], variant: str, weights: Collection
     ]
     own = [row for row in same if all(row.point[x] == point[x] for x in weights)]
     return own or [row for row in same if all(row.point[x] == same[0].point[x] for x in weights)]
+
+
+def _has_fixed_r(point: Point) -> bool:
+    """Whether as many tokens pass in each frame."""
+    return point["r"] != "" and point["policy"] in ("", "top_r")
 
 
 def _at_equal_operations(row: Row, rivals: Sequence[Row]) -> Mapping[str, Estimate]:
