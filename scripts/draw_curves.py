@@ -24,6 +24,7 @@ matplotlib.use("Agg")
 matplotlib.rcParams["svg.hashsalt"] = "evt"  # else each drawing gets other names inside
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import StrMethodFormatter  # noqa: E402
 
 from evt.files import check_writable, replacing, sentence  # noqa: E402
 
@@ -31,11 +32,10 @@ MEASURES = {"map50": ("GFlops a frame (Transformer)", "mAP50"), "top1": ("GFlops
 """Columns of accuracy, and what the axes are called."""
 ERROR = re.compile(r"error_(\d+)")
 """Columns of error: up to which frame since the flush."""
+MARKERS = "os^vDPX*<>hdp8H"
 STYLES: list[dict[str, Any]] = [
-    {"color": color, "linestyle": line, "marker": marker}
-    for color, line, marker in zip(
-        [f"C{i % 10}" for i in range(12)], ["-", "--", "-.", ":"] * 3, "os^vDPX*<>hd", strict=True
-    )
+    {"color": f"C{i % 10}", "linestyle": ("-", "--", "-.", ":")[i % 4], "marker": marker}
+    for i, marker in enumerate(MARKERS)
 ]
 """Of one curve after the other; in black and white, too, they can be told apart."""
 
@@ -77,7 +77,7 @@ def draw(table: pd.DataFrame, out: Path) -> None:
     if "policy" in table:
         table["policy"] = table.policy.fillna("")  # the usual one
     series = [name for name in ("model", "trained", "variant", "policy") if name in table]
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 4.2), layout="constrained")
     for i, (names, rows) in enumerate(table.groupby(series, sort=False)):
         style = {**STYLES[i % len(STYLES)], "markersize": 4, "linewidth": 1.4}
         if len(rows) == 1:
@@ -94,8 +94,10 @@ def draw(table: pd.DataFrame, out: Path) -> None:
     x_label, y_label = MEASURES[measure]
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     _save(figure, out)
 
 

@@ -48,6 +48,7 @@ def tables(**changes: list[Any]) -> dict[str, pd.DataFrame]:
         "light_tokenwise": [0.5], "light_stgt": [10.0],
         "naive": [70.0, 60, 50], "tuned": [78.0, 76, 72],
         "temporal_minus_skip": [-1.0, 2.0, 3.0, None], "rows_minus_skip": [-1.0, 2.0, 3.0, None],
+        "rivals": [81.0, 80.5, 77, 66],
     }  # fmt: skip
     scores |= changes
     tokenwise = [0.8, 0.59, 0.5, 0.4]
@@ -76,6 +77,9 @@ def tables(**changes: list[Any]) -> dict[str, pd.DataFrame]:
                 curve("tokenwise", scores["tokenwise"], tokenwise),
                 curve("stgt", scores["stgt"], tokenwise),
                 curve("rows", scores["temporal"], COSTS, **against(rows)),
+                # Of another policy: on no line with the others.
+                curve("rows", [99.0], [0.39], policy="refresh"),
+                curve("frame", scores["rivals"], COSTS, policy="change", r=None, keep=[9, 8, 7, 6], every=8),
             ]
         ),
         "table_1_mini": pd.concat(
@@ -107,7 +111,7 @@ def verdicts(folder: Path, **changes: list[Any]) -> list[str]:
 
 
 def test_all_hold_where_the_numbers_say_so(tmp_path: Path) -> None:
-    assert verdicts(tmp_path) == ["held"] * 9
+    assert verdicts(tmp_path) == ["held"] * 11
 
 
 @pytest.mark.parametrize(
@@ -133,6 +137,9 @@ def test_all_hold_where_the_numbers_say_so(tmp_path: Path) -> None:
         (7, {"temporal_minus_skip": [-1.0, 2.0, -3.0, None]}, "did not hold"),
         (7, {"temporal_minus_skip": [-1.0, 2.0, 0.2, None]}, "undecided"),
         (8, {"rows_minus_skip": [-1.0, -2.0, 0.2, None]}, "did not hold"),
+        (9, {"rivals": [81.0, 80.5, 77, 64]}, "did not hold"),
+        (9, {"rivals": [81.0, 80.5, 77, 65.2]}, "undecided"),
+        (10, {"rivals": [81.0, 79, 77, 66]}, "did not hold"),
     ],
 )
 def test_a_claim_is_judged_by_its_numbers(
@@ -141,13 +148,13 @@ def test_a_claim_is_judged_by_its_numbers(
     found = verdicts(tmp_path, **changes)
     assert found[which] == verdict
     others = [x for i, x in enumerate(found) if i != which]
-    assert others.count("held") >= 6
+    assert others.count("held") >= 8
 
 
 def test_the_page_counts_what_held_and_shows_the_numbers(tmp_path: Path) -> None:
     written(tmp_path, stgt=[78.0, 79.6, 70, 50])
     page = claims.write_claims(tmp_path).read_text()
-    assert "Of 9 claims 8 held, 1 did not hold, 0 undecided here" in page
+    assert "Of 11 claims 10 held, 1 did not hold, 0 undecided here" in page
     assert page.count("**did not hold.**") == 1
     assert "- r = 64, token-wise above STGT: -1.60 ±0.28, did not hold" in page
 

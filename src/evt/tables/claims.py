@@ -150,6 +150,25 @@ def _beats_skipping(variant: str, table: Written) -> Judged:
     return _curves(table, "base", "skip", variant), found
 
 
+RIVALS = ("change", "similarity", "regions", "rollout")
+"""Policies of `frame` that later work selects by; see `evt.eventful.selectors`."""
+
+
+def _rivals_beat(variant: str, table: Written) -> Judged:
+    found = [
+        table.sum(
+            f"{_named(row)}, op ratio {row['op_ratio']:.2f}, above {variant}",
+            {place: 1},
+            {other: -share for other, share in table.at_cost(variant, row["gflops"], "base").items()},
+        )
+        for place, row in table.of("frame").items()
+        if row["policy"] in RIVALS
+    ]
+    if not found:
+        raise LookupError(f"no frame with a policy of {', '.join(RIVALS)}")
+    return _curves(table, "base", variant), found
+
+
 JUDGES: dict[str, Callable[[Written], Judged]] = {
     "keeps_accuracy": _keeps_accuracy,
     "stgt_loses_more": _stgt_loses_more,
@@ -160,6 +179,8 @@ JUDGES: dict[str, Callable[[Written], Judged]] = {
     "one_model_serves_a_range": _one_model_serves_a_range,
     "temporal_beats_skipping": partial(_beats_skipping, "temporal"),
     "rows_beats_skipping": partial(_beats_skipping, "rows"),
+    "rivals_beat_temporal": partial(_rivals_beat, "temporal"),
+    "rivals_beat_rows": partial(_rivals_beat, "rows"),
 }
 
 
@@ -185,8 +206,10 @@ def _curves(table: Written, *variants: str) -> list[str]:
 
 def _named(row: Mapping[str, Any]) -> str:
     """A row by its variant and setting."""
-    settings = {name: row.get(name, nan) for name in ("tuned_r", "r", "every")}
-    return " ".join([row["variant"], *(f"{name} = {x:.0f}" for name, x in settings.items() if not isnan(x))])
+    settings = {name: row.get(name, nan) for name in ("tuned_r", "r", "keep", "every")}
+    policy = [policy] if isinstance(policy := row.get("policy"), str) else []
+    known = [f"{name} = {x:.0f}" for name, x in settings.items() if not isnan(x)]
+    return " ".join([row["variant"], *policy, *known])
 
 
 def read_claims(folder: Path) -> list[Claim]:
