@@ -96,6 +96,21 @@ def test_a_budget_that_adapts_is_held_against_a_fixed_one_of_its_variant() -> No
     assert "minus_fixed" not in compared(dear, [*fixed, dear], ())
 
 
+def test_a_row_is_compared_with_rows_of_the_usual_policy_on_its_path() -> None:
+    """Else a selector would be held against what has whole frames in between, or runs elsewhere."""
+    rows = [
+        row([100, 0], 8, variant="base", path="fast"),
+        row([50, 0], 4, variant="rows", path="fast", r=4),
+        row([90, 90], 4, variant="rows", path="fast", policy="refresh", r=4),
+        row([70, 70], 4, variant="temporal", path="reference", r=4),
+        row([40, 0], 2, variant="temporal", path="fast", r=2),
+    ]
+    cells = compared(row([60, 20], 5, variant="frame", path="fast", policy="change", keep=4), rows, ())
+    assert cells["minus_rows"] == 40 - (0.25 * 50 + 0.75 * 25)
+    assert cells["minus_temporal"] == 40 - (0.5 * 50 + 0.5 * 20)
+    assert "minus_skip" not in cells
+
+
 def test_a_mean_over_phases_has_the_interval_of_the_mean() -> None:
     """The mean of the intervals would be wider: what one phase misses, another sees."""
     phases: list[tuple[dict[str, Any], dict[str, Estimate]]] = [

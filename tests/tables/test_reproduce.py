@@ -227,7 +227,7 @@ def test_a_table_of_ones_own(monkeypatch: pytest.MonkeyPatch, refused: Refused, 
     assert "table.tables has no table; it must have one at least" in said()
     assert "quick is true, but own has no quick form" in said("quick=true")
     file.write_text(f"{head}  name: own\n  tables: {{mine: {{points: [{{variant: base}}]}}}}\n")
-    assert "it must have a title and points, and no more" in said()
+    assert "it must have a title and points, may have columns, and no more" in said()
     file.write_text(
         f"{head}  name: own\n  tables: {{table_b_mini: {{title: x, points: [{{variant: base}}]}}}}\n"
     )

@@ -67,16 +67,16 @@ class Written:
             raise LookupError(f"no {variant} with r = {r:.0f}")
         return found[0]
 
-    def at_cost(self, variant: str, gflops: float, *more: str) -> dict[int, float]:
+    def at_cost(self, variant: str, gflops: float, *others: str) -> dict[int, float]:
         """The places of the two rows of a variant that cost nearest to so much, and the share of each that does.
 
-        Rows of its own policies stand on no line with those of the usual one; `more` are variants that do.
+        Rows of its own policies stand on no line with those of the usual one; `others` are variants that do.
 
         Raises:
             LookupError: all cost less, or all more.
         """
         usual = {i: row for i, row in self.of(variant).items() if not isinstance(row.get("policy"), str)}
-        rows = usual | {i: row for name in more for i, row in self.of(name).items()}
+        rows = usual | {i: row for name in others for i, row in self.of(name).items()}
         place = between(gflops, [row["gflops"] for row in rows.values()])
         if place is None:
             raise LookupError(f"no {variant} at {gflops:.3f} GFlops")

@@ -14,6 +14,9 @@ from evt.evaluate.skipping import between
 from evt.metrics.bootstrap import Estimate
 from evt.tables.points import Point
 
+AT_EQUAL_OPERATIONS = ("skip", "temporal", "rows")
+"""Variants that any row is compared with, by what they give for as many operations."""
+
 ACCURACY = ("map50", "top1")
 """Figures whose columns of interval and differences have no name before them; a table has one of them at most."""
 
@@ -51,9 +54,10 @@ def compared(row: Row, rows: Sequence[Row], weights: Collection[str]) -> dict[st
     """The cells of a row that come of comparing it with others of its table, as far as there are any.
 
     `op_ratio`, `time_ratio`: of base, the dense model; by how much a row costs less, and does more in a second.
-    `minus_base`, `minus_skip`: by how much accuracy is above that of base, and of frame skipping for as many
-    operations, with base as skipping no frame; see `between`. `minus_fixed`: above that of its variant with a fixed
-    r, for as many operations, of rows with another policy.
+    `minus_base`: by how much accuracy is above that of base.
+    `minus_skip`, `minus_temporal`, `minus_rows`: above that of frame skipping, or of the variant with a fixed r and
+    on the same path, for as many operations, with base as what skips nothing; see `between`.
+    `minus_fixed`: above that of its own variant with a fixed r, for as many operations, of rows with another policy.
     `interval`, and `_interval` behind the name of a difference: half the widths of the intervals of accuracy and of
     these differences. Of other estimates than `ACCURACY`, their name and `_` stand before that of the column.
 
@@ -63,7 +67,6 @@ def compared(row: Row, rows: Sequence[Row], weights: Collection[str]) -> dict[st
         weights: the columns that say which weights a point's model has.
     """
     bases = _rivals(row.point, rows, "base", weights)[:1]
-    skips = _rivals(row.point, rows, "skip", weights)
     own = _rivals(row.point, rows, row.point["variant"], weights)
     fixed = [other for other in own if _has_fixed_r(other.point)]
     at: dict[str, Mapping[str, Estimate]] = {}
@@ -72,10 +75,15 @@ def compared(row: Row, rows: Sequence[Row], weights: Collection[str]) -> dict[st
         cells["op_ratio"] = _ratio(base.cells.get("gflops"), row.cells.get("gflops"))
         cells["time_ratio"] = _ratio(row.cells.get("clips_per_second"), base.cells.get("clips_per_second"))
         at["minus_base"] = base.estimates
-    if skips and "gflops" in row.cells:
-        at["minus_skip"] = _at_equal_operations(row, [*bases, *skips])
-    if fixed and not _has_fixed_r(row.point) and "gflops" in row.cells:
-        at["minus_fixed"] = _at_equal_operations(row, fixed)
+    if "gflops" in row.cells:
+        for variant in AT_EQUAL_OPERATIONS:
+            rivals = _rivals(row.point, rows, variant, weights)
+            if variant != "skip":
+                rivals = [x for x in rivals if _has_fixed_r(x.point) and x.point["path"] == row.point["path"]]
+            if rivals:
+                at[f"minus_{variant}"] = _at_equal_operations(row, [*bases, *rivals])
+        if fixed and not _has_fixed_r(row.point):
+            at["minus_fixed"] = _at_equal_operations(row, fixed)
     for name, estimate in row.estimates.items():
         prefix = "" if name in ACCURACY else f"{name}_"
         cells[f"{prefix}interval"] = estimate.interval
@@ -92,8 +100,8 @@ def compared_names(figures: Iterable[str]) -> Iterator[str]:
     yield from ("op_ratio", "time_ratio")
     for name in figures:
         prefix = "" if name in ACCURACY else f"{name}_"
-        for column in ("minus_base", "minus_skip", "minus_fixed"):
-            yield from (f"{prefix}{column}", f"{prefix}{column}_interval")
+        for variant in ("base", *AT_EQUAL_OPERATIONS, "fixed"):
+            yield from (f"{prefix}minus_{variant}", f"{prefix}minus_{variant}_interval")
         yield f"{prefix}interval"
 
 

@@ -48,8 +48,8 @@ log = logging.getLogger(__name__)
 class SampleTable:
     """Small tables that are measured together: a row that several share is measured once.
 
-    tables: by name, each a title and its points, see `points_of`. Columns of a point are `variant` and its setting,
-        those of `weights`, and `model` where there are several.
+    tables: by name, each a title and its points, see `points_of`; and `columns`, where it shows these and no others.
+        Columns of a point are `variant` and its setting, those of `weights`, and `model` where there are several.
     metrics: by any name, see `evt.tables.metrics`.
     columns: the first ones, in their order: those of points and metrics, `share`, which is r over the tokens, and
         what comes of comparing rows on the same videos or clips, see `compared`. Other columns of the metrics follow.
@@ -141,17 +141,19 @@ class SampleWork:
         given = dict.fromkeys(name for point in points for name in point.given)
         if taken := [name for name in given if name in made]:
             raise ConfigError(f"a point has {taken[0]}, a column that the table makes; name it otherwise")
-        columns, settings = self._table.columns, policy_columns()
-        hidden = [
-            name for name in given if not (name in columns or ("setting" in columns and name in settings))
-        ]
-        if hidden:
-            raise ConfigError(
-                f"points have {hidden[0]}, but table.columns does not; without it rows look alike"
-            )
+        settings = policy_columns()
         known = ["variant", "path", "model", *self._table.weights, *settings, *made]
-        if empty := [name for name in columns if name not in known]:
-            log.warning("nothing makes %s of table.columns", ", ".join(empty))
+        for name, chosen in self._shown.items():
+            where = f"table.tables.{name}.columns" if "columns" in chosen else "table.columns"
+            columns = chosen.get("columns", self._table.columns)
+            own = [x for point in points_of(chosen["points"]) for x in point.given]
+            hidden = [x for x in own if not (x in columns or ("setting" in columns and x in settings))]
+            if hidden:
+                raise ConfigError(
+                    f"points have {hidden[0]}, but {where} does not; without it rows look alike"
+                )
+            if empty := [x for x in columns if x not in known]:
+                log.warning("nothing makes %s of %s", ", ".join(empty), where)
 
     def _checked_length(self, videos: bool) -> int:
         """How many frames each video has; 0 for clips.
@@ -180,8 +182,10 @@ class SampleWork:
         shown = {name: chosen for name, chosen in self._table.tables.items() if chosen is not None}
         for name, chosen in shown.items():
             has = f"has {', '.join(map(str, chosen))}" if isinstance(chosen, Mapping) else f"is {chosen!r}"
-            if not isinstance(chosen, Mapping) or set(chosen) != {"title", "points"}:
-                raise ConfigError(f"table.tables.{name} {has}; it must have a title and points, and no more")
+            if not isinstance(chosen, Mapping) or set(chosen) - {"columns"} != {"title", "points"}:
+                raise ConfigError(
+                    f"table.tables.{name} {has}; it must have a title and points, may have columns, and no more"
+                )
             if not isinstance(chosen["title"], str):
                 raise ConfigError(f"table.tables.{name}.title is {chosen['title']!r}; it must be a text")
         if not shown:
@@ -284,13 +288,13 @@ class SampleWork:
         for name, chosen in self._shown.items():
             points = points_of(chosen["points"])
             rows = [Row.of(point, [measured[phase] for phase in point.phases()]) for point in points]
-            records = [self._record(row, rows) for row in rows]
+            records = [self._record(row, rows, chosen.get("columns")) for row in rows]
             tables.append(
                 FilledTable(name, chosen["title"], records, self._notes, covariance=covariance(rows))
             )
         return tables
 
-    def _record(self, row: Row, rows: Sequence[Row]) -> dict[str, Any]:
+    def _record(self, row: Row, rows: Sequence[Row], columns: Sequence[str] | None) -> dict[str, Any]:
         r, n_tokens = row.point["r"], self._model(row.point)[0].n_tokens
         known = {
             **dict(row.point.cells),
@@ -299,7 +303,8 @@ class SampleWork:
             **compared(row, rows, self._table.weights),
             **row.figures,
         }
-        return {name: known.get(name, "") for name in dict.fromkeys([*self._table.columns, *row.figures])}
+        columns = columns or list(dict.fromkeys([*self._table.columns, *row.figures]))
+        return {name: known.get(name, "") for name in columns}
 
 
 def _side_by_side(model: Any, samples: Sequence[Any]) -> Iterator[Tensor]:
