@@ -80,7 +80,7 @@ def test_two_processes_give_the_figures_of_one_also_after_a_kill(tmp_path: Path)
     said = finished(TORCHRUN, tmp_path / "two", *VIDEOS)
     assert said.count("written to") == 1
     with start(TORCHRUN, tmp_path / "killed", *VIDEOS) as process:
-        for _ in range(1200):
+        for _ in range(6000):
             if any(path.stat().st_size for path in (tmp_path / "killed").glob("videos.*.jsonl")):
                 break
             time.sleep(0.05)
