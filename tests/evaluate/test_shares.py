@@ -18,18 +18,19 @@ from hypothesis import strategies as st
 
 from evt.cli import fail, run_command
 from evt.evaluate.shares import Share, places_of
+from evt.run import run
 from evt.workers import quiet_unless_first
-from tests.commands import failed
+from tests.commands import command, failed
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 TIMES = {"ms", "dense_ms", "detector_ms", "seconds", "dense_seconds", "peak_memory_bytes", "first", "later"}
 
 
-def start(launcher: list[str], folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "evt.run", *arguments, f"hydra.run.dir={folder}"],
+        [sys.executable, *TORCHRUN, "-m", "evt.run", *arguments, f"hydra.run.dir={folder}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -37,8 +38,8 @@ def start(launcher: list[str], folder: Path, *arguments: str) -> subprocess.Pope
     )
 
 
-def finished(launcher: list[str], folder: Path, *arguments: str) -> str:
-    with start(launcher, folder, *arguments) as process:
+def finished(folder: Path, *arguments: str) -> str:
+    with start(folder, *arguments) as process:
         said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     return said
@@ -71,15 +72,15 @@ VIDEOS = [
 ]
 
 
-def test_two_processes_give_the_figures_of_one_also_after_a_kill(tmp_path: Path) -> None:
+def test_two_processes_give_the_figures_of_one_also_after_a_kill(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """All but times, byte for byte; of a budget, too, that follows what frames took, whichever video came before.
 
     One process is killed, as the system does where memory is short, and the others end with it.
     """
-    finished([], tmp_path / "one", *VIDEOS)
-    said = finished(TORCHRUN, tmp_path / "two", *VIDEOS)
-    assert said.count("written to") == 1
-    with start(TORCHRUN, tmp_path / "killed", *VIDEOS) as process:
+    command(monkeypatch, run, *VIDEOS, f"hydra.run.dir={tmp_path}/one")
+    with start(tmp_path / "killed", *VIDEOS) as process:
         for _ in range(6000):
             if any(path.stat().st_size for path in (tmp_path / "killed").glob("videos.*.jsonl")):
                 break
@@ -90,20 +91,19 @@ def test_two_processes_give_the_figures_of_one_also_after_a_kill(tmp_path: Path)
     assert process.returncode != 0
     kept = sum(path.read_text().count("\n") for path in (tmp_path / "killed").glob("videos.*.jsonl"))
     assert 1 <= kept <= 5
-    finished(TORCHRUN, tmp_path / "killed", *VIDEOS)
+    assert finished(tmp_path / "killed", *VIDEOS).count("written to") == 1
     one = files(tmp_path / "one")
     assert len(one) == 2 + 5
-    for folder in ("two", "killed"):
-        assert files(tmp_path / folder) == one
-        assert samples(tmp_path / folder) == samples(tmp_path / "one")
-        assert figures(tmp_path / folder) == figures(tmp_path / "one")
-        assert not list((tmp_path / folder).glob("videos*.jsonl"))
+    assert files(tmp_path / "killed") == one
+    assert samples(tmp_path / "killed") == samples(tmp_path / "one")
+    assert figures(tmp_path / "killed") == figures(tmp_path / "one")
+    assert not list((tmp_path / "killed").glob("videos*.jsonl"))
 
 
-def test_clips_are_shared_as_well(tmp_path: Path) -> None:
+def test_clips_are_shared_as_well(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clips = ["model=vivit_mini", "variant=base", "policy=none", "data.n_clips=5", "compare=false"]
-    finished([], tmp_path / "one", *clips)
-    finished(TORCHRUN, tmp_path / "two", *clips)
+    command(monkeypatch, run, *clips, f"hydra.run.dir={tmp_path}/one")
+    finished(tmp_path / "two", *clips)
     assert figures(tmp_path / "two") == figures(tmp_path / "one")
 
 
