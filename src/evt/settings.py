@@ -156,17 +156,18 @@ def described(file: Path) -> str:
 def kin(file: Path) -> list[Path]:
     """The other choices of a group, first those of the same name, whose comments serve where a file has none."""
 
-    def name(path: Path) -> object:
-        return OmegaConf.select(OmegaConf.load(path), "name")
-
-    def package(path: Path) -> bool:
-        return path.read_text(encoding="utf-8").startswith("# @package")
+    def facts(path: Path) -> tuple[bool, str]:
+        """Whether it says where its settings go, and its name; read as YAML, all of them would take seconds."""
+        text = path.read_text(encoding="utf-8")
+        name = re.search(r"^name: *([^\s#]*)", text, re.MULTILINE)
+        return text.startswith("# @package"), name[1] if name else ""
 
     if file.parent == CONFIG_DIR:
         return []
-    others = [path for path in sorted(file.parent.glob("*.yaml")) if path != file]
-    alike = [path for path in others if package(path) == package(file)]
-    return sorted(alike, key=lambda path: name(path) != name(file))
+    package, own = facts(file)
+    others = {path: facts(path) for path in sorted(file.parent.glob("*.yaml")) if path != file}
+    alike = [path for path, (packaged, _) in others.items() if packaged == package]
+    return sorted(alike, key=lambda path: others[path][1] != own)
 
 
 def comments_of(file: Path) -> dict[str, str]:
