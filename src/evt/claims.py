@@ -6,12 +6,10 @@ leaves them, and writes results/claims.md.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import evt
-from evt.cli import fail
+from evt.cli import fail, parser_of
 from evt.files import sentence
 from evt.interrupt import imports_are_done
 from evt.tables.claims import write_claims
@@ -20,10 +18,7 @@ from evt.tables.claims import write_claims
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write what the command line says."""
     imports_are_done()
-    parser = argparse.ArgumentParser(
-        "python -m evt.claims", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--version", action="version", version=f"evt {evt.__version__}")
+    parser = parser_of("claims", __doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("results"), help="of the tables")
     folder = parser.parse_args(arguments).folder
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import re
@@ -190,6 +191,17 @@ def _config_kept(cfg: DictConfig, folder: Path) -> Iterator[None]:
             shutil.rmtree(folder / ".hydra")
         raise
     write_together(texts)
+
+
+def parser_of(command: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser for the arguments of a command without settings, which knows --version."""
+    parser = argparse.ArgumentParser(
+        f"python -m evt.{command}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"evt {evt.__version__}")
+    return parser
 
 
 def fail(sentence: str) -> NoReturn:

@@ -5,13 +5,11 @@ python -m evt.compare runs/FIRST runs/SECOND [...]
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import evt
-from evt.cli import fail
+from evt.cli import fail, parser_of
 from evt.errors import DataError
 from evt.evaluate.comparing import Compared, Run, compared, differences, unlike
 from evt.interrupt import imports_are_done
@@ -24,10 +22,7 @@ ENOUGH = 6
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare what the command line names."""
     imports_are_done()
-    parser = argparse.ArgumentParser(
-        "python -m evt.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--version", action="version", version=f"evt {evt.__version__}")
+    parser = parser_of("compare", __doc__)
     parser.add_argument(
         "run", nargs="+", type=Path, help="folders of runs, the first of which others are held against"
     )

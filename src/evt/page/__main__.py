@@ -7,12 +7,10 @@ frame, all tables, and how each was made. Needs the extra `report`: pip install 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import evt
-from evt.cli import fail
+from evt.cli import fail, parser_of
 from evt.files import check_writable, sentence, write
 from evt.interrupt import imports_are_done
 
@@ -20,10 +18,7 @@ from evt.interrupt import imports_are_done
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write what the command line says."""
     imports_are_done()
-    parser = argparse.ArgumentParser(
-        "python -m evt.page", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--version", action="version", version=f"evt {evt.__version__}")
+    parser = parser_of("page", __doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("results"), help="of the tables")
     parser.add_argument(
         "--out", type=Path, help="the file; report.html in the folder of the tables if not given"
