@@ -16,6 +16,7 @@ if __name__ == "__main__":
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,23 +128,29 @@ def figure_8(folder: Path) -> Figure:
     return figure
 
 
+def _curve(axes: Axes, rows: pd.DataFrame, ops: str, accuracy: str, label: str, **style: Any) -> None:
+    """Rows, in the order of what they cost, with their intervals where all have one."""
+    rows = rows.sort_values(ops)
+    interval = rows.interval if "interval" in rows and rows.interval.notna().all() else None
+    axes.errorbar(
+        rows[ops],
+        rows[accuracy],
+        interval,
+        label=label,
+        capsize=2,
+        elinewidth=0.6,
+        markersize=4,
+        linewidth=1.3,
+        **style,
+    )
+
+
 def _curves(axes: Axes, table: pd.DataFrame, accuracy: str) -> None:
     for variant, style in STYLES.items():
-        rows = table[table.variant == variant].sort_values("gflops")
+        rows = table[table.variant == variant]
         if rows.empty:
             continue
-        interval = rows.interval if "interval" in rows and rows.interval.notna().all() else None
-        axes.errorbar(
-            rows.gflops,
-            rows[accuracy],
-            interval,
-            label=NAMES[variant],
-            capsize=2,
-            elinewidth=0.6,
-            markersize=4,
-            linewidth=1.3,
-            **style,
-        )
+        _curve(axes, rows, "gflops", accuracy, NAMES[variant], **style)
     axes.grid(alpha=0.3)
     axes.tick_params(labelsize=8)
 
@@ -168,28 +175,14 @@ def figure_9(folder: Path) -> Figure:
 
 
 def _tuned(axes: Axes, table: pd.DataFrame, ops: str, accuracy: str) -> None:
-    def draw(rows: pd.DataFrame, label: str, **style: Any) -> None:
-        rows = rows.sort_values(ops)
-        interval = rows.interval if "interval" in rows and rows.interval.notna().all() else None
-        axes.errorbar(
-            rows[ops],
-            rows[accuracy],
-            interval,
-            label=label,
-            capsize=2,
-            elinewidth=0.6,
-            markersize=4,
-            linewidth=1.3,
-            **style,
-        )
-
-    draw(table[table.variant == "base"], NAMES["base"], **STYLES["base"])
+    draw = partial(_curve, axes, ops=ops, accuracy=accuracy)
+    draw(table[table.variant == "base"], label=NAMES["base"], **STYLES["base"])
     if not (skip := table[table.variant == "skip"]).empty:
-        draw(skip, NAMES["skip"], **STYLES["skip"])
+        draw(skip, label=NAMES["skip"], **STYLES["skip"])
     tuned = sorted(table.tuned_r.dropna().unique(), reverse=True)
     for r, colour, marker in zip(tuned, TUNED, "os^v", strict=False):
         rows = table[(table.variant == "temporal") & (table.tuned_r == r)]
-        draw(rows, f"Eventful, tuned for r = {r:.0f}", color=colour, marker=marker, linestyle="-")
+        draw(rows, label=f"Eventful, tuned for r = {r:.0f}", color=colour, marker=marker, linestyle="-")
     axes.grid(alpha=0.3)
     axes.tick_params(labelsize=8)
 

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from omegaconf import DictConfig
 
 from evt.build import choice
+from evt.workers import n_processes
 
 
 def build_device(cfg: DictConfig) -> torch.device:
@@ -30,7 +31,7 @@ def build_device(cfg: DictConfig) -> torch.device:
 
 def processes() -> tuple[int, int]:
     """This process's rank and how many there are; joins those that torchrun started, each with a GPU of its own."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = n_processes()
     if world > 1 and not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

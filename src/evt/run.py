@@ -47,8 +47,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     A run that was killed and is started again with the same `hydra.run.dir` goes on after its last finished video.
     """
     rank, world = processes()
+    device = build_device(cfg)
     with quiet_unless_first():
-        chosen = build_run(cfg, build_device(cfg))
+        chosen = build_run(cfg, device)
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     units = WANTED[chosen.model.sees]
     parts = ("model", "variant", "policy", "data")
@@ -78,7 +79,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     # Only now do the results of an earlier run in this folder go.
     files = {
         "metrics.json": json.dumps(metrics, indent=2) + "\n",
-        RUN: made(cfg, chosen.weights.sha256, build_device(cfg)),
+        RUN: made(cfg, chosen.weights.sha256, device),
         **files,
     }
     write_together({folder / name: text for name, text in files.items()})

@@ -95,18 +95,23 @@ def _version(package: str) -> str | None:
         return None
 
 
+def git(folder: Path, *arguments: str) -> list[str]:
+    """What git says in a folder, line by line.
+
+    Raises:
+        OSError: there is no git.
+        CalledProcessError: it fails, as where the folder is in no checkout.
+    """
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
 def _commit(folder: Path) -> dict[str, Any]:
     """The commit of the code, and whether there were changes that are in none; nothing outside of a git checkout."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
-
     try:
         # A package that is installed below somebody else's checkout is none of its files.
-        git("ls-files", "--error-unmatch", __file__)
-        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", "."))}
+        git(folder, "ls-files", "--error-unmatch", __file__)
+        (commit,) = git(folder, "rev-parse", "HEAD")
+        return {"commit": commit, "changed": bool(git(folder, "status", "--porcelain", "--", "."))}
     except (OSError, subprocess.CalledProcessError):
         return {}

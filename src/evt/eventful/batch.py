@@ -151,9 +151,12 @@ class Batch:
             )
         if len(told) != len(self._members):
             raise ValueError(f"{what} is of {len(told)} streams, and there are {len(self._members)}")
-        notes = {} if self._together is None else self._together.notes
         for stream, own in zip(self._members, told, strict=True):
-            yield stream, own, notes.get(id(stream))
+            yield stream, own, self._notes_of(stream)
+
+    def _notes_of(self, stream: Stream) -> list[Note] | None:
+        """What is noted of a stream's videos, where that is kept here."""
+        return None if self._together is None else self._together.notes.get(id(stream))
 
     def _check(self, number: int, frames: Sequence[Tensor]) -> None:
         frame, first = frames[number], frames[0]
@@ -161,7 +164,7 @@ class Batch:
             stream = self._members[number]
             stream.check(frame)
             if stream.looks_ahead:
-                notes = None if self._together is None else self._together.notes.get(id(stream))
+                notes = self._notes_of(stream)
                 stream.check_motion(stream.notes if notes is None else notes)
             if frame.shape[1:] != first.shape[1:]:
                 raise ValueError(

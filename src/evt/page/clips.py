@@ -23,7 +23,7 @@ from evt.data.video import Video
 from evt.errors import DataError
 from evt.evaluate.kept import RUN
 from evt.evaluate.traces import Trace, file_name
-from evt.page.figures import COLOURS
+from evt.page.figures import COLOURS, LAYOUT, in_script
 
 WIDTH, QUALITY = 320, 60
 """Of the pictures: pixels at most, and JPEG's quality, by which a frame takes some 10 kB."""
@@ -122,7 +122,7 @@ def clip_of(path: Path, n_frames: int) -> Clip:
         pictures[0][1],
         blocks,
         parts,
-        json.dumps(content).replace("<", "\\u003c"),
+        in_script(json.dumps(content)),
         chart,
         height,
     )
@@ -210,10 +210,6 @@ def _chart(content: dict[str, Any], blocks: Sequence[str], parts: Sequence[str])
         height=height,
         margin={"l": 64, "r": 64, "t": 46, "b": 40, "autoexpand": False},
         legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0, "font": {"size": 11}},
-        hovermode="closest",
-        dragmode=False,
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"size": 12},
+        **LAYOUT,
     )
-    return str(figure.to_json()).replace("<", "\\u003c"), height
+    return in_script(figure.to_json()), height

@@ -43,6 +43,15 @@ LONG, LINE = 18, 20
 GREY = "#808080"
 """Of the dense model and of frame skipping, which all others are held against."""
 
+LAYOUT = {
+    "hovermode": "closest",
+    "dragmode": False,
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "font": {"size": 12},
+}
+"""Of all charts: on the page's own ground, and still."""
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -96,13 +105,14 @@ def panel(table: Table, said: Mapping[str, Any], axes: Mapping[str, str]) -> Pan
             "entrywidthmode": "fraction",
             "font": {"size": 11},
         },
-        hovermode="closest",
-        dragmode=False,
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"size": 12},
+        **LAYOUT,
     )
-    return Panel(said["title"], table.name, str(figure.to_json()).replace("<", "\\u003c"), height)
+    return Panel(said["title"], table.name, in_script(figure.to_json()), height)
+
+
+def in_script(json: str | None) -> str:
+    """JSON as it can stand in a script of the page, which no text in it may end."""
+    return str(json).replace("<", "\\u003c")
 
 
 def _plain(curve: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evt.evaluate.kept import git
 from evt.page.tables import Table
 from evt.settings import CONFIG_DIR
 
@@ -44,8 +45,8 @@ def said(name: str, notes: Sequence[str]) -> str | None:
 def commits(folder: Path) -> dict[str, str]:
     """The last commit of each file of a folder, by its name, and whether it was changed since; none without git."""
     try:
-        log = _git(folder, "log", "--relative", "--name-only", "--format=commit %h of %cs", "--", ".")
-        changed = set(_git(folder, "diff", "--relative", "--name-only", "HEAD", "--", "."))
+        log = git(folder, "log", "--relative", "--name-only", "--format=commit %h of %cs", "--", ".")
+        changed = set(git(folder, "diff", "--relative", "--name-only", "HEAD", "--", "."))
     except (OSError, subprocess.CalledProcessError):
         return {}
     found: dict[str, str] = {}
@@ -56,8 +57,3 @@ def commits(folder: Path) -> dict[str, str]:
         else:
             found.setdefault(line, commit)
     return {name: f"{x}, changed since" if name in changed else x for name, x in found.items()}
-
-
-def _git(folder: Path, *arguments: str) -> list[str]:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()
