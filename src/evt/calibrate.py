@@ -24,8 +24,8 @@ from evt.errors import ConfigError, DataError
 from evt.evaluate.calibrated import Calibration, switched
 from evt.evaluate.calibration import calibrate, farthest
 from evt.evaluate.chosen import Chosen, build_run
+from evt.evaluate.sealed import check_sealed
 from evt.eventful import VARIANTS, TopR, Variant
-from evt.files import check_writable
 from evt.models.checkpoints import hash_of
 from evt.report import columns
 
@@ -41,7 +41,7 @@ def calibrate_task(cfg: DictConfig) -> dict[str, Any]:
     """
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     path = folder / "calibration.json" if cfg.out is None else Path(str(cfg.out))
-    check_writable(path)
+    check_sealed(path, Calibration, "evt.calibrate")
     chosen = build_run(cfg, build_device(cfg))
     variant, r = _checked(cfg, chosen)
     model, of_frames = chosen.model, chosen.model.sees == "frames"

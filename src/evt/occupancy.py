@@ -21,7 +21,7 @@ from evt.cli import run_command
 from evt.data.loading import build_data
 from evt.errors import ConfigError
 from evt.evaluate.occupancy import Occupancy
-from evt.files import check_writable
+from evt.evaluate.sealed import check_sealed
 from evt.models.loading import build_model
 from evt.report import columns
 from evt.settings import changed
@@ -36,7 +36,7 @@ def occupancy_task(cfg: DictConfig) -> dict[str, Any]:
     """
     folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     path = folder / "occupancy.json" if cfg.out is None else Path(str(cfg.out))
-    check_writable(path)
+    check_sealed(path, Occupancy, "evt.occupancy")
     # How frames are cut into tokens depends on no weights.
     model, _ = build_model(changed(cfg.model, checkpoint=None), torch.device("meta"))
     if not hasattr(model, "in_tokens"):

@@ -165,7 +165,19 @@ def test_a_video_in_which_nothing_changes_is_refused(refused: Refused, tmp_path:
 
 def test_where_nothing_can_be_written_nothing_is_looked_for(refused: Refused, tmp_path: Path) -> None:
     said = ["model=vitdet_mini", "policy.r=9", f"out={tmp_path}", f"hydra.run.dir={tmp_path}/c"]
-    assert f"{tmp_path}: is a folder, and a file is to be written" in refused(*said, task=calibrate_task)
+    assert f"out is {tmp_path}; it must end in .json" in refused(*said, task=calibrate_task)
+    (tmp_path / "f.json").mkdir()
+    said[2] += "/f.json"
+    assert "f.json: is a folder, and a file is to be written" in refused(*said, task=calibrate_task)
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "boxes.json"])
+def test_files_that_are_no_calibrations_stay(refused: Refused, tmp_path: Path, name: str) -> None:
+    """Else a slip of the keyboard would cost the video that is looked at."""
+    (tmp_path / name).write_text("{}")
+    said = ["model=vitdet_mini", "policy.r=9", f"out={tmp_path}/{name}", f"hydra.run.dir={tmp_path}/c"]
+    assert f"out is {tmp_path}/{name}" in refused(*said, task=calibrate_task)
+    assert (tmp_path / name).read_text() == "{}"
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from evt.errors import DataError
-from evt.files import write
+from evt.errors import ConfigError, DataError
+from evt.files import check_writable, write
 
 T = TypeVar("T")
 
@@ -21,6 +21,25 @@ def write_sealed(path: Path, content: Mapping[str, Any], indent: int | None = No
         OSError: it cannot be written.
     """
     write(path, json.dumps({**content, "sha256": _sha256(content)}, indent=indent) + "\n")
+
+
+def check_sealed(path: Path, kind: Callable[..., Any], command: str) -> None:
+    """Find out now that such a file can be written, and takes the place of nothing else; see `read_sealed`.
+
+    Raises:
+        ConfigError: the name has another ending, or is that of a file of another kind.
+        OSError: it cannot be written.
+    """
+    if path.suffix != ".json":
+        raise ConfigError(f"out is {path}; it must end in .json")
+    if path.is_file():
+        try:
+            read_sealed(path, kind, command)
+        except DataError as error:
+            raise ConfigError(
+                f"out is {path}, a file that `python -m {command}` did not write; it must be another"
+            ) from error
+    check_writable(path)
 
 
 def read_sealed(path: Path, kind: Callable[..., T], command: str) -> tuple[T, str]:
