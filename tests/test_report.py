@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from evt.report import columns, main_figures
+from evt.report import columns, main_figures, summary_table
 from evt.tables.filled import FilledTable, markdown, write_table
 from tests.common import ROOT
 
@@ -64,3 +64,18 @@ def test_columns_for_a_terminal() -> None:
     assert columns(rows, last="left") == (
         "         first  error\n frames      1\n 0.10    0.721  it is no number"
     )
+
+
+def test_a_run_without_j_and_f_says_why() -> None:
+    """A clip of two frames has none; else the row would be missing without a word."""
+    part = {"frames": 2, "gflops": 1.0, "ms": 1.0}
+    found = {
+        "mean": {"jf": None, "mae": 0.25},
+        "reason": "no video has a frame between its first and its last",
+    }
+    metrics = {"first": part, "later": part, "all": part, "segmentation": found}
+    metrics |= {"state_bytes": 1e6, "peak_memory_bytes": 1e6}
+    text = summary_table(metrics)
+    assert "followed" in text
+    assert "none: no video has a frame between" in text
+    assert "0.250" in text

@@ -178,6 +178,10 @@ def test_a_detector_is_not_fine_tuned_on_clips(
             ["task=videomae_mini", "model=vivit_mini", "variant=rlt", "policy=run_length"],
             "variant is rlt, which is for videomae; for vivit it must be base",
         ),
+        (
+            ["task=videomae_mini", "variant=rlt", "variant.av_dtype=bfloat16"],
+            "variant.av_dtype is not a setting; variant=rlt has none",
+        ),
     ],
 )
 def test_a_task_refuses_what_it_cannot_learn_from(

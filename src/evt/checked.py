@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
@@ -45,13 +45,17 @@ def wrong(where: str, settings: Mapping[str, Any], *takers: Any, chosen: str = "
             if kind == "missing":
                 said.names.append(not_set(name))
             elif kind == "extra_forbidden":
-                said.names.append(
-                    f"{name} is not a setting; those of {chosen or where} are {', '.join(kinds)}"
-                )
+                said.names.append(f"{name} is not a setting; {those_of(chosen or where, kinds)}")
             else:
                 value = settings[key]
                 said.values.append(f"{name} is {value!r}; it must be {described(value, kinds[key])}")
     return said
+
+
+def those_of(where: str, names: Iterable[str]) -> str:
+    """What is said of the settings that there are."""
+    listed = ", ".join(names)
+    return f"those of {where} are {listed}" if listed else f"{where} has none"
 
 
 def not_set(name: str) -> str:

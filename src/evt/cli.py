@@ -317,11 +317,14 @@ def _chosen(config_name: str) -> DictConfig:
 
 def _choices(config_name: str) -> list[str]:
     """What the command line chooses; of several the first is as good as any to say what settings there are."""
-    return [
+    chosen = [
         argument.split(",")[0]
         for argument in sys.argv[1:]
-        if (settings.CONFIG_DIR / argument.split("=")[0]).is_dir() and _known(argument, config_name)
+        if (settings.CONFIG_DIR / argument.split("=")[0]).is_dir()
     ]
+    # A task has groups of its own.
+    names = [config_name, *(argument.replace("=", "/") for argument in chosen)]
+    return [argument for argument in chosen if any(_known(argument, name) for name in names)]
 
 
 def _left_to_points(error: HydraException) -> bool:
@@ -341,7 +344,8 @@ def _left_to_points(error: HydraException) -> bool:
 
 
 def _known(argument: str, config_name: str) -> bool:
-    """Whether a command has the group that an argument chooses from."""
+    """Whether a config has the group that an argument chooses from."""
     group = argument.split("=")[0].split("/")[0]
-    config = OmegaConf.load(settings.CONFIG_DIR / f"{config_name}.yaml")
-    return any(group in str(line) for line in OmegaConf.select(config, "defaults"))
+    file = settings.CONFIG_DIR / f"{config_name}.yaml"
+    defaults = OmegaConf.select(OmegaConf.load(file), "defaults") if file.is_file() else None
+    return any(group in str(line) for line in defaults or [])

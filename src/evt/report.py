@@ -67,7 +67,10 @@ def summary_table(metrics: dict[str, Any]) -> str:
         rows.append(["detections", "", "", str(detection["n_detections"])])
         map50 = detection["map50"]
         rows.append(["mAP50", "", "", f"none: {detection['reason']}" if map50 is None else f"{map50:.2f}"])
-    segmentation = metrics.get("segmentation", {}).get("mean", {})
+    measured = metrics.get("segmentation", {})
+    segmentation = measured.get("mean", {})
+    if measured.get("reason"):
+        rows.append([OF_MASKS["jf"], "", "", f"none: {measured['reason']}"])
     for key, title in OF_MASKS.items():
         if segmentation.get(key) is not None:
             rows.append(

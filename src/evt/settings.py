@@ -13,6 +13,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from evt.checked import those_of
+
 _PACKAGED = Path(__file__).parent / "configs"
 CONFIG_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "configs"
 """The configs: inside the package where a wheel installed it, at the top of the tree in a checkout."""
@@ -205,4 +207,4 @@ def unknown_setting(key: str, chosen: DictConfig) -> str:
     name = key.removeprefix(f"{group}.")
     inside = [str(k) for k, x in settings.items_ex(resolve=False) if isinstance(x, DictConfig) and name in x]
     there = [f"; {key.removesuffix(name)}{part}.{name} is one" for part in inside if not hidden(name)]
-    return f"{key} is not a setting; those of {where} are {', '.join(names)}{''.join(there)}"
+    return f"{key} is not a setting; {those_of(where, names)}{''.join(there)}"

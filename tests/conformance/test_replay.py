@@ -134,7 +134,7 @@ def test_what_is_no_case_is_named(
     kind = copy_case(tmp_path / "kind", kind="segmenter")
     assert run(monkeypatch, tmp_path / "empty", kind, TEMPORAL) == 1
     out = capsys.readouterr().out
-    assert "not a case" in out
+    assert f"not a case: there is no {tmp_path}/empty/case.json" in out
     assert "kind is 'segmenter'" in out
     assert "1 of 3 cases pass" in out
 

@@ -72,6 +72,7 @@ def test_another_size_is_refused_and_a_file_that_was_edited(tmp_path: Path, refu
     path = tmp_path / "where.json"
     Occupancy("a", [4, 4], 9, [[0.5] * 4] * 4).write(path)
     chosen = ["model=vitdet_mini", "variant=frame", "policy=regions", f"policy.map={path}"]
+    assert f"objects tend to be, policy.map={path}, has 4 x 4 tokens, and a frame has 16" in refused(*chosen)
     assert "has 4 x 4 tokens, and a frame has 16 x 16; it must be made for frames of this" in refused(*chosen)
     text = path.read_text()
     for damaged, sentence in (

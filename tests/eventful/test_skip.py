@@ -97,3 +97,5 @@ def test_numbers_that_cannot_be_are_refused(every: int, phase: int) -> None:
 def test_nothing_else_goes_with_it() -> None:
     with pytest.raises(ValueError, match="hold is of the dense model"):
         Variant(hold=True, pool=2)
+    with pytest.raises(ValueError, match="no pool and no av_dtype"):
+        Variant(hold=True, av_dtype="bfloat16")

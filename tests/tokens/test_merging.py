@@ -115,7 +115,10 @@ def test_a_schedule_of_more_than_half_is_refused_by_the_model_itself() -> None:
     model = VideoMAE(16, 5, 1, 4, tubelet=(2, 8, 8), dim=12, depth=2, num_heads=3).eval()
     for merging, said in (
         (Merge([3, 3]), "policy.r is 3, .* block 2 of 2 is given 5; it must be at most 2"),
-        (Merge(4, inflect=0.5), "policy.r is 6, .* block 2 of 2 is given 6; it must be at most 3"),
+        (
+            Merge(4, inflect=0.5),
+            "policy.r is 4 and policy.inflect 0.5, so that block 2 is to merge 6, .* is given 6; r must be smaller",
+        ),
     ):
         with pytest.raises(ValueError, match=said), torch.no_grad():
             model(torch.randn(1, 4, 3, 16, 16), merging)

@@ -215,7 +215,9 @@ def test_what_a_model_cannot_do_is_refused() -> None:
         ValueError, match=r"policy\.r is 17, .* block 2 of 2 is given 32; it must be at most 16"
     ):
         Merge((32, 17)).check(tiny())
-    with pytest.raises(ValueError, match=r"policy\.r is 20, .* a view has 64; it must be at most 32"):
+    with pytest.raises(
+        ValueError, match=r"policy\.r is 20 and policy\.inflect -1, so that block 1 is to merge 40, .* has 64"
+    ):
         Merge(20, inflect=-1).check(tiny())
     with pytest.raises(ValueError, match=r"policy\.r has 3 numbers, but the model has 2 blocks"):
         Merge((1, 1, 1)).check(tiny())

@@ -77,6 +77,8 @@ def _replay(folder: Path, tolerance: float | None, device: str) -> Replay:
     try:
         case = json.loads((folder / "case.json").read_text())
         tensors = load_file(folder / "tensors.safetensors", device)
+    except FileNotFoundError as error:
+        raise CaseError(f"not a case: there is no {Path(error.filename or folder)}") from error
     except (OSError, ValueError, SafetensorError) as error:
         raise CaseError(f"not a case: {error}") from error
     if not isinstance(case, dict):

@@ -95,4 +95,5 @@ class MappedRegions(Regions):
         if map is not None:
             found, self.sha256 = Occupancy.read(Path(map))
             often = torch.tensor(found.share)
+            self.map_from = f"policy.map={map}"
         super().__init__(confidence, margin, every, often, at_least)

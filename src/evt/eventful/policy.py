@@ -202,7 +202,16 @@ class Refresh(TopR):
 
     def __init__(self, r: float, every: int, staggered: bool = False, norm: Norm = "l2") -> None:
         super().__init__(r, norm)
-        self.every, self.staggered = whole("every", every, 1), staggered
+        self.every, self.staggered = every, staggered
+
+    @property
+    def every(self) -> int:
+        """See above; it may change before any frame."""
+        return self._every
+
+    @every.setter
+    def every(self, every: int) -> None:
+        self._every = whole("every", every, 1)
 
     def __repr__(self) -> str:
         return f"Refresh(r={self.r}, every={self.every}{', staggered' * self.staggered}{named(self.norm)})"

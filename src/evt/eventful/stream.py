@@ -102,6 +102,8 @@ class Stream:
     def __init__(
         self, network: Network, variant: Variant, policy: Policy | None = None, grid: Grid | None = None
     ) -> None:
+        if not isinstance(variant, Variant):
+            raise ValueError(f"variant is {variant!r}; it must be a Variant, such as evt.VARIANTS['rows']")
         self.network = network
         self.variant = variant
         self._grid = getattr(network, "grid", None) if grid is None else _checked(grid)
@@ -138,7 +140,8 @@ class Stream:
         if getattr(policy, "needs_grid", False) and self._grid is None:
             raise ValueError(
                 f"{policy} looks at where tokens are, but the tokens of this network form no grid that is known; say "
-                "grid=(rows, columns) of the last of them"
+                "grid=(rows, columns) of the last of them, or take a policy that does not, such as Change with "
+                "neighbours=0"
             )
         if fits := getattr(policy, "fits", None):
             fits(self.network, self.variant)

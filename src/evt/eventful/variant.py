@@ -51,25 +51,28 @@ class Variant:
     av_dtype: Literal["bfloat16", "float16"] | None = None
 
     def __post_init__(self) -> None:
-        if self.hold and (self.gate is not None or self.pool > 1):
-            raise ValueError("hold is of the dense model: it takes no gate and no pool")
+        if self.hold and (self.gate is not None or self.pool > 1 or self.av_dtype is not None):
+            raise ValueError("hold is of the dense model: it takes no gate, no pool and no av_dtype")
         if self.gate is None and (self.sparse_qk or self.sparse_av or self.gate_before_norm):
             raise ValueError(
                 "a variant without a gate knows of no changed tokens: give it one, or no sparse product"
             )
         if self.rows and not (self.fast and self.sparse_qk and self.sparse_av):
-            raise ValueError("rows leaves out what the sparse products update: it needs them, and `fast`")
+            raise ValueError(
+                "rows leaves out what the sparse products update: it needs sparse_qk, sparse_av and fast, as in the "
+                "variant `rows`"
+            )
         if self.gate == "frame" and (self.gate_before_norm or not self.rows):
             raise ValueError(
-                "a gate for the whole network stands before all norms, and only what it selects attends: it needs "
-                "rows, and no gate_before_norm"
+                "the gate `frame`, for the whole network, stands before all norms, and only what it selects attends: "
+                "it needs rows, and no gate_before_norm, as in the variant `frame`"
             )
         if self.move and not (self.hold or self.gate == "frame"):
             raise ValueError("only an output that is kept can be moved: move needs hold, or the gate `frame`")
         if self.av_dtype is not None and self.fast:
             raise ValueError(
-                f"av_dtype is {self.av_dtype}, which is of the reference path alone: the fast path does not compute "
-                "this product by itself; fast must be false"
+                f"av_dtype is {self.av_dtype}, which is of the reference path alone: the fast path, which variants "
+                "with rows are always on, does not compute this product by itself; it must be null, or fast false"
             )
         if self.pool < 1:
             raise ValueError(f"pool is {self.pool}; it must be at least 1")

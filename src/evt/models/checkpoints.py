@@ -82,7 +82,8 @@ def read_checkpoint(path: str | Path, allow_pickle: bool = False) -> dict[str, T
     """
     path = Path(path)
     if path.suffix not in _SUFFIXES:
-        raise CheckpointError(f"{path}: a checkpoint ends in {', '.join(_SUFFIXES)}")
+        folder = ", and this is a folder" if path.is_dir() else ""
+        raise CheckpointError(f"{path}: a checkpoint ends in {', '.join(_SUFFIXES)}{folder}")
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
     if path.stat().st_size == 0:

@@ -67,9 +67,14 @@ class Merge(Reduction):
         for number, r in enumerate(per_block[:1] if constant else per_block):
             if r > n // 2:
                 where = "a view has" if number == 0 else f"block {number + 1} of {depth} is given"
+                half = f"a block merges at most half of its tokens, of which {where} {n}"
+                if self.inflect:
+                    raise ValueError(
+                        f"policy.r is {self.r} and policy.inflect {self.inflect:g}, so that block {number + 1} is to "
+                        f"merge {r}, but {half}; r must be smaller, or inflect nearer to 0"
+                    )
                 raise ValueError(
-                    f"policy.r is {r if number else self.r}, but a block merges at most half of its tokens, of which "
-                    f"{where} {n}; it must be at most {n // 2}"
+                    f"policy.r is {r if number else self.r}, but {half}; it must be at most {n // 2}"
                 )
             n -= r
 

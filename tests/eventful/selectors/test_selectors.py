@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evt.errors import ConfigError
-from evt.eventful import VARIANTS, Batch, Change, Policy, Similarity, TopR
+from evt.eventful import VARIANTS, Batch, Change, Policy, Refresh, Similarity, TopR
 from evt.models.foreign import convert
 from tests.common import small_frames, small_vit
 from tests.eventful.test_batch import same_state
@@ -117,6 +117,19 @@ def test_without_a_grid_neighbours_are_refused() -> None:
 def test_bad_settings_are_named(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("policy", [Change(4), Refresh(4, 2)])
+def test_settings_are_checked_in_mid_stream_too(policy: Change | Refresh) -> None:
+    """Else the next frame would end in a division by zero."""
+    with pytest.raises(ValueError, match=r"policy\.every is 0; it must be a whole number of at least 1"):
+        policy.every = 0
+
+
+def test_a_variant_by_its_name_is_told_apart() -> None:
+    """Converted networks take one, so that it is tried here, too."""
+    with pytest.raises(ValueError, match=r"variant is 'frame'; it must be a Variant, such as evt\.VARIANTS"):
+        small_vit().stream("frame", Change(4))  # type: ignore[arg-type]
 
 
 def test_more_than_there_are_is_refused() -> None:

@@ -222,7 +222,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(refused: Refused, tmp_path: Pat
         *arguments, "model.size=70"
     )
     said = refused(*arguments, "variant=spatial", "policy=none")
-    assert "variant.pool is 2, but a network of timm or transformers knows of no grid" in said
+    assert "variant.pool is 2, but the grid that tokens form is not known" in said
     with pytest.raises(ConversionError, match="ResNet cannot be converted"):
         TimmModel("resnet18")
     save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors")

@@ -38,8 +38,19 @@ class Once:
     looks_at_boxes = False
     looks_at_motion = False
 
+    _every: int | None
+
     def __init__(self, every: int | None) -> None:
-        self.every = None if every is None else whole("every", every, 1)
+        self.every = every
+
+    @property
+    def every(self) -> int | None:
+        """See above; it may change before any frame."""
+        return self._every
+
+    @every.setter
+    def every(self, every: int | None) -> None:
+        self._every = None if every is None else whole("every", every, 1)
 
     def check(self, n_tokens: int) -> None:
         """Frames of any number of tokens will do."""

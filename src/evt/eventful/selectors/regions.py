@@ -32,6 +32,7 @@ class Regions(Once):
 
     needs_grid = True
     looks_at_boxes = True
+    map_from = "`often`"
 
     def __init__(
         self,
@@ -63,8 +64,8 @@ class Regions(Once):
         if self.often is not None and tuple(self.often.shape) != tuple(grid):
             has, needs = ("{} x {}".format(*sides) for sides in (self.often.shape, grid))
             raise ValueError(
-                f"the map of where objects tend to be has {has} tokens, and a frame has {needs}; it must be made for "
-                "frames of this size"
+                f"the map of where objects tend to be, {self.map_from}, has {has} tokens, and a frame has {needs}; "
+                "it must be made for frames of this size, with `python -m evt.occupancy`"
             )
 
     def some(self, error: Tensor, past: Past, inside: Inside) -> Selection:

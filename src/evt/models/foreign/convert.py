@@ -131,8 +131,8 @@ class Converted(nn.Module):
         """
         if variant.pool > 1 and self.slots.family.form == "BNC":
             raise ConfigError(
-                f"variant.pool is {variant.pool}, but a network of timm or transformers knows of no grid of "
-                "tokens here; it must be 1"
+                f"the variant pools keys, variant.pool is {variant.pool}, but the grid that tokens form is not known "
+                "of a network that was converted; it must be 1, as in the variant `temporal`"
             )
 
     def stream(
