@@ -81,7 +81,7 @@ def test_the_fast_path_is_exact_in_what_passed_the_gates(r: int) -> None:
 def test_variants_that_pool_are_refused() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"variant.pool is 2, but the grid that tokens form is not known of a network that was converted",
+        match=r"^the variant pools keys, variant.pool is 2, but the grid that tokens form is not known of a network",
     ):
         small_model().check(VARIANTS["spatial"])
 
