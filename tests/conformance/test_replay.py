@@ -139,6 +139,16 @@ def test_what_is_no_case_is_named(
     assert "1 of 3 cases pass" in out
 
 
+@pytest.mark.parametrize("name", ["case.json", "tensors.safetensors"])
+def test_the_file_that_a_case_lacks_is_named(tmp_path: Path, name: str) -> None:
+    """Not its folder, which is there; safetensors itself does not say which file it did not find."""
+    case = copy_case(tmp_path / "case")
+    (case / name).unlink()
+    with pytest.raises(CaseError) as told:
+        replay(case)
+    assert str(told.value) == f"not a case: there is no {case / name}"
+
+
 @pytest.mark.parametrize("content", [[1], "kind", None, 7])
 def test_a_case_that_holds_no_settings_is_named(tmp_path: Path, content: Any) -> None:
     case = copy_case(tmp_path / "case")

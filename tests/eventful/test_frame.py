@@ -85,6 +85,7 @@ def test_a_refresh_is_a_flush() -> None:
     assert same == [True, False, False, True, False, False, True]
 
 
+@settings(deadline=None)  # a machine may be busy
 @given(every=st.integers(1, 7), r=st.integers(0, 10), n=st.integers(10, 20))
 def test_staggered_every_token_passes_once_in_k_frames(every: int, r: int, n: int) -> None:
     """Else a token whose change stays small would be old for ever."""
@@ -98,6 +99,7 @@ def test_staggered_every_token_passes_once_in_k_frames(every: int, r: int, n: in
     assert all(len(x.index) <= 2 * (r + -(-n // every)) for x in chosen)
 
 
+@settings(deadline=None)  # a machine may be busy
 @given(every=st.integers(1, 7), r=st.integers(0, 10), n=st.integers(10, 20), always=st.integers(1, 2))
 def test_a_class_token_takes_no_place_of_one_that_is_due(every: int, r: int, n: int, always: int) -> None:
     """Tokens that pass in every frame, as a class token does, must not keep others out of their turn."""

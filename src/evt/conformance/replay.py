@@ -74,11 +74,12 @@ def replay(folder: Path, tolerance: float | None = None, device: str = "cpu") ->
 
 
 def _replay(folder: Path, tolerance: float | None, device: str) -> Replay:
+    files = case_file, tensor_file = folder / "case.json", folder / "tensors.safetensors"
+    if missing := [str(file) for file in files if not file.exists()]:
+        raise CaseError(f"not a case: there is no {' and no '.join(missing)}")
     try:
-        case = json.loads((folder / "case.json").read_text())
-        tensors = load_file(folder / "tensors.safetensors", device)
-    except FileNotFoundError as error:
-        raise CaseError(f"not a case: there is no {Path(error.filename or folder)}") from error
+        case = json.loads(case_file.read_text())
+        tensors = load_file(tensor_file, device)
     except (OSError, ValueError, SafetensorError) as error:
         raise CaseError(f"not a case: {error}") from error
     if not isinstance(case, dict):

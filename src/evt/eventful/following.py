@@ -11,17 +11,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from evt.eventful.policy import (
-    Norm,
-    Past,
-    Selection,
-    TopR,
-    check_room,
-    named,
-    number,
-    number_or_share,
-    tokens_of,
-)
+from evt.eventful.policy import Norm, Past, Selection, TopR, check_room, checked_norm, named, tokens_of
+from evt.eventful.setting import Checked, number, number_or_share
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +64,7 @@ class Scheduled(TopR):
                 "policy.schedule has numbers and shares of tokens; with a ramp they must be all of one kind"
             )
         self.ramp = ramp
-        super().__init__(self.at(1), norm)
+        self._r, self.norm = self.at(1), checked_norm(norm)  # r cannot be set here
 
     @property
     def r(self) -> float:
@@ -139,9 +130,11 @@ class Following(TopR):
     counts_ops = False
     unit: str
     setting: str
+    low = Checked(number_or_share)
+    high = Checked(number_or_share)
 
     def __init__(self, target: float, low: float = 0, high: float = 1.0, norm: Norm = "l2") -> None:
-        super().__init__(1.0, norm)
+        self.norm = checked_norm(norm)
         self.target, self.low, self.high = target, low, high
         self.clock: Callable[[], float] = time.perf_counter
         self.log: deque[Decision] = deque(maxlen=KEPT)
@@ -157,30 +150,12 @@ class Following(TopR):
 
     @property
     def target(self) -> float:
-        """What a frame may cost; it may change before any frame, as may `low` and `high`."""
+        """What a frame may cost; it may change before any frame, as may `low` and `high`, the limits of r."""
         return self._target
 
     @target.setter
     def target(self, target: float) -> None:
         self._target = number(self.setting, target, above=0)
-
-    @property
-    def low(self) -> float:
-        """The least that r may be, a number of tokens or a share of them."""
-        return self._low
-
-    @low.setter
-    def low(self, low: float) -> None:
-        self._low = number_or_share("low", low)
-
-    @property
-    def high(self) -> float:
-        """The most that r may be, a number of tokens or a share of them."""
-        return self._high
-
-    @high.setter
-    def high(self, high: float) -> None:
-        self._high = number_or_share("high", high)
 
     @property
     def r(self) -> float:

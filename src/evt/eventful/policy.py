@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from numbers import Integral, Real
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from evt.eventful.inside import Inside
+from evt.eventful.setting import Checked, at_least_1, number, number_or_share, whole
 
 
 @dataclass(frozen=True)
@@ -150,21 +150,13 @@ class TopR:
 
     counts_tokens = True
     selects: Selects = "tokens"
+    r = Checked(number_or_share)
 
     def __init__(self, r: float, norm: Norm = "l2") -> None:
-        self._r, self.norm = number_or_share("r", r), checked_norm(norm)
+        self.r, self.norm = r, checked_norm(norm)
 
     def __repr__(self) -> str:
         return f"TopR(r={self.r}{named(self.norm)})"
-
-    @property
-    def r(self) -> float:
-        """The budget: tokens of each stream that pass a gate, from 0 to the token count, or their share of it."""
-        return self._r
-
-    @r.setter
-    def r(self, r: float) -> None:
-        self._r = number_or_share("r", r)
 
     def tokens(self, n_tokens: int) -> int:
         """How many tokens of so many pass."""
@@ -199,19 +191,11 @@ class Refresh(TopR):
     """
 
     counts_tokens = False
+    every = Checked(at_least_1)
 
     def __init__(self, r: float, every: int, staggered: bool = False, norm: Norm = "l2") -> None:
         super().__init__(r, norm)
         self.every, self.staggered = every, staggered
-
-    @property
-    def every(self) -> int:
-        """See above; it may change before any frame."""
-        return self._every
-
-    @every.setter
-    def every(self, every: int) -> None:
-        self._every = whole("every", every, 1)
 
     def __repr__(self) -> str:
         return f"Refresh(r={self.r}, every={self.every}{', staggered' * self.staggered}{named(self.norm)})"
@@ -246,21 +230,13 @@ class Threshold:
 
     counts_tokens = False
     selects: Selects = "tokens"
+    h = Checked(number)
 
     def __init__(self, h: float, norm: Norm = "l2") -> None:
         self.h, self.norm = h, checked_norm(norm)
 
     def __repr__(self) -> str:
         return f"Threshold(h={self.h}{named(self.norm)})"
-
-    @property
-    def h(self) -> float:
-        """The error norm that a token must exceed to be selected."""
-        return self._h
-
-    @h.setter
-    def h(self, h: float) -> None:
-        self._h = number("h", h)
 
     def check(self, n_tokens: int) -> None:
         """Frames of any number of tokens will do."""
@@ -369,7 +345,7 @@ class Every:
 
     counts_tokens = True
     selects: Selects = "frames"
-    _every: int
+    every = Checked(at_least_1)
 
     def __init__(self, every: int, phase: int = 0) -> None:
         self.every = every
@@ -377,15 +353,6 @@ class Every:
 
     def __repr__(self) -> str:
         return f"Every({self.every}, phase={self.phase})"
-
-    @property
-    def every(self) -> int:
-        """One of so many frames is run."""
-        return self._every
-
-    @every.setter
-    def every(self, every: int) -> None:
-        self._every = whole("every", every, 1)
 
     def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
         """Select all tokens, (B, N, D): those of a frame that is run."""
@@ -459,50 +426,3 @@ def check_room(name: str, r: float, n_tokens: int) -> None:
         raise ValueError(
             f"policy.{name} is {r}, but a frame has {n_tokens} tokens; it must be at most {n_tokens}"
         )
-
-
-def number_or_share(name: str, value: Any) -> float:
-    """A setting that is a whole number of tokens, an int, or a share of them, a float.
-
-    Raises:
-        ValueError: it is neither, or not in its range.
-    """
-    if not isinstance(value, bool):
-        if isinstance(value, Integral) and int(value) >= 0:
-            return int(value)
-        if isinstance(value, Real) and not isinstance(value, Integral) and 0 < float(value) <= 1:
-            return float(value)
-    raise ValueError(
-        f"policy.{name} is {value!r}; it must be a whole number of at least 0, or a share of the tokens above 0 and "
-        "at most 1, as 0.125"
-    )
-
-
-def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """A setting that is a whole number.
-
-    Raises:
-        ValueError: it is none, or not in its range.
-    """
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, Integral)
-        or int(value) < least
-        or (most is not None and int(value) > most)
-    ):
-        allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"policy.{name} is {value!r}; it must be a whole number {allowed}")
-    return int(value)
-
-
-def number(name: str, value: Any, above: float | None = None, most: float = math.inf) -> float:
-    """A setting that is a number of at least 0; see `whole`.
-
-    above: it must be more than this.
-    """
-    real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not real or value > most or (value < 0 if above is None else value <= above):
-        allowed = "0 or more" if above is None else f"above {above}"
-        allowed += f" and at most {most}" if math.isfinite(most) else ""
-        raise ValueError(f"policy.{name} is {value!r}; it must be a finite number, {allowed}")
-    return float(value)

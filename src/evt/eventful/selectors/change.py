@@ -6,8 +6,9 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from evt.eventful.inside import Inside
-from evt.eventful.policy import Past, whole
+from evt.eventful.policy import Past
 from evt.eventful.selectors.once import Keep, on_grid
+from evt.eventful.setting import whole
 
 
 class Change(Keep):

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from evt.eventful.inside import Inside, Note
-from evt.eventful.policy import Past, Selection, number, tokens_of, where
+from evt.eventful.policy import Past, Selection, tokens_of, where
 from evt.eventful.selectors.once import Keep, on_grid
+from evt.eventful.setting import number
 
 
 class Codec(Keep):

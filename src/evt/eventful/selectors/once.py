@@ -7,17 +7,8 @@ from torch import Tensor
 
 from evt.eventful.inside import Inside
 from evt.eventful.layout import Grid
-from evt.eventful.policy import (
-    Past,
-    Selection,
-    Selects,
-    check_room,
-    number_or_share,
-    taken,
-    tokens_of,
-    top,
-    whole,
-)
+from evt.eventful.policy import Past, Selection, Selects, check_room, taken, tokens_of, top
+from evt.eventful.setting import Checked, at_least_1, number_or_share
 
 
 class Once:
@@ -38,19 +29,10 @@ class Once:
     looks_at_boxes = False
     looks_at_motion = False
 
-    _every: int | None
+    every = Checked(lambda name, every: None if every is None else at_least_1(name, every))
 
     def __init__(self, every: int | None) -> None:
         self.every = every
-
-    @property
-    def every(self) -> int | None:
-        """See above; it may change before any frame."""
-        return self._every
-
-    @every.setter
-    def every(self, every: int | None) -> None:
-        self._every = None if every is None else whole("every", every, 1)
 
     def check(self, n_tokens: int) -> None:
         """Frames of any number of tokens will do."""
@@ -76,20 +58,11 @@ class Keep(Once):
         ValueError: keep is neither or, at selection, larger than the token count.
     """
 
-    _keep: float
+    keep = Checked(number_or_share)
 
     def __init__(self, keep: float, every: int | None) -> None:
         super().__init__(every)
         self.keep = keep
-
-    @property
-    def keep(self) -> float:
-        """The budget of a frame that is not run whole."""
-        return self._keep
-
-    @keep.setter
-    def keep(self, keep: float) -> None:
-        self._keep = number_or_share("keep", keep)
 
     def check(self, n_tokens: int) -> None:
         """Refuse frames of this many tokens where they are fewer than keep.

@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from evt.eventful.inside import Inside, Note
-from evt.eventful.policy import Past, Selection, number, where
+from evt.eventful.policy import Past, Selection, where
 from evt.eventful.selectors.once import Once, inside_boxes, on_grid
+from evt.eventful.setting import number
 
 
 class Regions(Once):

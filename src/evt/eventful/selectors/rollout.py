@@ -9,9 +9,10 @@ from torch import Tensor
 
 from evt.eventful.counting import matmul
 from evt.eventful.inside import Inside, Note
-from evt.eventful.policy import Past, number
+from evt.eventful.policy import Past
 from evt.eventful.selectors.once import Keep, inside_boxes, on_grid
 from evt.eventful.selectors.regions import boxes_in
+from evt.eventful.setting import number
 
 From = Literal["boxes", "class"]
 
