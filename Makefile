@@ -151,7 +151,7 @@ reproduce-real: real  ## Real weights on real video, beside frame skipping
 	done
 
 # What the extra `report` brings, `dev` has, too: the tests need it. RUNS: folders of runs with trace=true, to be looked
-# at frame by frame.
+# at frame by frame, without spaces in their names; others `python -m evt.page --run FOLDER` takes.
 RUNS ?=
 .PHONY: report
 report: $(READY)  ## All results in one HTML file, results/report.html, that opens without a network

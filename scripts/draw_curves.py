@@ -27,6 +27,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import StrMethodFormatter  # noqa: E402
 
 from evt.files import check_writable, replacing, sentence  # noqa: E402
+from evt.tables.drawn import read_csv, require  # noqa: E402
 
 MEASURES = {"map50": ("GFlops a frame (Transformer)", "mAP50"), "top1": ("GFlops a clip", "top-1, %")}
 """Columns of accuracy, and what the axes are called."""
@@ -46,26 +47,13 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         ValueError: the file cannot be read, is no csv, or lacks a column or rows; the message says which.
     """
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"{path}: cannot be read as a csv ({reason})") from error
+    table = read_csv(path)
     over_time = _errors(table)
-    needed = ("variant", "r", "every") if over_time else ("variant", "gflops", "interval")
-    lacking = [name for name in needed if name not in table]
-    if not over_time and not any(name in table for name in MEASURES):
-        lacking.append(" or ".join(MEASURES))
-    if lacking:
-        raise ValueError(
-            f"{path}: has no column {', '.join(lacking)}; its columns are {', '.join(map(str, table.columns))}"
-        )
-    measures = [] if over_time else ["gflops", "interval", next(name for name in MEASURES if name in table)]
-    for name in over_time or measures:
-        if not pd.api.types.is_numeric_dtype(table[name]):
-            raise ValueError(f"{path}: column {name} has values that are no numbers")
-    if table.empty:
-        raise ValueError(f"{path}: has no rows; at least 1 is needed")
+    if over_time:
+        require(table, path, ("variant",), ("r", "every", *over_time))
+        return table
+    measure = next((name for name in MEASURES if name in table), " or ".join(MEASURES))
+    require(table, path, ("variant",), ("gflops", "interval", measure))
     return table
 
 

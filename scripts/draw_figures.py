@@ -30,6 +30,7 @@ from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
 from evt.files import check_writable, replacing, sentence  # noqa: E402
+from evt.tables.drawn import read_csv, require, require_rows  # noqa: E402
 
 # Colours of Okabe and Ito (2008), which the colour-blind tell apart; markers and lines tell the rest.
 STYLES: dict[str, dict[str, Any]] = {
@@ -52,42 +53,37 @@ TUNED = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 """Of the r for which a model was tuned, from the largest down."""
 
 
-def read(folder: Path, name: str, needed: Sequence[str]) -> pd.DataFrame:
-    """A table of a folder, with some columns.
+def read(
+    folder: Path, name: str, variants: Sequence[str], numbers: Sequence[str], texts: Sequence[str] = ()
+) -> pd.DataFrame:
+    """A table of a folder, with rows of some variants, and columns of numbers and of text.
 
     Raises:
-        ValueError: there is none that can be read, or it lacks a column or rows; the message says which.
+        ValueError: there is none that can be read, or it lacks one of these; the message says which.
     """
     path = folder / f"{name}.csv"
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(
-            f"{path}: cannot be read as a csv ({reason}); `python -m evt.reproduce` makes it"
-        ) from error
-    if lacking := [column for column in needed if column not in table]:
-        raise ValueError(f"{path}: has no column {', '.join(lacking)}")
-    if table.empty:
-        raise ValueError(f"{path}: has no rows; at least 1 is needed")
+    table = read_csv(path)
+    require(table, path, ("variant", *texts), numbers)
+    require_rows(table, path, variants)
     return table
 
 
 def figure_7(folder: Path) -> Figure:
     """By how much operations and accuracy fall, by r: the paper's at two sizes, and the small benchmark's."""
-    large = read(folder, "table_c", ("size", "variant", "r", "gflops", "map50_paper"))
-    small = read(folder, "table_c_mini", ("variant", "policy", "r", "gflops", "map50", "minus_base_interval"))
+    rows = ("base", "temporal")
+    large = read(folder, "table_c", rows, ("size", "r", "gflops", "map50_paper"))
+    small = read(folder, "table_c_mini", rows, ("r", "gflops", "map50", "minus_base_interval"), ["policy"])
     panels = [
         (f"ViTDet-B, {size} pixels, the paper's mAP50", large[large["size"] == size], "map50_paper")
         for size in large["size"].unique()
     ]
     panels.append(("small ViTDet, generated video", small[small.policy.isna()], "map50"))
-    figure, rows = plt.subplots(2, len(panels), figsize=(10, 4.6), sharex="col", layout="constrained")
+    figure, both = plt.subplots(2, len(panels), figsize=(10, 4.6), sharex="col", layout="constrained")
     for column, (title, table, accuracy) in enumerate(panels):
         base = table[table.variant == "base"].iloc[0]
         ours = table[table.variant == "temporal"].sort_values("r", ascending=False)
         names = [f"{r:.0f}" for r in ours.r]
-        above, below = rows[0][column], rows[1][column]
+        above, below = both[0][column], both[1][column]
         saved = above.bar(names, base.gflops / ours.gflops, color="#0072b2", edgecolor="black", linewidth=0.6)
         above.bar_label(saved, fmt="%.1f", fontsize=7)
         above.margins(y=0.12)  # for the number above the tallest bar
@@ -105,15 +101,17 @@ def figure_7(folder: Path) -> Figure:
         for axes in (above, below):
             axes.grid(axis="y", alpha=0.3)
             axes.tick_params(labelsize=8)
-    rows[0][0].set_ylabel("operations saved,\ntimes fewer")
-    rows[1][0].set_ylabel("mAP50 lost, %")
+    both[0][0].set_ylabel("operations saved,\ntimes fewer")
+    both[1][0].set_ylabel("mAP50 against\ndense, %")
     return figure
 
 
 def figure_8(folder: Path) -> Figure:
     """Accuracy over operations: the paper's at two sizes, and the small benchmark's with frame skipping."""
-    large = read(folder, "table_c", ("size", "variant", "r", "gflops", "map50_paper"))
-    small = read(folder, "table_c_mini", ("variant", "policy", "gflops", "map50", "interval"))
+    large = read(
+        folder, "table_c", ("base", "temporal", "tokenwise", "stgt"), ("size", "gflops", "map50_paper")
+    )
+    small = read(folder, "table_c_mini", list(STYLES), ("gflops", "map50", "interval"), ["policy"])
     sizes = list(large["size"].unique())
     figure, panels = plt.subplots(1, len(sizes) + 1, figsize=(10, 3.8), layout="constrained")
     for axes, size in zip(panels, sizes, strict=False):
@@ -157,8 +155,9 @@ def _curves(axes: Axes, table: pd.DataFrame, accuracy: str) -> None:
 
 def figure_9(folder: Path) -> Figure:
     """Top-1 over operations of ViViT, by the r that it was tuned for: the paper's, and the small benchmark's."""
-    large = read(folder, "table_d", ("size", "variant", "tuned_r", "tflops", "top1_paper"))
-    small = read(folder, "table_d_mini", ("variant", "tuned_r", "r", "gflops", "top1", "interval"))
+    rows = ("base", "temporal")
+    large = read(folder, "table_d", rows, ("size", "tuned_r", "tflops", "top1_paper"))
+    small = read(folder, "table_d_mini", rows, ("tuned_r", "gflops", "top1", "interval"))
     sizes = list(large["size"].unique())
     figure, panels = plt.subplots(1, len(sizes) + 1, figsize=(10, 3.8), layout="constrained")
     for axes, size in zip(panels, sizes, strict=False):

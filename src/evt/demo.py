@@ -15,13 +15,14 @@ from typing import Annotated, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from PIL import Image
 from pydantic import Field, NonNegativeInt
 from tqdm import tqdm
 
 from evt.checked import wrong
 from evt.cli import run_command
 from evt.device import build_device
-from evt.errors import ConfigError
+from evt.errors import ConfigError, DataError
 from evt.evaluate.trace import Subject, observe
 from evt.evaluate.variants import build_policy, build_variant, check_told
 from evt.evaluate.watched import Watched
@@ -69,52 +70,71 @@ def demo(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError(
             f"policy is {cfg.policy.name} and source is {cfg.source}; it must be a video file for this"
         )
+    out, sheet_out = _outputs(cfg)
     source = open_source(cfg.source, cfg.n_frames, motion)
     dense = model.stream(variant.dense) if cfg.compare else None
     subject = Subject(model, model.stream(variant, watched or policy), dense, decode=weights.trained)
     label = f"{cfg.variant.name} {policy or ''}".strip()
     annotate = Annotator(model, weights.classes or (), label, watched, cfg.gate, cfg.confidence, cfg.width)
-    if cfg.sheet.out is not None:
-        if Path(cfg.sheet.out).suffix.lower() != ".png":
-            raise ConfigError(f"sheet.out is {cfg.sheet.out}; it must end in .png")
-        check_writable(Path(cfg.sheet.out))
-    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    out = folder / "demo.mp4" if cfg.out is None else Path(str(cfg.out))
-    window = cfg.out == "window"
-    if not window and out.exists() and Path(cfg.source).exists() and out.samefile(cfg.source):
-        raise ConfigError(f"out is {out}, which is source as well; it must be another file")
-    target = Window(source.name) if window else VideoWriter(out, source.fps)
-    columns, heads = [], []
-    with target:
-        try:
-            for frame in tqdm(source.frames, source.name, source.length, unit="frame"):
+    target = Window(source.name) if out is None else VideoWriter(out, source.fps)
+    columns: dict[int, list[Image.Image]] = {}
+    shown = "shown" if out is None else f"in {out}"
+    try:
+        with target:
+            for i, frame in enumerate(tqdm(source.frames, source.name, source.length, unit="frame")):
                 if watched is not None:
                     watched.begin()
                 seen = observe(subject, frame)
                 target.add(annotate(seen))
-                if target.n_frames - 1 in cfg.sheet.frames and cfg.sheet.out is not None:
-                    columns.append(annotate.column(seen, cfg.sheet.gate))
-                    heads.append(f"frame {target.n_frames - 1}")
+                if sheet_out is not None and i in cfg.sheet.frames:
+                    columns[i] = annotate.column(seen, cfg.sheet.gate)
                 if target.closed:
                     break
-        except KeyboardInterrupt:
-            print(f"{target.n_frames} frames are {'shown' if window else f'in {out}'}", file=sys.stderr)
-            raise
-    if columns:
-        names = ("found", f"error at gate {cfg.sheet.gate}", "tokens that pass")
-        with replacing(Path(cfg.sheet.out)) as part:
-            sheet(columns, heads, names).save(part, "PNG")
-        print(f"written to {cfg.sheet.out}")
-    elif cfg.sheet.out is not None:
-        print(
-            f"sheet.frames are {list(cfg.sheet.frames)}, and there were {target.n_frames}: no {cfg.sheet.out}"
-        )
+    except (KeyboardInterrupt, DataError):
+        if target.n_frames:
+            frames = "1 frame is" if target.n_frames == 1 else f"{target.n_frames} frames are"
+            print(f"{frames} {shown}", file=sys.stderr)
+        raise
     if not weights.trained:
         print(f"weights: {weights}, so nothing that they find is drawn")
     print(f"{target.n_frames} frame{'s' * (target.n_frames != 1)}, {label}: {annotate.summary()}")
-    if not window:
+    if out is not None:
         print(f"written to {out}")
+    if sheet_out is not None:
+        if not columns:
+            raise ConfigError(
+                f"sheet.frames are {list(cfg.sheet.frames)}, and there were {target.n_frames}: no {sheet_out} is made"
+            )
+        names = ("found", f"error at gate {cfg.sheet.gate}", "tokens that pass")
+        with replacing(sheet_out) as part:
+            sheet(list(columns.values()), [f"frame {i}" for i in columns], names).save(part, "PNG")
+        print(f"written to {sheet_out}")
     return {"frames": target.n_frames}
+
+
+def _outputs(cfg: DictConfig) -> tuple[Path | None, Path | None]:
+    """The file of the video, None for a window; and that of the sheet, None for none.
+
+    Raises:
+        ConfigError: one would take the place of what is to be shown, or the sheet is no PNG.
+        OSError: the sheet cannot be written.
+    """
+    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    out = None if cfg.out == "window" else folder / "demo.mp4" if cfg.out is None else Path(str(cfg.out))
+    sheet_out = None if cfg.sheet.out is None else Path(cfg.sheet.out)
+    source = Path(cfg.source)
+    for name, path in (("out", out), ("sheet.out", sheet_out)):
+        if path is not None and path.exists() and source.exists() and path.samefile(source):
+            raise ConfigError(f"{name} is {path}, which is source as well; it must be another file")
+    if sheet_out is not None:
+        if sheet_out.suffix.lower() != ".png":
+            raise ConfigError(f"sheet.out is {sheet_out}; it must end in .png")
+        if source.is_dir() and sheet_out.resolve().parent == source.resolve():
+            raise ConfigError(
+                f"sheet.out is {sheet_out}, among the pictures of source; it must lie elsewhere"
+            )
+        check_writable(sheet_out)
+    return out, sheet_out
 
 
 def _check_gates(cfg: DictConfig, n_gates: int) -> None:

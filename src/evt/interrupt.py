@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 
@@ -31,6 +34,19 @@ def imports_are_done() -> None:
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.excepthook = _tell
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within this, Ctrl-C is not heard: for what ends in a moment, and would leave something broken."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # which never hears it
+        return
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, heard)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -67,12 +67,12 @@ def test_one_selection_a_frame_has_one_gate_to_choose(tmp_path: Path) -> None:
     passed, norms = trace.passed[:, :1], trace.norms[:, :1].contiguous()
     replace(trace, passed=passed, norms=norms, error=nothing).write(path)
     clip = clip_of(path, 4)
-    assert (clip.blocks, clip.parts) == (["all blocks at once"], ["before the first block"])
+    assert (clip.blocks, clip.parts) == (["all blocks"], ["before the first block"])
     assert json.loads(clip.json)["error"] == [None] * 4
     assert "relative L2 error" not in clip.chart
 
 
-@pytest.mark.parametrize("wrong", ["nothing", "no trace", "another", "shorter"])
+@pytest.mark.parametrize("wrong", ["nothing", "no trace", "another", "shorter", "damaged"])
 def test_runs_that_cannot_be_shown_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str
 ) -> None:
@@ -85,6 +85,11 @@ def test_runs_that_cannot_be_shown_are_named(
         said = "has no trace of its data; `python -m evt.run trace=true"
     elif wrong == "another":
         path, said = trace.with_name("b.safetensors"), "has no trace b.safetensors"
+    elif wrong == "damaged":
+        content = bytearray(trace.read_bytes())
+        content[-1] ^= 1
+        trace.write_bytes(content)
+        said = "is damaged: its numbers are not those that were written"
     else:
         whole = Trace.read(trace)
         names = ("passed", "norms", "first", "ops", "error", "place")

@@ -192,6 +192,11 @@ def test_text_of_tables_cannot_become_markup() -> None:
         ),
         ("table_b.csv", "variant\n", "table_b.csv: has no rows; at least 1 is needed"),
         ("table_b.csv", "", "table_b.csv: cannot be read as a csv"),
+        (
+            "table_b.csv",
+            "variant,r\na,1\nb\n",
+            "table_b.csv: cannot be read as a csv (row 2 has 1 cells, and there are 2 columns)",
+        ),
     ],
 )
 def test_tables_that_cannot_be_used_are_named(

@@ -93,6 +93,11 @@ def test_figures_follow_from_the_tables(figure: str, tmp_path: Path) -> None:
     assert (tmp_path / "c.svg").read_text() != first
     table.drop(columns=accuracy).to_csv(small, index=False)
     assert f"has no column {accuracy}" in drawn("d").stderr
+    table[accuracy] = table[accuracy].astype(str).replace(str(table[accuracy][0]), "abc")
+    table.to_csv(small, index=False)
+    assert f"column {accuracy} has values that are no numbers" in drawn("d").stderr
+    table.replace({"variant": {"temporal": "tmporal"}}).assign(**{accuracy: 1}).to_csv(small, index=False)
+    assert "has no row of variant temporal; there are" in drawn("d").stderr
 
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))

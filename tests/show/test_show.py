@@ -28,6 +28,7 @@ from evt.show.window import Window
 from evt.show.writer import VideoWriter
 from tests.commands import command
 from tests.common import small_frames, small_vit
+from tests.data.test_frames import write_frames
 from tests.videos import write_video
 
 SMALL = ["model=vitdet_mini", "n_frames=4", "policy.r=64"]
@@ -148,8 +149,9 @@ def test_a_white_token_has_a_border_on_the_white_sheet() -> None:
     assert columns[2] - columns[0] > 50  # so that heads do not run into one another
 
 
-def test_after_ctrl_c_what_there_is_can_be_played(tmp_path: Path) -> None:
-    """A user who has seen enough keeps what she has seen."""
+@pytest.mark.parametrize("times", [1, 3])
+def test_after_ctrl_c_what_there_is_can_be_played(tmp_path: Path, times: int) -> None:
+    """A user who has seen enough keeps what she has seen, however impatient she is."""
     out = tmp_path / "a.mp4"
     arguments = [
         "-m",
@@ -170,7 +172,9 @@ def test_after_ctrl_c_what_there_is_can_be_played(tmp_path: Path) -> None:
             if out.exists() and out.stat().st_size > 2000:
                 break
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        for _ in range(times):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.03)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"frames are in {out}" in said
@@ -223,6 +227,8 @@ def test_settings_that_cannot_be_are_told_before_a_frame(
     clip, sheet = tmp_path / "clip.mp4", f"sheet.out={tmp_path / 's.png'}"
     write_video(clip, 3, 25)
     before = clip.read_bytes()
+    picture = write_frames(tmp_path / "pictures", ["1.png", "2.png"]) / "2.png"
+    pictures, of_picture = picture.parent, picture.read_bytes()
     for more, sentence in (
         (["gate=99"], "gate is 99, and variant temporal has 36 gates; it must be from 0 to 35"),
         (["gate=x"], "gate is 'x'; it must be a whole number of at least 0, or null"),
@@ -238,8 +244,36 @@ def test_settings_that_cannot_be_are_told_before_a_frame(
             "policy is codec and source is generated; it must be a video file",
         ),
         ([f"source={clip}", f"out={clip}"], "which is source as well; it must be another file"),
+        (
+            [f"source={pictures}", f"sheet.out={picture}"],
+            "among the pictures of source; it must lie elsewhere",
+        ),
     ):
         with pytest.raises(SystemExit):
             command(monkeypatch, demo, "n_frames=2", f"hydra.run.dir={tmp_path}/r", *more)
         assert sentence in capsys.readouterr().err
     assert clip.read_bytes() == before
+    assert picture.read_bytes() == of_picture
+
+
+def test_a_sheet_of_frames_that_did_not_come_is_told_after_the_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = [f"out={tmp_path}/a.mp4", f"sheet.out={tmp_path}/s.png", "sheet.frames=[50]"]
+    with pytest.raises(SystemExit) as ended:
+        command(monkeypatch, demo, "n_frames=2", f"hydra.run.dir={tmp_path}/r", *out)
+    assert ended.value.code == 2
+    assert "sheet.frames are [50], and there were 2: no" in capsys.readouterr().err
+    assert len(open_video(tmp_path / "a.mp4")) == 2
+
+
+def test_what_was_written_before_a_picture_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = write_frames(tmp_path / "pictures", ["1.png", "2.png", "3.png"])
+    (pictures / "3.png").write_bytes((pictures / "3.png").read_bytes()[:60])
+    source = [f"source={pictures}", f"out={tmp_path}/a.mp4", f"hydra.run.dir={tmp_path}/r"]
+    with pytest.raises(SystemExit):
+        command(monkeypatch, demo, *source)
+    assert f"2 frames are in {tmp_path}/a.mp4" in capsys.readouterr().err
+    assert len(open_video(tmp_path / "a.mp4")) == 2

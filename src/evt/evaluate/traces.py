@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from evt.evaluate.watched import Watched
 from evt.files import replacing
 from evt.metrics.agreement import relative_l2
 
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,12 @@ class Trace:
             "error": self.error,
             "place": self.place,
         }
-        about = {"format": FORMAT, "n_tokens": self.passed.shape[-1], "grid": self.grid}
+        about = {
+            "format": FORMAT,
+            "n_tokens": self.passed.shape[-1],
+            "grid": self.grid,
+            "sha256": _hash(tensors),
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
             # One entry, since safetensors writes several in any order, and files of equal traces are to be equal.
@@ -81,6 +87,8 @@ class Trace:
                 raise DataError(
                     f"{path} is no trace of this version of evt; `python -m evt.run trace=true` writes one"
                 )
+            if about["sha256"] != _hash(tensors):
+                raise DataError(f"{path} is damaged: its numbers are not those that were written")
             bits = np.unpackbits(tensors.pop("passed").numpy(), axis=-1, count=about["n_tokens"])
             grid = about["grid"] and tuple(about["grid"])
             return cls(passed=torch.from_numpy(bits).bool(), grid=grid, **tensors)
@@ -88,6 +96,12 @@ class Trace:
             raise
         except Exception as error:  # whatever safetensors raises
             raise DataError(f"{path} cannot be read as a trace: {error}") from error
+
+
+def _hash(tensors: dict[str, Tensor]) -> str:
+    """Of all numbers, in the order of their names."""
+    content = b"".join(tensors[name].contiguous().numpy().tobytes() for name in sorted(tensors))
+    return hashlib.sha256(content).hexdigest()
 
 
 @dataclass
@@ -154,4 +168,4 @@ class Traces:
 
 def file_name(frame: str) -> str:
     """A name for the file of a video, from that of its first frame."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", frame.rpartition(":")[0] or frame).strip("_")
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", frame.rpartition(":")[0] or frame).strip("_.")

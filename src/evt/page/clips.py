@@ -94,7 +94,7 @@ def clip_of(path: Path, n_frames: int) -> Clip:
     pictures = [_picture(frame.image) for frame in itertools.islice(video, shown)]
     n_gates = trace.passed.shape[1]
     each = n_gates % len(PARTS) == 0
-    blocks = [f"block {i + 1}" for i in range(n_gates // len(PARTS))] if each else ["all blocks at once"]
+    blocks = [f"block {i + 1}" for i in range(n_gates // len(PARTS))] if each else ["all blocks"]
     parts = [f"before {part}" for part in PARTS] if each else ["before the first block"] * n_gates
     rows, columns = trace.grid
     tokens = trace.passed[:shown, :, -rows * columns :]

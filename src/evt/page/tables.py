@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from evt.errors import DataError
+from evt.tables.drawn import read_csv
 
 LESS_IS_BETTER = ("gflops", "tflops", "error", "falls")
 """What names of columns begin with of which less is better."""
@@ -120,15 +121,16 @@ def read_table(path: Path) -> Table:
     Raises:
         DataError: it cannot be read, or has no rows.
     """
+    beside = path.with_suffix(".md")
     try:
-        cells = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-        beside = path.with_suffix(".md")
+        cells = read_csv(path, as_text=True)
         lines = beside.read_text(encoding="utf-8").splitlines() if beside.exists() else []
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read as a csv with its Markdown beside it ({reason})") from error
-    if cells.empty:
-        raise DataError(f"{path}: has no rows; at least 1 is needed")
+    except OSError as error:
+        raise DataError(f"{beside}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{beside}: cannot be read ({error})") from error
+    except ValueError as error:
+        raise DataError(str(error)) from error
     title = next((line[2:] for line in lines if line.startswith("# ")), path.stem)
     return Table(path.stem, title, [line[2:] for line in lines if line.startswith("- ")], cells)
 

@@ -49,6 +49,8 @@ def open_source(source: str, n_frames: int | None = None, motion: bool = False) 
     Raises:
         DataError: it is none of these, or cannot be opened; while reading, a frame cannot be decoded.
     """
+    if n_frames is not None and n_frames < 1:
+        raise DataError(f"n_frames is {n_frames}; it must be a whole number of at least 1")
     if source.startswith(CAMERA):
         return _camera(source, n_frames)
     video: Video
@@ -58,16 +60,17 @@ def open_source(source: str, n_frames: int | None = None, motion: bool = False) 
             n_videos=1, n_frames=90 if n_frames is None else n_frames, size=(192, 192)
         ).videos()[0]
     elif Path(source).is_dir():
-        video = FrameFolder(source, n_frames=n_frames)
+        video = FrameFolder(source)
     else:
         if not Path(source).exists():
             raise DataError(
                 f"source is {source}, which does not exist; it must be a video file, a folder of pictures, {CAMERA}0 "
                 f"for the first camera, or {GENERATED}"
             )
-        video = clip = Clip(source, n_frames=n_frames, motion=motion)
+        video = clip = Clip(source, motion=motion)
         fps = clip.fps
-    return Source(video.name, iter(video), fps, len(video))
+    length = len(video) if n_frames is None else min(n_frames, len(video))
+    return Source(video.name, itertools.islice(video, n_frames), fps, length)
 
 
 def _camera(source: str, n_frames: int | None) -> Source:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from evt.errors import DataError
 from evt.files import check_writable
+from evt.interrupt import undisturbed
 
 
 class VideoWriter:
@@ -68,7 +69,8 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._container is not None:
-            self._container.mux(self._stream.encode(None))
-            self._container.close()
-            self._container = None
+        with undisturbed():  # a second Ctrl-C, of somebody impatient, would leave half a fragment
+            if self._container is not None:
+                self._container.mux(self._stream.encode(None))
+                self._container.close()
+                self._container = None
