@@ -8,50 +8,21 @@ from pathlib import Path
 import hydra
 import pytest
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from evt.device import build_device
 from evt.evaluate.speed import inputs_of
 from evt.eventful import VARIANTS, TopR
 from evt.eventful import fast as fast_module
-from evt.eventful.policy import Past, Selection
 from evt.metrics.agreement import relative_l2
 from evt.models.loading import build_model
 from evt.models.vitdet import ViTDet
 from evt.settings import CONFIG_DIR
+from tests.eventful.led import Follower, Leader
 from tests.eventful.test_fast import REFERENCE
 
 CLIP = Path("../shared/data/clips/flipping_a_pancake.mkv")
 N_FRAMES = 300
-
-
-class Leader(TopR):
-    """Selects as TopR does, and remembers it."""
-
-    def __init__(self, r: int) -> None:
-        super().__init__(r)
-        self.chosen: list[Selection] = []
-
-    def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
-        self.chosen.append(super().__call__(error))
-        return self.chosen[-1]
-
-
-class Follower(TopR):
-    """Lets through what a leader did, gate by gate, and counts the tokens that it would have taken instead."""
-
-    def __init__(self, leader: Leader) -> None:
-        super().__init__(leader.r)
-        self.leader = leader
-        self.differ = self.all = 0
-
-    def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
-        theirs = self.leader.chosen.pop(0)
-        own = super().__call__(error).index
-        self.differ += int((~torch.isin(own, theirs.index)).sum())
-        self.all += len(own)
-        return theirs
 
 
 @pytest.mark.skipif(not CLIP.exists(), reason=f"{CLIP} is not there")
@@ -65,7 +36,7 @@ def test_300_frames_of_real_video_are_those_of_the_reference_path(
         cfg = hydra.compose("bench", ["model.size=448", "data=video", f"data.path={CLIP}"])
     model, _ = build_model(cfg.model, build_device(cfg))
     assert isinstance(model, ViTDet)
-    leader = Leader(112)
+    leader = Leader(TopR(112))
     follower = Follower(leader)
     reference = model.net.stream(REFERENCE[variant], leader)
     fast = model.net.stream(replace(VARIANTS[variant], fast=True), follower)

@@ -10,6 +10,7 @@ from torch import Tensor
 from evt.eventful import VARIANTS, Block, Policy, Selection, Stream, Threshold, TopR, Variant, init_weights
 from evt.eventful.attention import Attention, pool_selection, rel_pos_table
 from evt.eventful.gate import Buffer, DeltaGate, Gate, STGTGate
+from evt.eventful.groups import Groups
 from evt.eventful.layout import Layout
 from evt.eventful.products import AttentionValueProduct, QueryKeyProduct
 from evt.models.vivit import SubModel
@@ -158,7 +159,7 @@ def test_a_layout_goes_window_by_window() -> None:
         (0, 2, 2),
         (4, 2, 1),
     ]
-    assert layout.windows_of(torch.tensor([3, 6 + 4, 6 + 5])) == [0, 3]  # of two streams
+    assert Groups.touched(layout, torch.tensor([3, 6 + 4, 6 + 5])).numbers == [0, 3]  # of two streams
     assert Layout.of((2, 3)).places((2, 3)).tolist() == [0, 1, 2, 3, 4, 5]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,11 @@ def test_a_figure_says_its_values_on_hover(browser: Any) -> None:
     assert "±" in said[0].get_attribute("textContent")
 
 
+def is_checked(value: str) -> Callable[[Any], bool]:
+    """Whether what has the focus says so of itself."""
+    return lambda browser: browser.switch_to.active_element.get_attribute("aria-checked") == value
+
+
 def test_curves_are_hidden_and_shown_by_keys(browser: Any) -> None:
     """What a click on a name does, for who has no mouse; the focus stays where it was."""
     show(browser, 1280, "light")
@@ -144,17 +149,15 @@ def test_curves_are_hidden_and_shown_by_keys(browser: Any) -> None:
     hidden = "return arguments[0].data.map((x) => x.visible === 'legendonly')"
     now = "return document.activeElement.getAttribute('aria-label')"
     named = "return arguments[0].querySelectorAll('.legend .traces')[1]"
-    item = WebDriverWait(browser, 10).until(
-        lambda x: (found := x.execute_script(named, chart)).get_attribute("role") == "switch" and found
-    )
+    wait = WebDriverWait(browser, 10)
+    wait.until(lambda x: x.execute_script(named, chart).get_attribute("role") == "switch")
+    item = browser.execute_script(named, chart)
     browser.execute_script("arguments[0].focus()", item)
     name = browser.execute_script(now)
     assert name == browser.execute_script("return arguments[0].data[1].name", chart)
     for key, checked in ((Keys.ENTER, "false"), (Keys.SPACE, "true")):
         browser.switch_to.active_element.send_keys(key)
-        WebDriverWait(browser, 10).until(
-            lambda x, checked=checked: x.switch_to.active_element.get_attribute("aria-checked") == checked
-        )
+        wait.until(is_checked(checked))
         assert browser.execute_script(now) == name
         assert [i for i, x in enumerate(browser.execute_script(hidden, chart)) if x] == [1] * (
             checked == "false"

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from evt.eventful.counting import Linear, add, add_, einsum, matmul, record
 from evt.eventful.derived import Derived
-from evt.eventful.fast import Biases, FastState, Positions, Vectors
+from evt.eventful.fast import FastState
 from evt.eventful.gate import Buffer, no_buffer
 from evt.eventful.layout import Grid, Layout, pooled
 from evt.eventful.policy import Selection
+from evt.eventful.positions import Biases, Positions, Vectors
 from evt.eventful.products import AttentionValueProduct, QueryKeyProduct
 from evt.eventful.profiling import named
 from evt.eventful.rotary import Rotary

@@ -90,16 +90,6 @@ class Layout:
         """Keys of a whole window as (rows, columns), where squares of pool x pool of them are one."""
         return self.grid[0] // pool, self.grid[1] // pool
 
-    def windows_of(self, index: Tensor) -> list[int]:
-        """Find the windows that hold some tokens, by number; those of the second stream follow those of the first.
-
-        index: where the tokens stand among those of all streams.
-        """
-        starts = torch.tensor([window.start for window in self.windows], device=index.device)
-        window = torch.searchsorted(starts, index % self.n, right=True) - 1
-        held: list[int] = (index // self.n * len(self.windows) + window).unique().tolist()
-        return held
-
 
 def pooled(x: Tensor, grid: Grid, pool: int) -> Tensor:
     """Average tokens over squares of the grid, (H, N, d) to (H, Nk, d)."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# What torch itself asks before it hands bfloat16 to oneDNN; absent from builds without oneDNN.
-_SUPPORTED = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)()
+# What torch itself asks before it hands bfloat16 to oneDNN; absent from builds without oneDNN. Where it was told to
+# leave AVX-512 alone (ATEN_CPU_CAPABILITY), some of its own kernels of bfloat16 refuse to run.
+_ASKED = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)()
+_SUPPORTED = _ASKED and torch.backends.cpu.get_cpu_capability() != "AVX2"
 
 
 def wide(x: Tensor) -> Tensor:

@@ -1,0 +1,215 @@
+"""Attention and its update by a kernel of this package, attention.cpp: many windows, heads and streams in one call.
+
+It serves single precision on processors with AVX2 or AVX-512. It is built when it is first needed, by the C++
+compiler that $CXX names, or c++, and kept in the user's cache. Without a compiler, or with EVT_KERNEL=off, torch's
+operators do the same, slower.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import shlex
+import subprocess
+import tempfile
+from ctypes import POINTER, Structure, byref, c_float, c_int, c_int64, c_void_p
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from evt.eventful.groups import Groups
+from evt.eventful.positions import Positions
+from evt.eventful.torch_attention import KEPT
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("attention.cpp")
+
+FLAGS = {
+    "AVX2": ("-mavx2", "-mfma"),
+    "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma"),
+}
+"""By what torch says of the processor: $ATEN_CPU_CAPABILITY=avx2 makes of one with AVX-512 one without."""
+
+COMMON = ("-std=c++17", "-O3", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
+
+
+class _Tokens(Structure):
+    """See attention.cpp, as of all below."""
+
+    _fields_ = (("data", c_void_p), ("head", c_int64), ("token", c_int64))
+
+
+class _Term(Structure):
+    _fields_ = (
+        ("table", c_void_p),
+        *((name, c_int64) for name in ("pairs", "m", "n", "query_by", "query_to", "key_by", "key_to")),
+    )
+
+
+class _Call(Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("heads", "groups", "d", "n_terms")),
+        ("scale", c_float),
+        *(
+            (name, c_void_p)
+            for name in ("query_at", "query_begin", "query_place", "key_at", "key_begin", "key_place")
+        ),
+        *((name, _Tokens) for name in ("q", "k", "v", "out", "lse")),
+        *((name, c_void_p) for name in ("pad_k", "pad_v")),
+        ("terms", _Term * 2),
+        *((name, _Tokens) for name in ("old_k", "old_v")),
+        ("lost", c_void_p),
+        ("kept", c_float),
+    )
+
+
+def serves(q: Tensor) -> bool:
+    """Whether the kernel runs for such queries here; the first time, this builds it."""
+    return (
+        q.dtype == torch.float32
+        and q.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch.compiler.is_exporting()
+        and _library() is not None
+    )
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor | None,
+    groups: Groups,
+    positions: Positions | None,
+    scale: float,
+    pad: Tensor | None,
+) -> None:
+    """See `evt.eventful.torch_attention.attend_groups`."""
+    call = _Arguments(q, out, lse, groups, positions, scale)
+    call.tokens("k", k)
+    call.tokens("v", v)
+    call.pointer("key_at", groups.keys())
+    call.begin("key_begin", [groups.n_keys] * len(groups.numbers))
+    if pad is not None:
+        call.pointer("pad_k", pad[0])
+        call.pointer("pad_v", pad[1])
+    call.run()
+
+
+def update(
+    out: Tensor,
+    lse: Tensor,
+    q: Tensor,
+    old: tuple[Tensor, Tensor],
+    new: tuple[Tensor, Tensor],
+    keys: list[Tensor],
+    groups: Groups,
+    positions: Positions | None,
+    scale: float,
+) -> Tensor:
+    """See `evt.eventful.torch_attention.update_groups`."""
+    call = _Arguments(q, out, lse, groups, positions, scale)
+    for name, x in zip(("old_k", "old_v", "k", "v"), (*old, *new), strict=True):
+        call.tokens(name, x)
+    call.pointer("key_place", torch.cat(keys))
+    call.begin("key_begin", [len(own) for own in keys])
+    lost = torch.empty(len(q), groups.n_queries, dtype=torch.bool)
+    call.pointer("lost", lost)
+    call.fields.kept = KEPT[q.dtype]
+    call.run()
+    return lost.any(0)
+
+
+class _Arguments:
+    """What a call has in common; tensors whose numbers are not where the kernel reads them are copied.
+
+    fields: what the kernel is given.
+    """
+
+    def __init__(
+        self,
+        q: Tensor,
+        out: Tensor,
+        lse: Tensor | None,
+        groups: Groups,
+        positions: Positions | None,
+        scale: float,
+    ) -> None:
+        assert out.stride(-1) == 1  # it is written where it is
+        self._kept: list[Tensor] = []  # until the kernel has run
+        queries = groups.queries()
+        terms = [] if positions is None else positions.terms()
+        self.fields = _Call(
+            heads=len(q), groups=len(groups.numbers), d=q.shape[2], n_terms=len(terms), scale=scale
+        )
+        at = torch.cat(queries) if queries else torch.empty(0, dtype=torch.int64)
+        self.pointer("query_at", at)
+        self.pointer("query_place", groups.places(at))
+        self.begin("query_begin", [len(own) for own in queries])
+        self.tokens("q", q)
+        self.tokens("out", out)
+        if lse is not None:
+            self.tokens("lse", lse)
+        for i, term in enumerate(terms):
+            (n, m), table = (term.query[1], term.key[1]), self._keep(term.table.float())
+            self.fields.terms[i] = _Term(table.data_ptr(), term.pairs, m, n, *term.query, *term.key)
+
+    def pointer(self, name: str, x: Tensor) -> None:
+        """Set a field to where numbers begin that follow one another."""
+        setattr(self.fields, name, self._keep(x).data_ptr())
+
+    def begin(self, name: str, counts: list[int]) -> None:
+        """Set a field to where each of some groups begins, and the last one ends."""
+        self.pointer(name, torch.tensor([0, *accumulate(counts)]))
+
+    def tokens(self, name: str, x: Tensor) -> None:
+        """Set a field to tokens (H, n, d), or to a number of each, (H, n)."""
+        if x.stride(-1) != 1 and x.shape[-1] > 1:
+            x = self._keep(x)
+        self._kept.append(x)
+        setattr(self.fields, name, _Tokens(x.data_ptr(), x.stride(0), x.stride(1)))
+
+    def run(self) -> None:
+        """Call the kernel."""
+        library = _library()
+        assert library is not None
+        library.evt_attention(byref(self.fields), torch.get_num_threads())
+
+    def _keep(self, x: Tensor) -> Tensor:
+        self._kept.append(x.contiguous())
+        return self._kept[-1]
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL | None:
+    """The kernel for this processor, built if it has not been; None, and a line that says why, if it cannot be."""
+    flags = FLAGS.get(torch.backends.cpu.get_cpu_capability())
+    if flags is None or os.environ.get("EVT_KERNEL") == "off":
+        return None
+    command = [*shlex.split(os.environ.get("CXX", "c++")), *COMMON, *flags]
+    name = hashlib.sha256(" ".join(command).encode() + SOURCE.read_bytes()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evt"
+    try:
+        built = cache / f"attention-{name}.so"
+        if not built.exists():
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=cache) as folder:
+                part = Path(folder) / "attention.so"
+                subprocess.run([*command, str(SOURCE), "-o", str(part)], check=True, capture_output=True)
+                part.replace(built)
+        library = ctypes.CDLL(str(built))
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", b"") or str(error).encode()
+        reason = said.decode(errors="replace").strip().splitlines()[0]
+        log.warning("attention runs on torch's operators, which is slower: no kernel was built (%s)", reason)
+        return None
+    library.evt_attention.argtypes = (POINTER(_Call), c_int)
+    library.evt_attention.restype = None
+    return library

@@ -1,0 +1,210 @@
+"""The kernel of attention, held to torch's operators; where no compiler is found, what is said and done instead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from evt.eventful import kernel, torch_attention
+from evt.eventful.groups import Groups
+from evt.eventful.layout import Layout, pooled
+from evt.eventful.positions import Biases, Positions, Vectors
+
+SERVED = kernel.serves(torch.empty(1))
+served = pytest.mark.skipif(not SERVED, reason="no C++ compiler, or a processor without AVX2")
+sizes = st.sampled_from([1, 5, 8, 24, 64])
+
+
+def random_positions(kind: str, layout: Layout, pool: int, heads: int, d: int) -> Positions | None:
+    (rows, columns), (key_rows, key_columns) = layout.grid, layout.keys(pool)
+    if kind == "vectors":
+        return Vectors(torch.randn(rows, key_rows, d), torch.randn(columns, key_columns, d))
+    return Biases(torch.randn(heads, rows * columns, key_rows * key_columns)) if kind == "pairs" else None
+
+
+@served
+@settings(deadline=None, max_examples=60)
+@given(
+    grid=st.tuples(st.integers(2, 21), st.integers(2, 21)),
+    window=st.sampled_from([None, 3, 7]),
+    pool=st.sampled_from([1, 2]),
+    kind=st.sampled_from(["none", "vectors", "pairs"]),
+    d=sizes,
+    streams=st.integers(1, 2),
+    few=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_attention_is_torchs_own(
+    grid: tuple[int, int],
+    window: int | None,
+    pool: int,
+    kind: str,
+    d: int,
+    streams: int,
+    few: bool,
+    seed: int,
+) -> None:
+    """Of windows and without, padded ones, pooled keys, some queries or all, two streams, all that is added."""
+    torch.manual_seed(seed)
+    layout, heads = Layout.of(grid, window), 2
+    if window:
+        pool, kind = 1, "vectors" if kind == "pairs" else kind  # what is added to pairs has no windows
+    n, scale = streams * layout.n, 1 / math.sqrt(d)
+    q, k, v = torch.randn(3, heads, n, d)
+    if pool > 1:
+        k, v = (pooled(x.reshape(-1, layout.n, d), grid, pool).reshape(heads, -1, d) for x in (k, v))
+    positions, pad = random_positions(kind, layout, pool, heads, d), torch.randn(2, heads, d)
+    groups = Groups(layout, pool, list(range(streams * len(layout.windows))))
+    if few and pool == 1:
+        groups = Groups.of(layout, torch.randperm(n)[: 1 + n // 3])
+    ours, theirs = ((torch.full((heads, n, d), 7.0), torch.full((heads, n), 7.0)) for _ in range(2))
+    kernel.attend(q, k, v, *ours, groups, positions, scale, pad)
+    torch_attention.attend_groups(q, k, v, *theirs, groups, positions, scale, pad)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
+@served
+@pytest.mark.parametrize("size", [1.0, 100.0, 1e4])
+def test_it_is_as_exact_as_torch(size: float) -> None:
+    """Scores of thousands neither overflow nor lose more than float32 must."""
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 300, 64)
+    q *= size
+    out, lse = torch.empty(2, 300, 64), torch.empty(2, 300)
+    kernel.attend(q, k, v, out, lse, Groups(Layout.of((1, 300)), 1, [0]), None, 0.125, None)
+    true = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), scale=0.125)
+    torchs = F.scaled_dot_product_attention(q, k, v, scale=0.125)
+    assert (out - true).abs().max() < 3 * (torchs - true).abs().max() + 1e-6
+    expected = (0.125 * q.double() @ k.double().transpose(1, 2)).logsumexp(-1)
+    torch.testing.assert_close(lse.double(), expected, atol=1e-6 * size, rtol=1e-6)
+
+
+@served
+def test_keys_that_are_masked_count_for_nothing_and_what_is_no_number_is_seen() -> None:
+    """Else a NaN in a frame would be hidden, or a mask would let through."""
+    torch.manual_seed(0)
+    layout = Layout.of((1, 40))
+    q, k, v = torch.randn(3, 2, 40, 8)
+    bias = torch.zeros(2, 40, 40)
+    bias[:, :, 5:] = -math.inf
+    out = torch.empty(2, 40, 8)
+    kernel.attend(q, k, v, out, None, Groups(layout, 1, [0]), Biases(bias), 1.0, None)
+    expected = F.scaled_dot_product_attention(q, k[:, :5], v[:, :5], scale=1.0)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-4)
+    k[1, 3] = math.nan
+    kernel.attend(q, k, v, out, None, Groups(layout, 1, [0]), None, 1.0, None)
+    assert out[0].isfinite().all()
+    assert out[1].isnan().all()
+
+
+@served
+@settings(deadline=None, max_examples=30)
+@given(
+    grid=st.tuples(st.integers(2, 12), st.integers(2, 12)),
+    kind=st.sampled_from(["none", "vectors", "pairs"]),
+    d=sizes,
+    counts=st.tuples(st.integers(0, 4), st.integers(1, 4)),
+    seed=st.integers(0, 99),
+)
+def test_an_update_is_attention_anew(
+    grid: tuple[int, int], kind: str, d: int, counts: tuple[int, int], seed: int
+) -> None:
+    """Of two streams, in which different numbers of keys changed."""
+    torch.manual_seed(seed)
+    layout, heads = Layout.of(grid), 3
+    n, scale = layout.n, 1 / math.sqrt(d)
+    q, k, v = torch.randn(3, heads, 2 * n, d)
+    positions = random_positions(kind, layout, 1, heads, d)
+    groups = Groups(layout, 1, [0, 1])
+    out, lse = torch.empty(heads, 2 * n, d), torch.empty(heads, 2 * n)
+    kernel.attend(q, k, v, out, lse, groups, positions, scale, None)
+    keys = [torch.randperm(n)[:count] for count in counts]
+    places = torch.cat([keys[0], keys[1] + n])
+    old = k[:, places], v[:, places]
+    k[:, places], v[:, places] = torch.randn(2, heads, len(places), d)
+    new = k[:, places], v[:, places]
+    theirs = out.clone(), lse.clone()
+    lost = kernel.update(out, lse, q, old, new, keys, groups, positions, scale)
+    torchs = torch_attention.update_groups(*theirs, q, old, new, keys, groups, positions, scale)
+    anew = torch.empty_like(out), torch.empty_like(lse)
+    torch_attention.attend_groups(q, k, v, *anew, groups, positions, scale, None)
+    assert (lost != torchs).float().mean() < 0.05  # on either side of the share that decides, by rounding
+    for ours, expected in zip((out, lse), anew, strict=True):
+        torch.testing.assert_close(ours[:, ~lost], expected[:, ~lost], atol=2e-4, rtol=1e-3)
+
+
+@served
+def test_a_query_that_looked_at_what_changed_is_lost() -> None:
+    """Else taking away nearly all of its attention would leave rounding errors, or nothing at all."""
+    torch.manual_seed(0)
+    layout = Layout.of((1, 50))
+    q, k, v = torch.randn(3, 2, 50, 8)
+    k[:, 3] = 1e4 * q[:, 10] / q[:, 10].norm(dim=-1, keepdim=True)  # query 10 looks at key 3 and nothing else
+    out, lse, groups = torch.empty(2, 50, 8), torch.empty(2, 50), Groups(layout, 1, [0])
+    kernel.attend(q, k, v, out, lse, groups, None, 1.0, None)
+    old, new = (k[:, 3:4], v[:, 3:4]), (torch.zeros(2, 1, 8), v[:, 3:4])
+    assert kernel.update(out, lse, q, old, new, [torch.tensor([3])], groups, None, 1.0)[10]
+
+
+@pytest.fixture
+def built_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """As on a machine that has not built the kernel yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernel._library.cache_clear()
+    yield
+    kernel._library.cache_clear()
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_a_line_says_so_and_torch_does_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, built_anew: None, compiler: str
+) -> None:
+    """Else a user without one could not run anything, or would wonder why it is slow."""
+    if torch.backends.cpu.get_cpu_capability() not in kernel.FLAGS:
+        pytest.skip("no kernel is built for this processor")
+    monkeypatch.setenv("CXX", compiler)
+    assert not kernel.serves(torch.empty(1))
+    assert not kernel.serves(torch.empty(1))  # which says nothing more
+    (line,) = caplog.messages
+    assert line.startswith("attention runs on torch's operators, which is slower: no kernel was built (")
+    assert compiler in line
+
+
+@served
+def test_a_cache_that_cannot_be_written_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, built_anew: None, tmp_path: Path
+) -> None:
+    """As in a container without a home."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert not kernel.serves(torch.empty(1))
+    assert "no kernel was built" in caplog.text
+
+
+@served
+def test_it_is_built_once(monkeypatch: pytest.MonkeyPatch, built_anew: None, tmp_path: Path) -> None:
+    assert kernel.serves(torch.empty(1))
+    (built,) = (tmp_path / "evt").iterdir()
+    kernel._library.cache_clear()
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("it was built again"))
+    assert kernel.serves(torch.empty(1))
+    assert list((tmp_path / "evt").iterdir()) == [built]
+
+
+def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, built_anew: None) -> None:
+    monkeypatch.setenv("EVT_KERNEL", "off")
+    assert not kernel.serves(torch.empty(1))
+
+
+@pytest.mark.parametrize("x", [torch.empty(1, dtype=torch.bfloat16), torch.empty(1, device="meta")])
+def test_it_is_for_single_precision_on_the_processor(x: Tensor) -> None:
+    assert not kernel.serves(x)
