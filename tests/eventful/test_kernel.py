@@ -159,6 +159,7 @@ def test_a_query_that_looked_at_what_changed_is_lost() -> None:
 def built_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """As on a machine that has not built the kernel yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("EVT_KERNEL", raising=False)
     kernel._library.cache_clear()
     yield
     kernel._library.cache_clear()
