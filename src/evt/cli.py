@@ -237,6 +237,8 @@ def _explain(error: Exception, config_name: str) -> str:
         )
     if isinstance(error, InterpolationResolutionError):
         given = [argument for argument in sys.argv[1:] if "${" in argument and "=" in argument]
+        if given and given[0].startswith("hydra."):
+            return f"{given[0]} has ${{ in it, which the names of folders of runs cannot have"
         if given:
             return f"{given[0]} names a setting that there is not; a text that has ${{ in it is {quoted(given[0])}"
     if unknown := re.match(r"Could not override '([^']+)'", message):

@@ -427,6 +427,19 @@ def test_frames_after_missing_packets_are_right_or_refused(tmp_path: Path, name:
             assert all(i < 60 for i in refused)
 
 
+@pytest.mark.parametrize("name", ["mpeg4_b.mp4", "mpeg4_b.avi", "mpeg2_b.mkv", "h264_b.mp4", "wmv2.wmv"])
+def test_a_copy_from_the_middle_begins_with_its_first_whole_frame(tmp_path: Path, name: str) -> None:
+    """What a decoder makes of the others is grey, or of another scene."""
+    path = write_numbered(tmp_path / name, *KINDS[name])
+    whole = open_video(path)
+    pictures = [whole[i].clone() for i in range(N)]
+    cut = tmp_path / f"cut_{name}"
+    drop_packets(path, cut, set(range(22)))
+    video = open_video(cut)
+    assert N - 45 <= len(video) < N - 22
+    assert all(reads_as(video, i, pictures[N - len(video) + i]) for i in range(len(video)))
+
+
 def drop_packets(path: Path, to: Path, lost: set[int]) -> None:
     """Copy a video's packets but for some."""
     with av.open(str(path)) as file, av.open(str(to), "w") as copy:

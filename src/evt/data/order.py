@@ -10,7 +10,15 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from evt.data.decoding import decode
-from evt.data.packets import EXACT_TIMES, NO_REORDERING, ONE_FRAME_A_PACKET, Stored, open_stream, packets_of
+from evt.data.packets import (
+    CLEAN_KEYS,
+    EXACT_TIMES,
+    NO_REORDERING,
+    ONE_FRAME_A_PACKET,
+    Stored,
+    open_stream,
+    packets_of,
+)
 
 NOTICED_IF_MISSING = frozenset({"h264", "hevc"})
 """The codecs of which a missing packet shows in those that are there: in H.264 by the numbers of the frames, in HEVC
@@ -43,7 +51,30 @@ class Frames(NamedTuple):
 
 
 def frames_of(stored: Stored) -> Frames:
-    """By the times of the packets where these tell, else by a decode from the start."""
+    """By the times of the packets where these tell, else by a decode from the start.
+
+    Of a copy that begins within a longer video, from its first key frame on, where the codec's decoder would make up
+    what earlier ones are built on.
+    """
+    frames = _all_frames(stored)
+    if stored.codec not in CLEAN_KEYS - NOTICED_IF_MISSING:
+        return frames
+    key = next((i for i, packet in enumerate(stored.packets) if packet.key), len(stored.packets))
+    if not key:
+        return frames
+    # Frames that are stored after it and shown before it are built on earlier ones, too.
+    begin = next((i for i, number in enumerate(frames.numbers) if number == key), len(frames.numbers))
+    misnumbered = None if frames.misnumbered is None else max(0, frames.misnumbered - begin)
+    times = frames.pts[begin:]
+    return Frames(
+        times if frames.by_time else [at - times[0] for at in times],
+        frames.numbers[begin:],
+        frames.by_time,
+        misnumbered,
+    )
+
+
+def _all_frames(stored: Stored) -> Frames:
     packets = stored.packets
     one_each = stored.codec in NO_REORDERING or (stored.exact and stored.codec in ONE_FRAME_A_PACKET)
     if not (one_each and times_tell(stored)):

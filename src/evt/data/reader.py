@@ -96,7 +96,7 @@ class VideoFile:
         self._stored_at = {packet.pts: i for i, packet in reversed([*enumerate(stored.packets)])}
         self._unsure = unsure(stored, frames)
         told = stored.codec in NOTICED_IF_MISSING
-        self._or_pause = "" if told else ", or there is a pause in it, which H.264 could tell from that"
+        self._or_pause = "" if told else ", or its times jump, which means the same in most files"
         self.not_plain = _not_plain(stored)
         if self._unsure or self.truncated or not frames.by_time:
             self.not_plain = self.not_plain or "it is damaged or incomplete"

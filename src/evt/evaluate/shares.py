@@ -102,9 +102,11 @@ def ledger_of(folder: Path, name: str, rank: int | None = None) -> Ledger:
 
     name: of the files.
     """
-    ledger = Ledger(folder / (f"{name}.jsonl" if rank is None else f"{name}.{rank}.jsonl"))
+    own = folder / (f"{name}.jsonl" if rank is None else f"{name}.{rank}.jsonl")
+    ledger = Ledger(own)
     for path in sorted(folder.glob(f"{name}*.jsonl")):
-        ledger.know(Ledger(path))
+        if path != own:
+            ledger.know(Ledger(path))
     return ledger
 
 

@@ -490,7 +490,9 @@ class Stream:
             ValueError: the saved stream is of another variant or network, or lacks something of what was saved; the
                 stream is left as it was.
         """
-        if not tensors:
+        if not isinstance(tensors, Mapping):
+            raise ValueError(f"the saved stream is a {type(tensors).__name__}; it must be a dict of tensors")
+        if not tensors:  # of a stream that had seen nothing
             self.reset()
             return
         tensors = dict(tensors)
