@@ -22,6 +22,7 @@ from evt.data.sprites.writing import write_kinetics, write_vid
 from evt.errors import CheckpointError, DataError
 from evt.evaluate.ledger import Ledger
 from evt.files import append, check_writable, replacing, sealed, unsealed, write, write_together
+from evt.lock import locked
 from evt.models.checkpoints import read_checkpoint, save_checkpoint
 from evt.run import run
 from evt.training.progress import Progress
@@ -114,6 +115,21 @@ def test_writers_of_one_file_do_not_write_over_each_other(tmp_path: Path) -> Non
         write(path, "second")
     assert path.read_text() == "first"
     assert [x.name for x in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_a_killed_run_left_half_written_goes_with_the_next(tmp_path: Path) -> None:
+    """Else a run that is killed now and then fills the disk with what nothing reads."""
+    (tmp_path / "trace").mkdir()
+    for name in (
+        ".0123456789abcdef.part",
+        "trace/.0123456789abcdef.part.safetensors",
+        "trace/.a.part.png",
+        "b.part",
+    ):
+        (tmp_path / name).write_text("half")
+    with locked(tmp_path):
+        left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == [".lock", "b.part", "trace/.a.part.png"]
 
 
 def test_names_of_any_length_are_written(tmp_path: Path) -> None:
@@ -294,7 +310,7 @@ def test_videos_on_a_full_disk_are_whole(small_disk: Path) -> None:
 
 def test_clips_on_a_full_disk_are_those_of_the_csv(small_disk: Path) -> None:
     with pytest.raises(OSError, match=r"No space left on device: '.*\.(mp4|csv)'$"):
-        write_kinetics(SpriteClips(99, 8), small_disk, "val")
+        write_kinetics(SpriteClips(99, 2), small_disk, "val")
     rows = (small_disk / "val.csv").read_text().splitlines()[1:]
     clips = {f"{x.split(',')[1]}_000000_00000{x.split(',')[3]}.mp4" for x in rows}
     assert clips

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,13 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             with suppress(OSError):
                 part.unlink()
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what processes that were killed left of files in a folder, if it is there, that they were writing."""
+    for path in folder.glob(".*.part*"):
+        if re.fullmatch(r"\.[0-9a-f]{16}\.part(\..*)?", path.name):
+            path.unlink(missing_ok=True)
 
 
 def _part_of(target: Path) -> tuple[Path, int | None]:

@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from evt.errors import ConfigError
+from evt.files import remove_parts
 from evt.workers import is_first
 
 
 @contextmanager
 def locked(folder: Path, setting: str = "hydra.run.dir") -> Iterator[None]:
     """Keep a folder, which exists, to this run, so that two at once do not write over each other's results.
+
+    What a run that was killed in it left half written is removed.
 
     A message names the setting that it is of.
 
@@ -34,6 +37,8 @@ def locked(folder: Path, setting: str = "hydra.run.dir") -> Iterator[None]:
             raise ConfigError(
                 f"another run is writing to {folder}; wait for it, or give another {setting}"
             ) from None
+        for own in (folder, folder / "trace"):
+            remove_parts(own)
         yield
     finally:
         _locks.remove(lock)
