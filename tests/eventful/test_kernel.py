@@ -92,13 +92,13 @@ def test_it_is_as_exact_as_torch(size: float) -> None:
 def test_keys_that_are_masked_count_for_nothing_and_what_is_no_number_is_seen() -> None:
     """Else a NaN in a frame would be hidden, or a mask would let through."""
     torch.manual_seed(0)
-    layout = Layout.of((1, 40))
-    q, k, v = torch.randn(3, 2, 40, 8)
-    bias = torch.zeros(2, 40, 40)
-    bias[:, :, 5:] = -math.inf
-    out = torch.empty(2, 40, 8)
+    layout = Layout.of((1, 300))
+    q, k, v = torch.randn(3, 2, 300, 8)
+    bias = torch.full((2, 300, 300), -math.inf)
+    bias[:, :, 290:295] = 0  # long after the first that are looked at
+    out = torch.empty(2, 300, 8)
     kernel.attend(q, k, v, out, None, Groups(layout, 1, [0]), Biases(bias), 1.0, None)
-    expected = F.scaled_dot_product_attention(q, k[:, :5], v[:, :5], scale=1.0)
+    expected = F.scaled_dot_product_attention(q, k[:, 290:295], v[:, 290:295], scale=1.0)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-4)
     k[1, 3] = math.nan
     kernel.attend(q, k, v, out, None, Groups(layout, 1, [0]), None, 1.0, None)

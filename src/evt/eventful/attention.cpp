@@ -25,7 +25,7 @@ typedef float Vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias))
 typedef int32_t Ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 inline Vec all(float x) { return x - Vec{}; }
-inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
+inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }  // b where a is NaN
 
 // 2^x to 2 units of the last place; x below -126 gives 0, above 127 infinity. NaN stays.
 inline Vec exp2(Vec x) {
@@ -44,10 +44,9 @@ inline Vec exp2(Vec x) {
 
 // What is added to scores for one coordinate of a query and a key: a place in their grid, divided, and its remainder.
 struct Term {
-  const float* table;  // (m of queries, m, d), which queries are multiplied by; or (H, m of queries, m) as they are
+  const float* table;  // (n, d, m), which queries are multiplied by; or (H, n, m) as they are
   int64_t pairs;       // the latter
-  int64_t m;           // coordinates of keys
-  int64_t n;           // and of queries
+  int64_t m, n;        // coordinates of keys, and of queries
   int64_t query_by, query_to, key_by, key_to;
 };
 
@@ -86,7 +85,7 @@ struct Block {
       : call(call), h(h), first(first), n(n), places(places) {
     const int64_t width = N * LANES, d = call.d;
     int64_t size = (2 * d + KEYS) * width;
-    for (int t = 0; t < call.n_terms; t++) size += call.terms[t].m * width;
+    for (int t = 0; t < call.n_terms; t++) size += call.terms[t].m * (width + 1);
     if ((int64_t)memory.size() < size) memory.resize(size);
     q = memory.data(), o = q + d * width, scores = o + d * width;
     float* next = scores + KEYS * width;
@@ -97,29 +96,26 @@ struct Block {
     }
     for (int t = 0; t < call.n_terms; t++) {
       const Term& term = call.terms[t];
-      terms[t] = next, next += term.m * width;
-      std::fill(terms[t], next, 0.0f);
+      float* const sums = next + term.m * width;
+      terms[t] = next, next = sums + term.m;
+      std::fill(terms[t], sums, 0.0f);
       for (int64_t i = 0; i < n; i++) {
         const int64_t at = call.query_place[first + i] / term.query_by % term.query_to;
-        if (term.pairs) {
-          const float* from = term.table + (h * term.n + at) * term.m;
-          for (int64_t j = 0; j < term.m; j++) terms[t][j * width + i] = LOG2_E * from[j];
-        } else {
-          const float *from = row(call.q, call.query_at[first + i]), *vectors = term.table + at * term.m * d;
-          for (int64_t j = 0; j < term.m; j++) terms[t][j * width + i] = LOG2_E * dot(from, vectors + j * d, d);
+        const float* added = term.table + (h * term.n + at) * term.m;
+        if (!term.pairs) {
+          product(row(call.q, call.query_at[first + i]), term.table + at * d * term.m, d, term.m, sums);
+          added = sums;
         }
+        for (int64_t j = 0; j < term.m; j++) terms[t][j * width + i] = LOG2_E * added[j];
       }
     }
   }
 
-  static float dot(const float* a, const float* b, int64_t d) {
-    Vec sum = Vec{};
-    int64_t i = 0;
-    for (; i + LANES <= d; i += LANES) sum += *(const Vec*)(a + i) * *(const Vec*)(b + i);
-    float total = 0;
-    for (; i < d; i++) total += a[i] * b[i];
-    for (int lane = 0; lane < LANES; lane++) total += sum[lane];
-    return total;
+  // to = a (d) times b (d, m).
+  static void product(const float* a, const float* b, int64_t d, int64_t m, float* __restrict to) {
+    std::fill(to, to + m, 0.0f);
+    for (int64_t i = 0; i < d; i++)
+      for (int64_t j = 0; j < m; j++) to[j] += a[i] * b[i * m + j];
   }
 
   const float* row(const Tokens& x, int64_t i) const { return x.data + h * x.head + i * x.token; }
@@ -189,7 +185,7 @@ struct Block {
 
   void attend(int64_t begin, int64_t end) {
     Vec most[N], total[N];
-    for (int p = 0; p < N; p++) most[p] = all(-std::numeric_limits<float>::infinity()), total[p] = Vec{};
+    for (int p = 0; p < N; p++) most[p] = all(std::numeric_limits<float>::lowest()), total[p] = Vec{};
     std::memset(o, 0, sizeof(float) * call.d * N * LANES);
     const float *keys[KEYS], *values[KEYS];
     for (int64_t key = begin; key < end; key += KEYS) {
@@ -220,7 +216,7 @@ struct Block {
     write(factor);
   }
 
-  // Adds the weights of some keys, whose values count so many times, and returns their sums.
+  // Adds to o the values of some keys, as they count by the log-sum-exp that is kept, and to total how much they count.
   void replace(const Tokens& k, const Tokens& v, int64_t begin, int64_t end, const Vec* lse, Vec* total) {
     const float *keys[KEYS], *values[KEYS];
     for (int64_t key = begin; key < end; key += KEYS) {

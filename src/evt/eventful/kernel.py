@@ -158,7 +158,8 @@ class _Arguments:
         if lse is not None:
             self.tokens("lse", lse)
         for i, term in enumerate(terms):
-            (n, m), table = (term.query[1], term.key[1]), self._keep(term.table.float())
+            n, m = term.query[1], term.key[1]
+            table = self._keep((term.table if term.pairs else term.table.transpose(1, 2)).float())
             self.fields.terms[i] = _Term(table.data_ptr(), term.pairs, m, n, *term.query, *term.key)
 
     def pointer(self, name: str, x: Tensor) -> None:
