@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -17,6 +18,12 @@ from tests.commands import Refused, error
 # The tensors of tests are small: a second thread costs more in waiting than it gives, above all on a busy machine.
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 torch.set_num_threads(1)
+
+if asked := os.environ.get("ATEN_CPU_CAPABILITY"):
+    # What torch's compiler made for all that the processor has gives other numbers here, and it would take that.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = (
+        f"{tempfile.gettempdir()}/torchinductor_of_evt_{os.getuid()}_{asked}"
+    )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
