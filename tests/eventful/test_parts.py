@@ -159,7 +159,10 @@ def test_a_layout_goes_window_by_window() -> None:
         (0, 2, 2),
         (4, 2, 1),
     ]
-    assert Groups.touched(layout, torch.tensor([3, 6 + 4, 6 + 5])).numbers == [0, 3]  # of two streams
+    assert Groups.touched(layout, [torch.tensor([3]), torch.tensor([4, 5])]).numbers == [
+        0,
+        3,
+    ]  # of two streams
     assert Layout.of((2, 3)).places((2, 3)).tolist() == [0, 1, 2, 3, 4, 5]
 
 

@@ -1,30 +1,24 @@
 // Self-attention of many windows and heads in one call, and its update where some keys changed; see kernel.py.
 //
-// Queries stand in the lanes of a vector: a block of them is (d x lanes), so a key and a value are read where they
-// are, number by number, and what relative positions add to a key's scores is a vector for its row and one for its
-// column. Maxima and sums over keys need no shuffling. All powers are of 2.
+// Queries stand in the lanes of vectors: a block of them is (d x queries), their scores (keys x queries). So what
+// relative positions add to a key's scores is a vector for its row and one for its column, and maxima and sums over
+// keys need no shuffling. What a block multiplies by is in lanes.h, or in tiles.h where the processor has matrix units.
+// All powers are of 2.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
+
+#include "lanes.h"
+#include "tiles.h"
 
 namespace {
 
-#ifdef __AVX512F__
-constexpr int LANES = 16, ROWS = 8;  // of a tile; its sums fill the registers
-#else
-constexpr int LANES = 8, ROWS = 4;
-#endif
-constexpr int WIDE = 3;      // vectors of queries in a block
-constexpr int KEYS = 128;    // keys at a time: their scores stay in the first cache
 constexpr float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
 
-typedef float Vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int32_t Ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-inline Vec all(float x) { return x - Vec{}; }
 inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }  // b where a is NaN
 
 // 2^x to 2 units of the last place; x below -126 gives 0, above 127 infinity. NaN stays.
@@ -44,15 +38,16 @@ inline Vec exp2(Vec x) {
 
 // What is added to scores for one coordinate of a query and a key: a place in their grid, divided, and its remainder.
 struct Term {
-  const float* table;  // (n, d, m), which queries are multiplied by; or (H, n, m) as they are
+  const float* table;  // (n, d, stride), which queries are multiplied by; or (H, n, m) as they are
   int64_t pairs;       // the latter
+  int64_t stride;      // m, filled up to whole vectors
   int64_t m, n;        // coordinates of keys, and of queries
   int64_t query_by, query_to, key_by, key_to;
 };
 
-// Tokens of one kind: queries, keys, values or results, somewhere in memory.
+// Tokens of one kind: queries, keys, values or results, somewhere in memory, floats or halves; log-sum-exps are floats.
 struct Tokens {
-  float* data;
+  void* data;
   int64_t head, token;  // strides
 };
 
@@ -64,7 +59,7 @@ struct Call {
   const int64_t *key_at, *key_begin;      // the same of keys; -1 is padding
   const int64_t *key_place;               // of all keys of the call; or null, where they are all of the grid in order
   Tokens q, k, v, out, lse;               // of lse the second stride is 1
-  const float *pad_k, *pad_v;             // (H, d)
+  const void *pad_k, *pad_v;              // (H, d)
   Term terms[2];
   // For an update, k and v are those of the call's keys alone, in order, and these what they were.
   Tokens old_k, old_v;
@@ -72,38 +67,35 @@ struct Call {
   float kept;
 };
 
-// A block of queries of one head, and what is kept of them while keys pass.
-template <int N>
+// A block of queries of one head, and what is kept of them while keys pass. `Products` is Lanes or Tiles.
+template <class Products>
 struct Block {
+  typedef typename Products::Number T;
   const Call& call;
-  int64_t h, first, n;  // head, the first query of the call, how many; at most N * LANES
+  int64_t h, first, n;           // head, the first query of the call, how many
   const int32_t* const* places;  // of all keys of the call, for each term
-  float *q, *o, *terms[2], *scores;
+  Products with;
+  const int64_t width;  // in queries, whole vectors
+  const float factor;   // of products
+  float *o, *scores, *terms[2];
 
-  Block(const Call& call, int64_t h, int64_t first, int64_t n, const int32_t* const* places,
-        std::vector<float>& memory)
-      : call(call), h(h), first(first), n(n), places(places) {
-    const int64_t width = N * LANES, d = call.d;
-    int64_t size = (2 * d + KEYS) * width;
-    for (int t = 0; t < call.n_terms; t++) size += call.terms[t].m * (width + 1);
-    if ((int64_t)memory.size() < size) memory.resize(size);
-    q = memory.data(), o = q + d * width, scores = o + d * width;
-    float* next = scores + KEYS * width;
-    std::fill(q, q + d * width, 0.0f);
-    for (int64_t i = 0; i < n; i++) {
-      const float* from = row(call.q, call.query_at[first + i]);
-      for (int64_t j = 0; j < d; j++) q[j * width + i] = call.scale * LOG2_E * from[j];
-    }
+  Block(const Call& call, int64_t h, int64_t first, int64_t n, const int32_t* const* places, Memory& memory)
+      : call(call), h(h), first(first), n(n), places(places), with(n, call.d, memory), width(with.width),
+        factor(call.scale * LOG2_E), o(memory.part<float>(with.d * width)), scores(memory.part<float>(KEYS * width)) {
+    for (int64_t i = 0; i < n; i++) with.query(i, row<T>(call.q, call.query_at[first + i]));
+    float* const query = memory.part<float>(call.d);
     for (int t = 0; t < call.n_terms; t++) {
       const Term& term = call.terms[t];
-      float* const sums = next + term.m * width;
-      terms[t] = next, next = sums + term.m;
-      std::fill(terms[t], sums, 0.0f);
+      terms[t] = memory.part<float>(term.m * width);
+      float* const sums = memory.part<float>(term.stride);
+      std::fill(terms[t], terms[t] + term.m * width, 0.0f);
       for (int64_t i = 0; i < n; i++) {
         const int64_t at = call.query_place[first + i] / term.query_by % term.query_to;
         const float* added = term.table + (h * term.n + at) * term.m;
         if (!term.pairs) {
-          product(row(call.q, call.query_at[first + i]), term.table + at * d * term.m, d, term.m, sums);
+          const T* const from = row<T>(call.q, call.query_at[first + i]);
+          for (int64_t j = 0; j < call.d; j++) query[j] = number(from[j]);
+          products(query, term.table + at * call.d * term.stride, call.d, term.stride, sums);
           added = sums;
         }
         for (int64_t j = 0; j < term.m; j++) terms[t][j * width + i] = LOG2_E * added[j];
@@ -111,145 +103,116 @@ struct Block {
     }
   }
 
-  // to = a (d) times b (d, m).
-  static void product(const float* a, const float* b, int64_t d, int64_t m, float* __restrict to) {
-    std::fill(to, to + m, 0.0f);
-    for (int64_t i = 0; i < d; i++)
-      for (int64_t j = 0; j < m; j++) to[j] += a[i] * b[i * m + j];
-  }
-
-  const float* row(const Tokens& x, int64_t i) const { return x.data + h * x.head + i * x.token; }
-  float* row(const Tokens& x, int64_t i) { return x.data + h * x.head + i * x.token; }
-
-  Vec& at(float* x, int64_t row, int part) { return ((Vec*)(x + row * N * LANES))[part]; }
-
-  // Scores of R keys: scores[j] = q k + terms.
-  template <int R>
-  void tile(const float* const* keys, int64_t key, int64_t j) {
-    Vec sum[R][N];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++)
-      for (int p = 0; p < N; p++) {
-        sum[r][p] = Vec{};
-        for (int t = 0; t < call.n_terms; t++) sum[r][p] += at(terms[t], places[t][key + j + r], p);
-      }
-    for (int64_t i = 0; i < call.d; i++)
-#pragma GCC unroll 8
-      for (int r = 0; r < R; r++) {
-        const Vec x = all(keys[j + r][i]);
-        for (int p = 0; p < N; p++) sum[r][p] += x * at(q, i, p);
-      }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++)
-      for (int p = 0; p < N; p++) at(scores, j + r, p) = sum[r][p];
-  }
-
-  // Products of some keys, the first of which is so many'th of the call.
-  void products(const float* const* keys, int64_t key, int64_t m) {
-    int64_t j = 0;
-    for (; j + ROWS <= m; j += ROWS) tile<ROWS>(keys, key, j);
-    for (; j < m; j++) tile<1>(keys, key, j);
-  }
-
-  // o[i] += sum of the keys' weights times their values, R numbers at a time.
-  template <int R>
-  void add(const float* const* values, int64_t m, int64_t i) {
-    Vec sum[R][N];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++)
-      for (int p = 0; p < N; p++) sum[r][p] = at(o, i + r, p);
-    for (int64_t j = 0; j < m; j++)
-#pragma GCC unroll 8
-      for (int r = 0; r < R; r++) {
-        const Vec x = all(values[j][i + r]);
-        for (int p = 0; p < N; p++) sum[r][p] += x * at(scores, j, p);
-      }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++)
-      for (int p = 0; p < N; p++) at(o, i + r, p) = sum[r][p];
-  }
-
-  void weighted(const float* const* values, int64_t m) {
+  // to (V vectors) = a (d) times b (d, stride).
+  template <int V>
+  static void product(const float* a, const float* b, int64_t d, int64_t stride, float* to) {
+    Vec sum[4][V] = {};  // of every fourth, so that one need not wait for the other
     int64_t i = 0;
-    for (; i + ROWS <= call.d; i += ROWS) add<ROWS>(values, m, i);
-    for (; i < call.d; i++) add<1>(values, m, i);
+    for (; i + 4 <= d; i += 4)
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; r++)
+        for (int p = 0; p < V; p++) sum[r][p] += a[i + r] * ((const Vec*)(b + (i + r) * stride))[p];
+    for (; i < d; i++)
+      for (int p = 0; p < V; p++) sum[0][p] += a[i] * ((const Vec*)(b + i * stride))[p];
+    for (int p = 0; p < V; p++) ((Vec*)to)[p] = sum[0][p] + sum[1][p] + (sum[2][p] + sum[3][p]);
+  }
+
+  // What a query is multiplied by for one of its coordinates: (d, stride).
+  static void products(const float* query, const float* table, int64_t d, int64_t stride, float* to) {
+    for (int64_t left = stride; left;) {
+      const int64_t j = stride - left, vectors = std::min<int64_t>(left / LANES, 3);
+      (vectors == 3 ? product<3> : vectors == 2 ? product<2> : product<1>)(query, table + j, d, stride, to + j);
+      left -= vectors * LANES;
+    }
+  }
+
+  template <class X>
+  X* row(const Tokens& x, int64_t i) const {
+    return (X*)x.data + h * x.head + i * x.token;
+  }
+
+  Vec& at(float* x, int64_t row, int64_t part) const { return *(Vec*)(x + row * width + part * LANES); }
+
+  // The j'th score that was multiplied; its key is so many'th of the call.
+  Vec score(int64_t j, int64_t key, int64_t part) const {
+    Vec sum = at(scores, j, part) * factor;
+    for (int t = 0; t < call.n_terms; t++) sum += at(terms[t], places[t][key], part);
+    return sum;
   }
 
   // Writes o times a factor of each query.
-  void write(const float* factor) {
+  void write(const std::vector<float>& factor) {
     for (int64_t i = 0; i < n; i++) {
-      float* to = row(call.out, call.query_at[first + i]);
-      for (int64_t j = 0; j < call.d; j++) to[j] = o[j * N * LANES + i] * factor[i];
+      T* to = row<T>(call.out, call.query_at[first + i]);
+      for (int64_t j = 0; j < call.d; j++) put(to[j], o[j * width + i] * factor[i]);
     }
   }
 
   void attend(int64_t begin, int64_t end) {
-    Vec most[N], total[N];
-    for (int p = 0; p < N; p++) most[p] = all(std::numeric_limits<float>::lowest()), total[p] = Vec{};
-    std::memset(o, 0, sizeof(float) * call.d * N * LANES);
-    const float *keys[KEYS], *values[KEYS];
+    std::vector<float> most(width, std::numeric_limits<float>::lowest()), total(width, 0.0f), factors(n);
+    std::memset(o, 0, sizeof(float) * with.d * width);
+    const T *keys[KEYS], *values[KEYS];
     for (int64_t key = begin; key < end; key += KEYS) {
       const int64_t m = std::min<int64_t>(KEYS, end - key);
       for (int64_t j = 0; j < m; j++) {
         const int64_t token = call.key_at[key + j];
-        keys[j] = token < 0 ? call.pad_k + h * call.d : row(call.k, token);
-        values[j] = token < 0 ? call.pad_v + h * call.d : row(call.v, token);
+        keys[j] = token < 0 ? (const T*)call.pad_k + h * call.d : row<T>(call.k, token);
+        values[j] = token < 0 ? (const T*)call.pad_v + h * call.d : row<T>(call.v, token);
       }
-      products(keys, key, m);
-      for (int p = 0; p < N; p++) {
-        Vec now = most[p];
-        for (int64_t j = 0; j < m; j++) now = larger(at(scores, j, p), now);
-        const Vec less = exp2(most[p] - now);
-        Vec sum = total[p] * less;
+      with.products(keys, m, scores);
+      for (int64_t p = 0; p < width / LANES; p++) {
+        const Vec before = at(most.data(), 0, p);
+        Vec now = before;
+        for (int64_t j = 0; j < m; j++) now = larger(at(scores, j, p) = score(j, key + j, p), now);
+        const Vec less = exp2(before - now);
+        Vec sum = at(total.data(), 0, p) * less;
         for (int64_t j = 0; j < m; j++) sum += at(scores, j, p) = exp2(at(scores, j, p) - now);
         for (int64_t i = 0; i < call.d; i++) at(o, i, p) *= less;
-        most[p] = now, total[p] = sum;
+        at(most.data(), 0, p) = now, at(total.data(), 0, p) = sum;
       }
-      weighted(values, m);
+      with.add(values, m, scores, o);
     }
-    float factor[N * LANES];
     for (int64_t i = 0; i < n; i++) {
-      const float sum = total[i / LANES][i % LANES];
-      factor[i] = 1 / sum;
-      if (call.lse.data) *row(call.lse, call.query_at[first + i]) = LN_2 * (most[i / LANES][i % LANES] + std::log2(sum));
+      factors[i] = 1 / total[i];
+      if (call.lse.data) *row<float>(call.lse, call.query_at[first + i]) = LN_2 * (most[i] + std::log2(total[i]));
     }
-    write(factor);
+    write(factors);
   }
 
   // Adds to o the values of some keys, as they count by the log-sum-exp that is kept, and to total how much they count.
-  void replace(const Tokens& k, const Tokens& v, int64_t begin, int64_t end, const Vec* lse, Vec* total) {
-    const float *keys[KEYS], *values[KEYS];
+  void replace(const Tokens& k, const Tokens& v, int64_t begin, int64_t end, float* lse, float* total) {
+    const T *keys[KEYS], *values[KEYS];
     for (int64_t key = begin; key < end; key += KEYS) {
       const int64_t m = std::min<int64_t>(KEYS, end - key);
-      for (int64_t j = 0; j < m; j++) keys[j] = row(k, key + j), values[j] = row(v, key + j);
-      products(keys, key, m);
-      for (int p = 0; p < N; p++)
-        for (int64_t j = 0; j < m; j++) total[p] += at(scores, j, p) = exp2(at(scores, j, p) - lse[p]);
-      weighted(values, m);
+      for (int64_t j = 0; j < m; j++) keys[j] = row<T>(k, key + j), values[j] = row<T>(v, key + j);
+      with.products(keys, m, scores);
+      for (int64_t p = 0; p < width / LANES; p++) {
+        const Vec less = at(lse, 0, p);
+        Vec sum = at(total, 0, p);
+        for (int64_t j = 0; j < m; j++) sum += at(scores, j, p) = exp2(score(j, key + j, p) - less);
+        at(total, 0, p) = sum;
+      }
+      with.add(values, m, scores, o);
     }
   }
 
   void update(int64_t begin, int64_t end) {
-    Vec less[N], taken[N], given[N];
-    for (int p = 0; p < N; p++) taken[p] = given[p] = Vec{};
-    for (int64_t i = 0; i < N * LANES; i++)
-      less[i / LANES][i % LANES] = i < n ? LOG2_E * *row(call.lse, call.query_at[first + i]) : 0;
-    std::memset(o, 0, sizeof(float) * call.d * N * LANES);
-    replace(call.old_k, call.old_v, begin, end, less, taken);
-    for (int64_t i = 0; i < call.d; i++)
-      for (int p = 0; p < N; p++) at(o, i, p) = -at(o, i, p);
-    replace(call.k, call.v, begin, end, less, given);
-    float factor[N * LANES];
+    std::vector<float> lse(width, 0.0f), taken(width, 0.0f), given(width, 0.0f), factors(n);
+    for (int64_t i = 0; i < n; i++) lse[i] = LOG2_E * *row<float>(call.lse, call.query_at[first + i]);
+    std::memset(o, 0, sizeof(float) * with.d * width);
+    replace(call.old_k, call.old_v, begin, end, lse.data(), taken.data());
+    for (int64_t i = 0; i < call.d * width; i++) o[i] = -o[i];
+    replace(call.k, call.v, begin, end, lse.data(), given.data());
     for (int64_t i = 0; i < n; i++) {
-      const float kept = 1 - taken[i / LANES][i % LANES], z = kept + given[i / LANES][i % LANES];
+      const float kept = 1 - taken[i], z = kept + given[i];
       call.lost[h * call.query_begin[call.groups] + first + i] = !(kept > call.kept && std::isfinite(z));
       const int64_t token = call.query_at[first + i];
-      const float* before = row(call.out, token);
-      for (int64_t j = 0; j < call.d; j++) o[j * N * LANES + i] += before[j];
-      factor[i] = 1 / z;
-      *row(call.lse, token) += std::log(z);
+      const T* before = row<T>(call.out, token);
+      for (int64_t j = 0; j < call.d; j++) o[j * width + i] += number(before[j]);
+      factors[i] = 1 / z;
+      *row<float>(call.lse, token) += std::log(z);
     }
-    write(factor);
+    write(factors);
   }
 };
 
@@ -258,9 +221,10 @@ struct Piece {
   int64_t h, group, first, n;
 };
 
-template <int N>
-void run(const Call& call, const Piece& piece, const int32_t* const* places, std::vector<float>& memory) {
-  Block<N> block(call, piece.h, piece.first, piece.n, places, memory);
+template <class Products>
+void run(const Call& call, const Piece& piece, const int32_t* const* places, Memory& memory) {
+  memory.clear();
+  Block<Products> block(call, piece.h, piece.first, piece.n, places, memory);
   const int64_t begin = call.key_begin[piece.group], end = call.key_begin[piece.group + 1];
   if (call.lost)
     block.update(begin, end);
@@ -268,11 +232,22 @@ void run(const Call& call, const Piece& piece, const int32_t* const* places, std
     block.attend(begin, end);
 }
 
+// By vectors: with as many of them in a block as its queries fill.
+template <class T>
+void run_lanes(const Call& call, const Piece& piece, const int32_t* const* places, Memory& memory) {
+  if (piece.n > 2 * LANES)
+    run<Lanes<T, 3>>(call, piece, places, memory);
+  else if (piece.n > LANES)
+    run<Lanes<T, 2>>(call, piece, places, memory);
+  else
+    run<Lanes<T, 1>>(call, piece, places, memory);
+}
+
 }  // namespace
 
-extern "C" void evt_attention(const Call* pointer, int threads) {
+// half: whether tokens are halves, or floats.
+extern "C" void evt_attention(const Call* pointer, int half, int threads) {
   const Call& call = *pointer;
-  std::vector<Piece> pieces;
   std::vector<int32_t> coordinates[2];
   const int32_t* places[2];
   for (int t = 0; t < call.n_terms; t++) {
@@ -284,22 +259,25 @@ extern "C" void evt_attention(const Call* pointer, int threads) {
       }
     places[t] = coordinates[t].data();
   }
+  const bool tiled = half && Tiles::allowed();
+  const int64_t most = tiled ? Tiles::MOST : WIDE * LANES;
+  std::vector<Piece> pieces;
   for (int64_t group = 0; group < call.groups; group++)
     for (int64_t h = 0; h < call.heads; h++)
-      for (int64_t i = call.query_begin[group]; i < call.query_begin[group + 1]; i += WIDE * LANES)
-        pieces.push_back({h, group, i, std::min<int64_t>(WIDE * LANES, call.query_begin[group + 1] - i)});
+      for (int64_t i = call.query_begin[group]; i < call.query_begin[group + 1]; i += most)
+        pieces.push_back({h, group, i, std::min<int64_t>(most, call.query_begin[group + 1] - i)});
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<float> memory;
+    Memory memory;
+    const Tiles::Setting setting(tiled);
 #pragma omp for schedule(dynamic)
     for (size_t i = 0; i < pieces.size(); i++) {
-      const Piece& piece = pieces[i];
-      if (piece.n > 2 * LANES)
-        run<3>(call, piece, places, memory);
-      else if (piece.n > LANES)
-        run<2>(call, piece, places, memory);
+      if (tiled)
+        run<Tiles>(call, pieces[i], places, memory);
+      else if (half)
+        run_lanes<Half>(call, pieces[i], places, memory);
       else
-        run<1>(call, piece, places, memory);
+        run_lanes<float>(call, pieces[i], places, memory);
     }
   }
 }

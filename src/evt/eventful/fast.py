@@ -25,7 +25,7 @@ from torch import Tensor
 
 from evt.eventful import kernel, torch_attention
 from evt.eventful.counting import matmul, record
-from evt.eventful.groups import Groups
+from evt.eventful.groups import Groups, among_all
 from evt.eventful.layout import Layout, pooled
 from evt.eventful.positions import Positions, bias_of
 from evt.eventful.profiling import named
@@ -48,7 +48,8 @@ class FastState:
     Tokens are kept heads first, in the order of their layout, the streams one after the other: T = B N.
 
     variant: without a gate nothing is kept. With sparse_qk the result is updated, unless there are few keys, or
-        windows, and else computed anew in each frame; with rows that of a query that did not change stays as it is.
+        windows, and else computed anew in each frame; with rows that of a query that did not change stays as it is,
+        and queries need not be kept, but for those who ask how they attended.
     """
 
     of_streams = dict.fromkeys(("q", "k", "v", "out", "lse"), 1)
@@ -56,10 +57,10 @@ class FastState:
 
     def __init__(self, variant: Variant) -> None:
         self.variant = variant
-        self.q: Tensor | None = None  # (H, T, d)
+        self.q: Tensor | None = None  # (H, T, d), not with rows, but where one selection is made a frame
         self.k: Tensor | None = None  # (H, T, d)
         self.v: Tensor | None = None  # (H, T, d)
-        self.out: Tensor | None = None  # (H, T, d), where there are windows or it is updated
+        self.out: Tensor | None = None  # (H, T, d), where there are windows or rows, or it is updated
         self.lse: Tensor | None = None  # (H, T), where out is updated
         self.frame: Tensor | None = None  # (B,), int64, later frames so far, where out is updated
 
@@ -87,23 +88,23 @@ class FastState:
         Returns:
             (H, T, d). It may be the state itself: read it, do not write to it.
         """
-        if changed is None or self.q is None:
-            self._flush(qkv, layout)
-            out = self._attend_anew(layout, scale, positions, pad, None)
+        if changed is None or self.k is None:
+            q = self._flush(qkv, layout)
+            out = self._attend_anew(q, layout, scale, positions, pad, None)
             if self.variant.gate is None:
                 self.q = self.k = self.v = self.out = None
             return out
-        index = torch.cat([tokens + i * layout.n for i, tokens in enumerate(changed)])
-        assert self.k is not None
+        index = among_all(layout, changed)
         assert self.v is not None
         old = None
         if self.lse is not None:
             old = self.k.index_select(1, index), self.v.index_select(1, index)
-        for x, new in zip((self.q, self.k, self.v), qkv.permute(1, 2, 0, 3), strict=True):
+        q = _tokens_first(self.k) if self.q is None else self.q
+        for x, new in zip((q, self.k, self.v), qkv.permute(1, 2, 0, 3), strict=True):
             x.index_copy_(1, index, new)
         if old is not None:
             return self._attend_updated(old, changed, layout, scale, positions)
-        return self._attend_anew(layout, scale, positions, pad, index)
+        return self._attend_anew(q, layout, scale, positions, pad, changed)
 
     def attention(self, stream: int, layout: Layout, scale: float, positions: Positions | None) -> Tensor:
         """How the queries of a stream that are kept attend to its keys, root mean square over heads, (N, N).
@@ -126,43 +127,50 @@ class FastState:
             found[block] = scores.softmax(-1).square().mean(0).sqrt()
         return found
 
-    def _flush(self, qkv: Tensor, layout: Layout) -> None:
+    def _flush(self, qkv: Tensor, layout: Layout) -> Tensor:
+        """Keep q, k and v of all tokens; the first, (H, T, d)."""
         qkv = qkv.permute(2, 3, 0, 1, 4).flatten(2, 3)  # (3, H, T, d)
         if math.prod(layout.keys(self.variant.pool)) >= LONG:
             qkv = qkv.contiguous()
-        self.q, self.k, self.v = qkv
-        self.out = self.lse = self.frame = None
+        q, self.k, self.v = qkv
+        self.q = self.out = self.lse = self.frame = None
+        if not self.variant.rows or self.variant.gate == "frame":
+            self.q = q
+        else:
+            self.k, self.v = self.k.clone(), self.v.clone()  # else q would be kept with them
+        return q
 
     def _attend_anew(
         self,
+        q: Tensor,
         layout: Layout,
         scale: float,
         positions: Positions | None,
         pad: Tensor | None,
-        index: Tensor | None,
+        changed: list[Tensor] | None,
     ) -> Tensor:
         """Attend window by window; one in which nothing changed keeps its result, with rows each query that did not.
 
-        index: where the tokens that changed stand among those of all streams, (K,); None for all.
+        q: (H, T, d), of which those that changed are looked at.
+        changed: see `__call__`.
         """
-        assert self.q is not None
-        windows, pool = layout.windows, self.variant.pool
+        windows, pool, rows = layout.windows, self.variant.pool, self.variant.rows
         few = math.prod(layout.keys(pool)) < FEW_KEYS
-        updated = self.variant.sparse_qk and len(windows) == 1 and (self.variant.rows or not few)
-        n_streams = self.q.shape[1] // layout.n
-        lse = self.q.new_empty(self.q.shape[:2], dtype=accurate(self.q.dtype)) if updated else None
-        if self.out is None or index is None:
-            out = _tokens_first(self.q)
+        updated = self.variant.sparse_qk and len(windows) == 1 and not (rows or few)
+        n_streams = q.shape[1] // layout.n
+        lse = q.new_empty(q.shape[:2], dtype=accurate(q.dtype)) if updated else None
+        if self.out is None or changed is None:
+            out = _tokens_first(q)
             groups = Groups(layout, pool, list(range(n_streams * len(windows))))
         else:
             out = self.out
-            groups = (Groups.of if self.variant.rows else Groups.touched)(layout, index)
+            groups = Groups.of(layout, pool, changed) if rows else Groups.touched(layout, changed)
         if positions is not None:
-            positions.count(len(self.q), groups.n_queries, self.q.shape[2])
-        self._attend(self._keys(layout), out, lse, groups, positions, scale, pad)
+            positions.count(len(q), groups.n_queries, q.shape[2])
+        self._attend(q, self._keys(layout), out, lse, groups, positions, scale, pad)
         if updated:
             self.lse, self.frame = lse, torch.zeros(n_streams, dtype=torch.int64)
-        if updated or len(windows) > 1:
+        if updated or rows or len(windows) > 1:
             self.out = out
         return out
 
@@ -184,15 +192,10 @@ class FastState:
         self.frame += 1
         kept = self._keys(layout)
         streams = Groups(layout, self.variant.pool, list(range(len(changed))))
-        if self.variant.rows:
-            fresh = replace(streams, some=[index + i * layout.n for i, index in enumerate(changed)])
-            if positions is not None:
-                positions.count(len(self.q), fresh.n_queries, self.q.shape[2])
-        else:
-            if positions is not None:
-                positions.count(len(self.q), streams.n_queries, self.q.shape[2])
-            fresh = self._update(old, changed, kept, streams, positions, scale)
-        self._attend(kept, self.out, self.lse, fresh, positions, scale, None)
+        if positions is not None:
+            positions.count(len(self.q), streams.n_queries, self.q.shape[2])
+        fresh = self._update(old, changed, kept, streams, positions, scale)
+        self._attend(self.q, kept, self.out, self.lse, fresh, positions, scale, None)
         return self.out
 
     def _update(
@@ -257,6 +260,7 @@ class FastState:
 
     def _attend(
         self,
+        q: Tensor,
         kept: tuple[Tensor, Tensor],
         out: Tensor,
         lse: Tensor | None,
@@ -266,13 +270,12 @@ class FastState:
         pad: Tensor | None,
     ) -> None:
         """Attend with some queries to the keys that are kept, and count it; see `torch_attention.attend_groups`."""
-        assert self.q is not None
-        n_pairs = len(self.q) * groups.n_queries * groups.n_keys
-        record("matmul", 2 * n_pairs * self.q.shape[2])
+        n_pairs = len(q) * groups.n_queries * groups.n_keys
+        record("matmul", 2 * n_pairs * q.shape[2])
         if positions is not None:
             record("add", positions.n_terms * n_pairs)
-        attend = kernel.attend if kernel.serves(self.q) else torch_attention.attend_groups
-        attend(self.q, *kept, out, lse, groups, positions, scale, pad)
+        attend = kernel.attend if kernel.serves(q) else torch_attention.attend_groups
+        attend(q, *kept, out, lse, groups, positions, scale, pad)
 
     def _keys(self, layout: Layout) -> tuple[Tensor, Tensor]:
         """Keys and values, (H, T, d) each; pooled ones are (H, B Nk, d)."""

@@ -44,16 +44,21 @@ class Groups:
     some: list[Tensor] | None = None
 
     @classmethod
-    def touched(cls, layout: Layout, index: Tensor) -> Groups:
-        """All queries of the windows that hold some tokens, places among the tokens of all streams."""
-        return cls(layout, 1, _numbers(layout, index).unique().tolist())
+    def touched(cls, layout: Layout, tokens: list[Tensor]) -> Groups:
+        """All queries of the windows that hold some tokens, of each stream their places in the layout."""
+        return cls(layout, 1, _numbers(layout, among_all(layout, tokens)).unique().tolist())
 
     @classmethod
-    def of(cls, layout: Layout, index: Tensor) -> Groups:
-        """Some queries, places among the tokens of all streams."""
+    def of(cls, layout: Layout, pool: int, tokens: list[Tensor]) -> Groups:
+        """Some queries, of each stream their places in the layout."""
+        index = among_all(layout, tokens)
+        if len(layout.windows) == 1:
+            return cls(
+                layout, pool, list(range(len(tokens))), list(index.split([len(own) for own in tokens]))
+            )
         index = index.sort().values
         numbers, counts = _numbers(layout, index).unique_consecutive(return_counts=True)
-        return cls(layout, 1, numbers.tolist(), list(index.split(counts.tolist())))
+        return cls(layout, pool, numbers.tolist(), list(index.split(counts.tolist())))
 
     @property
     def n_keys(self) -> int:
@@ -90,6 +95,11 @@ class Groups:
         n_windows = len(self.layout.windows)
         keys = _tables(self.layout)[1].index_select(0, numbers % n_windows)
         return torch.where(keys < 0, keys, keys + (numbers // n_windows * self.layout.n)[:, None])
+
+
+def among_all(layout: Layout, tokens: list[Tensor]) -> Tensor:
+    """Of places in the layout of each stream those among the tokens of all streams."""
+    return torch.cat([own + stream * layout.n for stream, own in enumerate(tokens)])
 
 
 def _numbers(layout: Layout, index: Tensor) -> Tensor:

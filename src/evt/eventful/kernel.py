@@ -1,8 +1,8 @@
 """Attention and its update by a kernel of this package, attention.cpp: many windows, heads and streams in one call.
 
-It serves single precision on processors with AVX2 or AVX-512. It is built when it is first needed, by the C++
-compiler that $CXX names, or c++, and kept in the user's cache. Without a compiler, or with EVT_KERNEL=off, torch's
-operators do the same, slower.
+It serves single precision and bfloat16 on processors with AVX2 or AVX-512; the latter by matrix units (AMX) where
+there are such. It is built when it is first needed, by the C++ compiler that $CXX names, or c++, and kept in the
+user's cache. Without a compiler, or with EVT_KERNEL=off, torch's operators do the same, slower.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from evt.eventful.groups import Groups
@@ -28,15 +29,20 @@ from evt.eventful.torch_attention import KEPT
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("attention.cpp")
+SOURCES = [Path(__file__).with_name(name) for name in ("attention.cpp", "lanes.h", "tiles.h")]
 
-FLAGS = {
-    "AVX2": ("-mavx2", "-mfma"),
-    "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma"),
-}
-"""By what torch says of the processor: $ATEN_CPU_CAPABILITY=avx2 makes of one with AVX-512 one without."""
+_AVX2 = ("-mavx2", "-mfma")
+_AVX512 = (*_AVX2, "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl")
+
+FLAGS = {"AVX2": _AVX2, "AVX512": _AVX512, "AMX": (*_AVX512, "-mamx-tile", "-mamx-bf16")}
+"""By what torch says of the processor: $ATEN_CPU_CAPABILITY=avx2 makes of one with AVX-512 one without. The last has
+matrix units, too."""
 
 COMMON = ("-std=c++17", "-O3", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
+
+
+LANES = 16
+"""What rows of tables are filled up to: a multiple of the kernel's."""
 
 
 class _Tokens(Structure):
@@ -48,7 +54,10 @@ class _Tokens(Structure):
 class _Term(Structure):
     _fields_ = (
         ("table", c_void_p),
-        *((name, c_int64) for name in ("pairs", "m", "n", "query_by", "query_to", "key_by", "key_to")),
+        *(
+            (name, c_int64)
+            for name in ("pairs", "stride", "m", "n", "query_by", "query_to", "key_by", "key_to")
+        ),
     )
 
 
@@ -72,7 +81,7 @@ class _Call(Structure):
 def serves(q: Tensor) -> bool:
     """Whether the kernel runs for such queries here; the first time, this builds it."""
     return (
-        q.dtype == torch.float32
+        q.dtype in (torch.float32, torch.bfloat16)
         and q.device.type == "cpu"
         and not torch.compiler.is_compiling()
         and not torch.compiler.is_exporting()
@@ -149,6 +158,7 @@ class _Arguments:
         self.fields = _Call(
             heads=len(q), groups=len(groups.numbers), d=q.shape[2], n_terms=len(terms), scale=scale
         )
+        self._half = q.dtype == torch.bfloat16
         at = torch.cat(queries) if queries else torch.empty(0, dtype=torch.int64)
         self.pointer("query_at", at)
         self.pointer("query_place", groups.places(at))
@@ -159,8 +169,10 @@ class _Arguments:
             self.tokens("lse", lse)
         for i, term in enumerate(terms):
             n, m = term.query[1], term.key[1]
-            table = self._keep((term.table if term.pairs else term.table.transpose(1, 2)).float())
-            self.fields.terms[i] = _Term(table.data_ptr(), term.pairs, m, n, *term.query, *term.key)
+            stride = m + -m % LANES
+            table = term.table if term.pairs else F.pad(term.table.transpose(1, 2), (0, stride - m))
+            table = self._keep(table.float())
+            self.fields.terms[i] = _Term(table.data_ptr(), term.pairs, stride, m, n, *term.query, *term.key)
 
     def pointer(self, name: str, x: Tensor) -> None:
         """Set a field to where numbers begin that follow one another."""
@@ -181,21 +193,29 @@ class _Arguments:
         """Call the kernel."""
         library = _library()
         assert library is not None
-        library.evt_attention(byref(self.fields), torch.get_num_threads())
+        library.evt_attention(byref(self.fields), self._half, torch.get_num_threads())
 
     def _keep(self, x: Tensor) -> Tensor:
         self._kept.append(x.contiguous())
         return self._kept[-1]
 
 
+def _flags() -> tuple[str, ...] | None:
+    """What the compiler is told of this processor; None if the kernel is not for it."""
+    level = torch.backends.cpu.get_cpu_capability()
+    tiles = level == "AVX512" and torch.cpu.get_capabilities().get("amx_bf16")
+    return FLAGS["AMX" if tiles else level] if level in FLAGS else None
+
+
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL | None:
     """The kernel for this processor, built if it has not been; None, and a line that says why, if it cannot be."""
-    flags = FLAGS.get(torch.backends.cpu.get_cpu_capability())
+    flags = _flags()
     if flags is None or os.environ.get("EVT_KERNEL") == "off":
         return None
     command = [*shlex.split(os.environ.get("CXX", "c++")), *COMMON, *flags]
-    name = hashlib.sha256(" ".join(command).encode() + SOURCE.read_bytes()).hexdigest()[:16]
+    sources = [source.read_bytes() for source in SOURCES]
+    name = hashlib.sha256(b"".join([" ".join(command).encode(), *sources])).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evt"
     try:
         built = cache / f"attention-{name}.so"
@@ -203,7 +223,7 @@ def _library() -> ctypes.CDLL | None:
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=cache) as folder:
                 part = Path(folder) / "attention.so"
-                subprocess.run([*command, str(SOURCE), "-o", str(part)], check=True, capture_output=True)
+                subprocess.run([*command, str(SOURCES[0]), "-o", str(part)], check=True, capture_output=True)
                 part.replace(built)
         library = ctypes.CDLL(str(built))
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
@@ -211,6 +231,6 @@ def _library() -> ctypes.CDLL | None:
         reason = said.decode(errors="replace").strip().splitlines()[0]
         log.warning("attention runs on torch's operators, which is slower: no kernel was built (%s)", reason)
         return None
-    library.evt_attention.argtypes = (POINTER(_Call), c_int)
+    library.evt_attention.argtypes = (POINTER(_Call), c_int, c_int)
     library.evt_attention.restype = None
     return library

@@ -565,7 +565,13 @@ def kind_of_weights(network: Network) -> tuple[torch.dtype, torch.device]:
 
 def _not_finite(x: Tensor) -> int:
     """How many values are NaN or infinite; on torch's meta device there are none."""
-    return 0 if x.is_meta or x.isfinite().all() else int((~x.isfinite()).sum())
+    if x.is_meta or not x.numel():
+        return 0
+    if x.is_floating_point() and all(
+        end.isfinite() for end in x.aminmax()
+    ):  # in a tenth of the time of what follows
+        return 0
+    return int((~x.isfinite()).sum())
 
 
 def _checked(grid: Any) -> Grid:
