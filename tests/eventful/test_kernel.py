@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from evt.eventful import kernel, torch_attention
+from evt.eventful.gate import Gate
 from evt.eventful.groups import Groups
 from evt.eventful.layout import Layout, pooled
+from evt.eventful.policy import Past, Selection, TopR
 from evt.eventful.positions import Biases, Positions, Vectors
 
 SERVED = kernel.serves(torch.empty(1))
@@ -184,6 +186,42 @@ def test_an_update_is_attention_anew(
     rtol = 2e-2 if half else 1e-3
     for ours, expected, atol in zip((out, lse), anew, (4e-2 if half else 2e-4, 2e-4), strict=True):
         torch.testing.assert_close(ours[:, ~lost].float(), expected[:, ~lost], atol=atol, rtol=rtol)
+
+
+@served
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("d", [1, 50, 64, 200])
+def test_distances_are_torchs_own(level: None, dtype: torch.dtype, d: int) -> None:
+    """Else gates would let through other tokens than those that changed most."""
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 2, 300, d, dtype=dtype)
+    b[0, 7] = a[0, 7]
+    b[1, 3, 0] = math.nan
+    expected = torch.linalg.vector_norm(a.double() - b.double(), dim=-1, keepdim=True).float()
+    found = kernel.distances(a, b)
+    torch.testing.assert_close(found, expected, atol=0, rtol=1e-6, equal_nan=True)
+    assert found[0, 7] == 0
+
+
+@served
+@pytest.mark.parametrize("by_norm", [True, False])
+def test_a_policy_is_given_norms_only_if_they_are_enough(by_norm: bool) -> None:
+    """A policy of a user's own, which knows of no norms, is given whole errors; what passes is the same."""
+    torch.manual_seed(0)
+    seen = []
+
+    class Own(TopR):
+        def __call__(self, error: Tensor, past: Past | None = None) -> Selection:
+            seen.append(error.shape)
+            return super().__call__(error, past)
+
+    Own.by_norm = by_norm  # type: ignore[assignment]
+    gate, plain = Gate(always=1, fast=True), Gate(always=1)
+    for x in torch.randn(3, 1, 20, 8):
+        _, own = gate(x, Own(5))
+        _, expected = plain(x, TopR(5))
+        assert own is None or sorted(own.index.tolist()) == sorted(expected.index.tolist())  # type: ignore[union-attr]
+    assert seen == [torch.Size((1, 20, 1 if by_norm else 8))] * 2
 
 
 @served

@@ -255,6 +255,11 @@ class _Policies:
         self.selects = streams[0].variant.takes[0]
 
     @property
+    def by_norm(self) -> bool:
+        """Whether norms are enough for all."""
+        return all(getattr(stream.policy, "by_norm", False) for stream in self._streams)
+
+    @property
     def _following(self) -> list[Any]:
         """Those that follow what a frame takes; they may change before any frame."""
         policies: list[Any] = [stream.policy for stream in self._streams]

@@ -30,7 +30,7 @@ class TokenGate:
         self.before_norm = variant.gate_before_norm
         self.gate: Gate | STGTGate | Callable[..., tuple[Tensor, Selection | None]] = no_gate
         if variant.gate not in (None, "frame"):
-            self.gate = Gate(always) if variant.gate == "reference" else STGTGate(always)
+            self.gate = Gate(always, fast=variant.fast) if variant.gate == "reference" else STGTGate(always)
 
     def __call__(
         self, x: Tensor, policy: Policy | None, norm: Callable[[Tensor], Tensor] = no_norm

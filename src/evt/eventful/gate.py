@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from evt.eventful import kernel
 from evt.eventful.counting import record
 from evt.eventful.inside import Inside
 from evt.eventful.policy import Past, Policy, Selection
@@ -21,11 +22,13 @@ class Gate:
 
     always: so many of the first tokens pass before any other.
     relative: errors are over the mean norm of the tokens, so that a threshold is a share.
+    fast: a policy to which norms are enough is given them as a kernel computes them, see `Policy`.
     """
 
-    def __init__(self, always: int = 0, relative: bool = False) -> None:
+    def __init__(self, always: int = 0, relative: bool = False, fast: bool = False) -> None:
         self.always = always
         self.relative = relative
+        self.fast = fast
         self.u: Tensor | None = None  # (B, N, D)
         self.past = Past()
 
@@ -51,7 +54,7 @@ class Gate:
             self.u = _kept(c, own)
             self.past.begin(len(c))
             return c, None
-        error = _error(self.u, c, self.always)
+        error = _error(self.u, c, self.always, self.fast and getattr(policy, "by_norm", False))
         if self.relative:
             error /= torch.linalg.vector_norm(self.u, dim=-1).mean(-1)[:, None, None]
         self.past.inside = inside
@@ -155,9 +158,10 @@ def _kept(c: Tensor, own: bool) -> Tensor:
     return c.contiguous() if own else c.clone(memory_format=torch.contiguous_format)
 
 
-def _error(reference: Tensor, c: Tensor, always: int) -> Tensor:
+def _error(reference: Tensor, c: Tensor, always: int, by_norm: bool = False) -> Tensor:
+    """How each token changed, (B, N, D), or its norm, (B, N, 1)."""
     record("gate", reference.numel())
-    error = reference - c
+    error = kernel.distances(reference, c) if by_norm and kernel.serves(c) else reference - c
     if always:  # exported, this would write, too
         error[:, :always] = math.inf
     return error

@@ -1,7 +1,10 @@
-"""Attention and its update by a kernel of this package, attention.cpp: many windows, heads and streams in one call.
+"""What a frame takes longest for, by kernels of this package.
 
-It serves single precision and bfloat16 on processors with AVX2 or AVX-512; the latter by matrix units (AMX) where
-there are such. It is built when it is first needed, by the C++ compiler that $CXX names, or c++, and kept in the
+attention.cpp is attention and its update, of many windows, heads and streams in one call; distances.cpp how much
+tokens changed at a gate.
+
+They serve single precision and bfloat16 on processors with AVX2 or AVX-512; the latter by matrix units (AMX) where
+there are such. They are built when first needed, by the C++ compiler that $CXX names, or c++, and kept in the
 user's cache. Without a compiler, or with EVT_KERNEL=off, torch's operators do the same, slower.
 """
 
@@ -29,7 +32,9 @@ from evt.eventful.torch_attention import KEPT
 
 log = logging.getLogger(__name__)
 
-SOURCES = [Path(__file__).with_name(name) for name in ("attention.cpp", "lanes.h", "tiles.h")]
+SOURCES = [
+    Path(__file__).with_name(name) for name in ("attention.cpp", "distances.cpp", "lanes.h", "tiles.h")
+]
 
 _AVX2 = ("-mavx2", "-mfma")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl")
@@ -40,6 +45,9 @@ matrix units, too."""
 
 COMMON = ("-std=c++17", "-O3", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
 
+
+SHARED = 2**15
+"""With fewer numbers than this to tell apart, threads cost more than they save."""
 
 LANES = 16
 """What rows of tables are filled up to: a multiple of the kernel's."""
@@ -136,6 +144,19 @@ def update(
     return lost.any(0)
 
 
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """The L2 norm of the difference of tokens, (B, N, D) each, to (B, N, 1) in single precision."""
+    library = _library()
+    assert library is not None
+    a, b = a.contiguous(), b.contiguous()
+    to = torch.empty(*a.shape[:-1], 1)
+    threads = torch.get_num_threads() if a.numel() >= SHARED else 1
+    library.evt_distances(
+        a.data_ptr(), b.data_ptr(), to.numel(), a.shape[-1], to.data_ptr(), a.dtype == torch.bfloat16, threads
+    )
+    return to
+
+
 class _Arguments:
     """What a call has in common; tensors whose numbers are not where the kernel reads them are copied.
 
@@ -223,7 +244,9 @@ def _library() -> ctypes.CDLL | None:
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=cache) as folder:
                 part = Path(folder) / "attention.so"
-                subprocess.run([*command, str(SOURCES[0]), "-o", str(part)], check=True, capture_output=True)
+                subprocess.run(
+                    [*command, *map(str, SOURCES[:2]), "-o", str(part)], check=True, capture_output=True
+                )
                 part.replace(built)
         library = ctypes.CDLL(str(built))
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
@@ -233,4 +256,6 @@ def _library() -> ctypes.CDLL | None:
         return None
     library.evt_attention.argtypes = (POINTER(_Call), c_int, c_int)
     library.evt_attention.restype = None
+    library.evt_distances.argtypes = (*[c_void_p] * 2, *[c_int64] * 2, c_void_p, *[c_int] * 2)
+    library.evt_distances.restype = None
     return library

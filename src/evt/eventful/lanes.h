@@ -35,6 +35,12 @@ inline void put(Half& to, float x) {
   to = std::isnan(x) ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
+inline Vec load(const float* x) { return *(const Vec*)x; }
+inline Vec load(const Half* x) {
+  typedef Half Halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+  return (Vec)(__builtin_convertvector(*(const Halves*)x, Ints) << 16);
+}
+
 // A thread's, for one block after the other; each part begins on a line of the cache.
 class Memory {
   std::vector<std::vector<char>> parts;
@@ -59,8 +65,11 @@ class Lanes {
   // Tokens as floats.
   const float* const* floats(const T* const* x, int64_t m) {
     if constexpr (std::is_same_v<T, float>) return x;
-    for (int64_t j = 0; j < m; j++)
-      for (int64_t i = 0; i < d; i++) rows[j][i] = number(x[j][i]);
+    for (int64_t j = 0; j < m; j++) {
+      int64_t i = 0;
+      for (; i + LANES <= d; i += LANES) *(Vec*)(rows[j] + i) = load(x[j] + i);
+      for (; i < d; i++) rows[j][i] = number(x[j][i]);
+    }
     return rows;
   }
 

@@ -110,11 +110,11 @@ class Policy(Protocol):
     selects: tokens at any gate, tokens once a frame, as variants with the gate "frame" ask for them, or which frames
         are run at all.
 
-
     One that is for some networks or variants alone has `fits(network, variant)` besides, which refuses others with a
     ValueError; a stream asks it. One that was read from a file has `sha256`, a hash of what was read. One that needs
     to know the grid of the tokens has `needs_grid`, one that follows what a detector found `looks_at_boxes`, and one
-    that follows what a codec moved `looks_at_motion`, all true; see `evt.eventful.selectors`.
+    that follows what a codec moved `looks_at_motion`, all true; see `evt.eventful.selectors`. One that looks at
+    nothing of an error but its L2 norm may have `by_norm`, true: on the fast path it may be given that, (B, N, 1).
     """
 
     counts_tokens: bool
@@ -157,6 +157,11 @@ class TopR:
 
     def __repr__(self) -> str:
         return f"TopR(r={self.r}{named(self.norm)})"
+
+    @property
+    def by_norm(self) -> bool:
+        """See `Policy`."""
+        return self.norm == "l2"
 
     def tokens(self, n_tokens: int) -> int:
         """How many tokens of so many pass."""
@@ -235,6 +240,11 @@ class Threshold:
     def __init__(self, h: float, norm: Norm = "l2") -> None:
         self.h, self.norm = h, checked_norm(norm)
 
+    @property
+    def by_norm(self) -> bool:
+        """See `Policy`."""
+        return self.norm == "l2"
+
     def __repr__(self) -> str:
         return f"Threshold(h={self.h}{named(self.norm)})"
 
@@ -257,6 +267,7 @@ class Thresholds:
 
     counts_tokens = False
     selects: Selects = "tokens"
+    by_norm = True
 
     def __init__(self, h: Sequence[float]) -> None:
         self.h = [number("h", x) for x in h]
