@@ -104,9 +104,15 @@ def among_all(layout: Layout, tokens: list[Tensor]) -> Tensor:
 
 def _numbers(layout: Layout, index: Tensor) -> Tensor:
     """Of tokens, the number of the group that each is in, see `Groups`."""
-    starts = torch.tensor([window.start for window in layout.windows], device=index.device)
+    starts = _starts(layout).to(index.device)
     window = torch.searchsorted(starts, index % layout.n, right=True) - 1
     return index // layout.n * len(layout.windows) + window
+
+
+@lru_cache(maxsize=16)
+def _starts(layout: Layout) -> Tensor:
+    """Of each window its first token."""
+    return torch.tensor([window.start for window in layout.windows])
 
 
 @lru_cache(maxsize=16)

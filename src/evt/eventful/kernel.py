@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from evt.eventful.groups import Groups
 from evt.eventful.positions import Positions
@@ -51,6 +52,10 @@ SHARED = 2**15
 
 LANES = 16
 """What rows of tables are filled up to: a multiple of the kernel's."""
+
+
+_FILLED = WeakTensorKeyDictionary()
+"""Of tables of relative positions, which are the same from frame to frame: what `_filled` made of them."""
 
 
 class _Tokens(Structure):
@@ -157,6 +162,13 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
     return to
 
 
+def _filled(table: Tensor) -> Tensor:
+    """A table (n, m, d) as the kernel reads it, (n, d, m and zeros)."""
+    if table not in _FILLED:
+        _FILLED[table] = F.pad(table.transpose(1, 2), (0, -table.shape[1] % LANES)).float().contiguous()
+    return _FILLED[table]
+
+
 class _Arguments:
     """What a call has in common; tensors whose numbers are not where the kernel reads them are copied.
 
@@ -190,9 +202,8 @@ class _Arguments:
             self.tokens("lse", lse)
         for i, term in enumerate(terms):
             n, m = term.query[1], term.key[1]
-            stride = m + -m % LANES
-            table = term.table if term.pairs else F.pad(term.table.transpose(1, 2), (0, stride - m))
-            table = self._keep(table.float())
+            table = self._keep(term.table.float() if term.pairs else _filled(term.table))
+            stride = table.shape[2]
             self.fields.terms[i] = _Term(table.data_ptr(), term.pairs, stride, m, n, *term.query, *term.key)
 
     def pointer(self, name: str, x: Tensor) -> None:
