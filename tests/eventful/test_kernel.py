@@ -22,7 +22,8 @@ from evt.eventful.positions import Biases, Positions, Vectors
 
 SERVED = kernel.serves(torch.empty(1))
 served = pytest.mark.skipif(not SERVED, reason="no C++ compiler, or a processor without AVX2")
-LEVELS = [level for level, flags in kernel.FLAGS.items() if set(flags) <= set(kernel._flags() or ())]
+BEST = set(kernel.FLAGS[kernel._levels()[0]]) if SERVED else set()
+LEVELS = [level for level, flags in kernel.FLAGS.items() if set(flags) <= BEST]
 TYPES = [torch.float32, torch.bfloat16]
 sizes = st.sampled_from([1, 5, 8, 24, 64])
 
@@ -43,7 +44,7 @@ def random_positions(
 def level(request: pytest.FixtureRequest) -> Iterator[None]:
     """As on a processor that has no more than this."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernel, "_flags", lambda: kernel.FLAGS[request.param])
+        patch.setattr(kernel, "_levels", lambda: [request.param])
         kernel._library.cache_clear()
         yield
     kernel._library.cache_clear()
@@ -260,6 +261,17 @@ def test_without_a_compiler_a_line_says_so_and_torch_does_it(
     (line,) = caplog.messages
     assert line.startswith("attention runs on torch's operators, which is slower: no kernel was built (")
     assert compiler in line
+
+
+@served
+def test_a_compiler_that_knows_no_matrix_units_builds_for_what_is_below(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, built_anew: None
+) -> None:
+    """Else all of attention would be torch's with a compiler of a few years ago."""
+    monkeypatch.setattr(kernel, "_levels", lambda: ["AMX", "AVX2"])
+    monkeypatch.setitem(kernel.FLAGS, "AMX", ("-no-such-flag",))
+    assert kernel.serves(torch.empty(1))
+    assert not caplog.messages
 
 
 @served

@@ -21,6 +21,7 @@ from ctypes import POINTER, Structure, byref, c_float, c_int, c_int64, c_void_p
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -232,41 +233,57 @@ class _Arguments:
         return self._kept[-1]
 
 
-def _flags() -> tuple[str, ...] | None:
-    """What the compiler is told of this processor; None if the kernel is not for it."""
+def _levels() -> list[str]:
+    """Of `FLAGS`, those that this processor serves and are worth trying, the best first."""
     level = torch.backends.cpu.get_cpu_capability()
-    tiles = level == "AVX512" and torch.cpu.get_capabilities().get("amx_bf16")
-    return FLAGS["AMX" if tiles else level] if level in FLAGS else None
+    capabilities: dict[str, Any] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # older versions of torch do not tell
+    tiles = level == "AVX512" and capabilities.get("amx_bf16")
+    return [*["AMX"] * bool(tiles), *[level] * (level in FLAGS)]  # compilers may be too old for the former
 
 
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL | None:
     """The kernel for this processor, built if it has not been; None, and a line that says why, if it cannot be."""
-    flags = _flags()
-    if flags is None or os.environ.get("EVT_KERNEL") == "off":
-        return None
-    command = [*shlex.split(os.environ.get("CXX", "c++")), *COMMON, *flags]
-    sources = [source.read_bytes() for source in SOURCES]
-    name = hashlib.sha256(b"".join([" ".join(command).encode(), *sources])).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evt"
-    try:
-        built = cache / f"attention-{name}.so"
-        if not built.exists():
-            cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache) as folder:
-                part = Path(folder) / "attention.so"
-                subprocess.run(
-                    [*command, *map(str, SOURCES[:2]), "-o", str(part)], check=True, capture_output=True
-                )
-                part.replace(built)
-        library = ctypes.CDLL(str(built))
-    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
-        said = getattr(error, "stderr", b"") or str(error).encode()
-        reason = said.decode(errors="replace").strip().splitlines()[0]
-        log.warning("attention runs on torch's operators, which is slower: no kernel was built (%s)", reason)
+    levels = [] if os.environ.get("EVT_KERNEL") == "off" else _levels()
+    for level in levels:
+        try:
+            library = ctypes.CDLL(str(_built(FLAGS[level])))
+            break
+        except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+            said = getattr(error, "stderr", b"") or str(error).encode()
+            reason = said.decode(errors="replace").strip().splitlines()[0]
+    else:
+        if levels:
+            log.warning(
+                "attention runs on torch's operators, which is slower: no kernel was built (%s)", reason
+            )
         return None
     library.evt_attention.argtypes = (POINTER(_Call), c_int, c_int)
     library.evt_attention.restype = None
     library.evt_distances.argtypes = (*[c_void_p] * 2, *[c_int64] * 2, c_void_p, *[c_int] * 2)
     library.evt_distances.restype = None
     return library
+
+
+def _built(flags: tuple[str, ...]) -> Path:
+    """The kernel in the cache, built if it has not been.
+
+    Raises:
+        OSError, RuntimeError, CalledProcessError: it cannot be.
+    """
+    command = [*shlex.split(os.environ.get("CXX", "c++")), *COMMON, *flags]
+    sources = [source.read_bytes() for source in SOURCES]
+    name = hashlib.sha256(b"".join([" ".join(command).encode(), *sources])).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evt"
+    built = cache / f"kernel-{name}.so"
+    if not built.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            part = Path(folder) / "kernel.so"
+            subprocess.run(
+                [*command, *map(str, SOURCES[:2]), "-o", str(part)], check=True, capture_output=True
+            )
+            part.replace(built)
+    return built
