@@ -25,7 +25,7 @@ served = pytest.mark.skipif(not SERVED, reason="no C++ compiler, or a processor 
 BEST = set(kernel.FLAGS[kernel._levels()[0]]) if SERVED else set()
 LEVELS = [level for level, flags in kernel.FLAGS.items() if set(flags) <= BEST]
 TYPES = [torch.float32, torch.bfloat16]
-sizes = st.sampled_from([1, 5, 8, 24, 64])
+sizes = st.sampled_from([1, 5, 8, 24, 64, 80])
 
 
 def random_positions(
@@ -125,17 +125,22 @@ def test_it_is_as_exact_as_torch(level: None, size: float) -> None:
 
 
 @served
-def test_keys_that_are_masked_count_for_nothing_and_what_is_no_number_is_seen(level: None) -> None:
+@pytest.mark.parametrize("dtype", TYPES)
+def test_keys_that_are_masked_count_for_nothing_and_what_is_no_number_is_seen(
+    level: None, dtype: torch.dtype
+) -> None:
     """Else a NaN in a frame would be hidden, or a mask would let through."""
     torch.manual_seed(0)
     layout = Layout.of((1, 300))
-    q, k, v = torch.randn(3, 2, 300, 8)
+    q, k, v = torch.randn(3, 2, 300, 8, dtype=dtype)
     bias = torch.full((2, 300, 300), -math.inf)
     bias[:, :, 290:295] = 0  # long after the first that are looked at
-    out = torch.empty(2, 300, 8)
+    out = torch.empty(2, 300, 8, dtype=dtype)
     kernel.attend(q, k, v, out, None, Groups(layout, 1, [0]), Biases(bias), 1.0, None)
-    expected = F.scaled_dot_product_attention(q, k[:, 290:295], v[:, 290:295], scale=1.0)
-    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-4)
+    own = q.float(), k[:, 290:295].float(), v[:, 290:295].float()
+    expected = F.scaled_dot_product_attention(*own, scale=1.0)
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(out.float(), expected, atol=tolerance, rtol=tolerance)
     k[1, 3] = math.nan
     kernel.attend(q, k, v, out, None, Groups(layout, 1, [0]), None, 1.0, None)
     assert out[0].isfinite().all()
@@ -148,7 +153,7 @@ def test_keys_that_are_masked_count_for_nothing_and_what_is_no_number_is_seen(le
     grid=st.tuples(st.integers(2, 12), st.integers(2, 12)),
     kind=st.sampled_from(["none", "vectors", "pairs"]),
     d=sizes,
-    counts=st.tuples(st.integers(0, 4), st.integers(1, 4)),
+    counts=st.tuples(st.integers(0, 4), st.integers(1, 4) | st.just(140)),
     dtype=st.sampled_from(TYPES),
     seed=st.integers(0, 99),
 )
@@ -205,8 +210,8 @@ def test_distances_are_torchs_own(level: None, dtype: torch.dtype, d: int) -> No
 
 
 @served
-@pytest.mark.parametrize("by_norm", [True, False])
-def test_a_policy_is_given_norms_only_if_they_are_enough(by_norm: bool) -> None:
+@pytest.mark.parametrize("says", [True, False])
+def test_a_policy_is_given_norms_only_if_it_says_that_they_are_enough(says: bool) -> None:
     """A policy of a user's own, which knows of no norms, is given whole errors; what passes is the same."""
     torch.manual_seed(0)
     seen = []
@@ -216,25 +221,29 @@ def test_a_policy_is_given_norms_only_if_they_are_enough(by_norm: bool) -> None:
             seen.append(error.shape)
             return super().__call__(error, past)
 
-    Own.by_norm = by_norm  # type: ignore[assignment]
+    class Saying(Own):
+        by_norm = True  # type: ignore[assignment]
+
     gate, plain = Gate(always=1, fast=True), Gate(always=1)
     for x in torch.randn(3, 1, 20, 8):
-        _, own = gate(x, Own(5))
+        _, own = gate(x, (Saying if says else Own)(5))
         _, expected = plain(x, TopR(5))
-        assert own is None or sorted(own.index.tolist()) == sorted(expected.index.tolist())  # type: ignore[union-attr]
-    assert seen == [torch.Size((1, 20, 1 if by_norm else 8))] * 2
+        assert (own is None) == (expected is None)
+        assert own is None or set(own.index.tolist()) == set(expected.index.tolist())  # type: ignore[union-attr]
+    assert seen == [torch.Size((1, 20, 1 if says else 8))] * 2
 
 
 @served
-def test_a_query_that_looked_at_what_changed_is_lost(level: None) -> None:
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_query_that_looked_at_what_changed_is_lost(level: None, dtype: torch.dtype) -> None:
     """Else taking away nearly all of its attention would leave rounding errors, or nothing at all."""
     torch.manual_seed(0)
     layout = Layout.of((1, 50))
-    q, k, v = torch.randn(3, 2, 50, 8)
+    q, k, v = torch.randn(3, 2, 50, 8, dtype=dtype)
     k[:, 3] = 1e4 * q[:, 10] / q[:, 10].norm(dim=-1, keepdim=True)  # query 10 looks at key 3 and nothing else
-    out, lse, groups = torch.empty(2, 50, 8), torch.empty(2, 50), Groups(layout, 1, [0])
+    out, lse, groups = torch.empty(2, 50, 8, dtype=dtype), torch.empty(2, 50), Groups(layout, 1, [0])
     kernel.attend(q, k, v, out, lse, groups, None, 1.0, None)
-    old, new = (k[:, 3:4], v[:, 3:4]), (torch.zeros(2, 1, 8), v[:, 3:4])
+    old, new = (k[:, 3:4], v[:, 3:4]), (torch.zeros(2, 1, 8, dtype=dtype), v[:, 3:4])
     assert kernel.update(out, lse, q, old, new, [torch.tensor([3])], groups, None, 1.0)[10]
 
 
@@ -259,7 +268,9 @@ def test_without_a_compiler_a_line_says_so_and_torch_does_it(
     assert not kernel.serves(torch.empty(1))
     assert not kernel.serves(torch.empty(1))  # which says nothing more
     (line,) = caplog.messages
-    assert line.startswith("attention runs on torch's operators, which is slower: no kernel was built (")
+    assert line.startswith(
+        "attention and gates run on torch's operators, which is slower: no kernel was built ("
+    )
     assert compiler in line
 
 

@@ -145,7 +145,7 @@ def test_a_saved_stream_of_another_format_is_not_loaded() -> None:
     stream = net.stream(VARIANTS["rows"], Refresh(5, 3))
     stream(frames[0])
     saved = stream.state_dict()
-    header = bytes(saved["header"].tolist()).replace(b'"format": 2, ', b"")
+    header = bytes(saved["header"].tolist()).replace(b'"format": 3, ', b'"format": 2, ')
     saved["header"] = torch.tensor(list(header), dtype=torch.uint8)
     with pytest.raises(ValueError, match="the saved stream was saved by another version of evt"):
         net.stream(VARIANTS["rows"], Refresh(5, 3)).load_state_dict(saved)

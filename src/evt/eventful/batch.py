@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evt.eventful.inside import Note
-from evt.eventful.policy import Past, Selection
+from evt.eventful.policy import Past, Selection, by_norm
 from evt.eventful.stream import Stream, put, tensors_of
 
 
@@ -257,7 +257,7 @@ class _Policies:
     @property
     def by_norm(self) -> bool:
         """Whether norms are enough for all."""
-        return all(getattr(stream.policy, "by_norm", False) for stream in self._streams)
+        return all(by_norm(stream.policy) for stream in self._streams)
 
     @property
     def _following(self) -> list[Any]:

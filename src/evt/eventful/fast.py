@@ -130,14 +130,14 @@ class FastState:
     def _flush(self, qkv: Tensor, layout: Layout) -> Tensor:
         """Keep q, k and v of all tokens; the first, (H, T, d)."""
         qkv = qkv.permute(2, 3, 0, 1, 4).flatten(2, 3)  # (3, H, T, d)
-        if math.prod(layout.keys(self.variant.pool)) >= LONG:
+        keeps_q = not self.variant.rows or self.variant.gate == "frame"
+        if keeps_q and math.prod(layout.keys(self.variant.pool)) >= LONG:
             qkv = qkv.contiguous()
-        q, self.k, self.v = qkv
+        q, k, v = qkv
+        self.k, self.v = (k, v) if keeps_q else (k.clone(), v.clone())  # else q would stay with them
         self.q = self.out = self.lse = self.frame = None
-        if not self.variant.rows or self.variant.gate == "frame":
+        if keeps_q:
             self.q = q
-        else:
-            self.k, self.v = self.k.clone(), self.v.clone()  # else q would be kept with them
         return q
 
     def _attend_anew(

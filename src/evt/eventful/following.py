@@ -44,6 +44,7 @@ class Scheduled(TopR):
     """
 
     counts_tokens = False
+    by_norm = TopR.by_norm
 
     # Any, since what it must be is said better here than by its type.
     def __init__(self, schedule: Any, ramp: bool = False, norm: Norm = "l2") -> None:
@@ -127,6 +128,7 @@ class Following(TopR):
     """
 
     counts_tokens = False
+    by_norm = TopR.by_norm
     counts_ops = False
     unit: str
     setting: str

@@ -13,7 +13,7 @@ from torch import Tensor
 from evt.eventful import kernel
 from evt.eventful.counting import record
 from evt.eventful.inside import Inside
-from evt.eventful.policy import Past, Policy, Selection
+from evt.eventful.policy import Past, Policy, Selection, by_norm
 from evt.eventful.profiling import named
 
 
@@ -54,7 +54,7 @@ class Gate:
             self.u = _kept(c, own)
             self.past.begin(len(c))
             return c, None
-        error = _error(self.u, c, self.always, self.fast and getattr(policy, "by_norm", False))
+        error = _error(self.u, c, self.always, self.fast and by_norm(policy))
         if self.relative:
             error /= torch.linalg.vector_norm(self.u, dim=-1).mean(-1)[:, None, None]
         self.past.inside = inside
@@ -158,10 +158,10 @@ def _kept(c: Tensor, own: bool) -> Tensor:
     return c.contiguous() if own else c.clone(memory_format=torch.contiguous_format)
 
 
-def _error(reference: Tensor, c: Tensor, always: int, by_norm: bool = False) -> Tensor:
+def _error(reference: Tensor, c: Tensor, always: int, norms: bool = False) -> Tensor:
     """How each token changed, (B, N, D), or its norm, (B, N, 1)."""
     record("gate", reference.numel())
-    error = kernel.distances(reference, c) if by_norm and kernel.serves(c) else reference - c
+    error = kernel.distances(reference, c) if norms and kernel.serves(c) else reference - c
     if always:  # exported, this would write, too
         error[:, :always] = math.inf
     return error

@@ -151,11 +151,12 @@ def update(
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:
-    """The L2 norm of the difference of tokens, (B, N, D) each, to (B, N, 1) in single precision."""
+    """The L2 norm of the difference of tokens, (B, N, D) each and of a type, to (B, N, 1) in single precision."""
     library = _library()
     assert library is not None
+    assert (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device)
     a, b = a.contiguous(), b.contiguous()
-    to = torch.empty(*a.shape[:-1], 1)
+    to = a.new_empty(*a.shape[:-1], 1, dtype=torch.float32)
     threads = torch.get_num_threads() if a.numel() >= SHARED else 1
     library.evt_distances(
         a.data_ptr(), b.data_ptr(), to.numel(), a.shape[-1], to.data_ptr(), a.dtype == torch.bfloat16, threads
@@ -185,7 +186,8 @@ class _Arguments:
         positions: Positions | None,
         scale: float,
     ) -> None:
-        assert out.stride(-1) == 1  # it is written where it is
+        assert out.stride(-1) == 1  # it is written where it is, as is the next
+        assert lse is None or lse.stride(-1) == 1
         self._kept: list[Tensor] = []  # until the kernel has run
         queries = groups.queries()
         terms = [] if positions is None else positions.terms()
@@ -254,10 +256,12 @@ def _library() -> ctypes.CDLL | None:
         except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
             said = getattr(error, "stderr", b"") or str(error).encode()
             reason = said.decode(errors="replace").strip().splitlines()[0]
+            log.debug("no kernel was built for %s (%s)", level, reason)
     else:
         if levels:
             log.warning(
-                "attention runs on torch's operators, which is slower: no kernel was built (%s)", reason
+                "attention and gates run on torch's operators, which is slower: no kernel was built (%s)",
+                reason,
             )
         return None
     library.evt_attention.argtypes = (POINTER(_Call), c_int, c_int)

@@ -114,7 +114,8 @@ class Policy(Protocol):
     ValueError; a stream asks it. One that was read from a file has `sha256`, a hash of what was read. One that needs
     to know the grid of the tokens has `needs_grid`, one that follows what a detector found `looks_at_boxes`, and one
     that follows what a codec moved `looks_at_motion`, all true; see `evt.eventful.selectors`. One that looks at
-    nothing of an error but its L2 norm may have `by_norm`, true: on the fast path it may be given that, (B, N, 1).
+    nothing of an error but its L2 norm may have `by_norm`, true, in the class that has this call: on the fast path it
+    may be given that, (B, N, 1).
     """
 
     counts_tokens: bool
@@ -128,6 +129,19 @@ class Policy(Protocol):
 
     def check(self, n_tokens: int, /) -> None:
         """Refuse frames of so many tokens, with a ValueError, where it needs more of them."""
+
+
+def by_norm(policy: Policy | None) -> bool:
+    """Whether L2 norms of errors are enough for a policy, see there.
+
+    A class that selects in a way of its own does not inherit that.
+    """
+    for kind in type(policy).__mro__:
+        if "by_norm" in vars(kind):
+            return bool(policy.by_norm)  # type: ignore[union-attr]
+        if "__call__" in vars(kind):
+            return False
+    return False
 
 
 Norm = Literal["l1", "l2", "max"]
@@ -196,6 +210,7 @@ class Refresh(TopR):
     """
 
     counts_tokens = False
+    by_norm = TopR.by_norm
     every = Checked(at_least_1)
 
     def __init__(self, r: float, every: int, staggered: bool = False, norm: Norm = "l2") -> None:

@@ -29,8 +29,9 @@ S = TypeVar("S", bound="Stream")
 HEADER = "header"
 """The entry of a saved stream that says what it is of, and which tensors it holds."""
 
-FORMAT = 2
-"""Of what a saved stream holds. 1, which had no number, counted frames of all streams of a batch together."""
+FORMAT = 3
+"""Of what a saved stream holds. 1, which had no number, counted frames of all streams of a batch together; with 2 the
+queries of `rows` were kept."""
 
 
 class Network(Protocol):
