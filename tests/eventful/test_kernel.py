@@ -222,7 +222,7 @@ def test_a_policy_is_given_norms_only_if_it_says_that_they_are_enough(says: bool
             return super().__call__(error, past)
 
     class Saying(Own):
-        by_norm = True  # type: ignore[assignment]
+        by_norm = True
 
     gate, plain = Gate(always=1, fast=True), Gate(always=1)
     for x in torch.randn(3, 1, 20, 8):
