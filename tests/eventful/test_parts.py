@@ -159,10 +159,8 @@ def test_a_layout_goes_window_by_window() -> None:
         (0, 2, 2),
         (4, 2, 1),
     ]
-    assert Groups.touched(layout, [torch.tensor([3]), torch.tensor([4, 5])]).numbers == [
-        0,
-        3,
-    ]  # of two streams
+    of_two_streams = [torch.tensor([3]), torch.tensor([4, 5])]
+    assert Groups.touched(layout, of_two_streams).numbers == [0, 3]
     assert Layout.of((2, 3)).places((2, 3)).tolist() == [0, 1, 2, 3, 4, 5]
 
 

@@ -568,9 +568,8 @@ def _not_finite(x: Tensor) -> int:
     """How many values are NaN or infinite; on torch's meta device there are none."""
     if x.is_meta or not x.numel():
         return 0
-    if x.is_floating_point() and all(
-        end.isfinite() for end in x.aminmax()
-    ):  # in a tenth of the time of what follows
+    # The ends tell in a tenth of the time that all values take.
+    if x.is_floating_point() and all(end.isfinite() for end in x.aminmax()):
         return 0
     return int((~x.isfinite()).sum())
 
