@@ -267,7 +267,7 @@ extern "C" void evt_attention(const Call* pointer, int half, int threads) {
         pieces.push_back({h, group, i, std::min<int64_t>(most, call.query_begin[group + 1] - i)});
 #pragma omp parallel num_threads(threads)
   {
-    static thread_local Memory memory;  // for later calls, too: new pages cost as much as what is written to them
+    Memory memory;
     const Tiles::Setting setting(tiled);
 #pragma omp for schedule(dynamic)
     for (size_t i = 0; i < pieces.size(); i++) {
